@@ -1,0 +1,106 @@
+"""Wiring only: configuration -> Serve application."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+
+from deployments.config import AppConfig
+from deployments.coordinator import CoordinatorServer
+from deployments.gateway import Ensemble, build_api
+from deployments.member import MemberServer
+from deployments.serve_channel import ServeChannel, ServeEnsemble
+from deployments.wiring import alone
+from runtime.config import MemberConfig
+
+
+def build_app(config: AppConfig) -> serve.Application:
+    """One deployment for each member and each ensemble, and the gateway in front.
+
+    ``serve run deployments.app:build_app`` and Serve YAML validate ``args`` into the config.
+    """
+    members = {
+        name: serve.deployment(MemberServer, name=member_deployment(name), **_options(member)).bind(
+            name, member
+        )
+        for name, member in config.members.items()
+    }
+    coordinators = {
+        name: serve.deployment(
+            CoordinatorServer,
+            name=ensemble_deployment(name),
+            num_replicas=policy.replicas,
+            max_ongoing_requests=1024,
+            ray_actor_options={"num_cpus": 0},
+        ).bind(
+            name,
+            policy,
+            {member: config.members[member] for member in policy.members},
+            config.trace,
+            config.gateway.currency,
+            {member: members[member] for member in policy.members},
+        )
+        for name, policy in config.policy_configs().items()
+    }
+    gateway = serve.deployment(
+        serve.ingress(_gateway(config))(),
+        name="gateway",
+        num_replicas=config.gateway.replicas,
+        max_ongoing_requests=4096,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return gateway.bind(*coordinators.values(), *members.values())
+
+
+def _gateway(config: AppConfig) -> Any:
+    """A function that Serve runs on each gateway replica to build the HTTP application."""
+
+    def build() -> FastAPI:
+        app = serve.get_replica_context().app_name
+
+        def handle(deployment: str) -> Any:
+            return serve.get_deployment_handle(deployment, app)
+
+        models: dict[str, Ensemble] = {
+            name: ServeEnsemble(name, handle(ensemble_deployment(name)))
+            for name in config.ensembles
+        }
+        channels = {
+            name: ServeChannel(name, handle(member_deployment(name))) for name in config.members
+        }
+        models |= alone(config.members, channels, config.trace, config.gateway.currency)
+        return build_api(config.gateway, models, keep=config.trace.keep)
+
+    return build
+
+
+def _options(member: MemberConfig) -> dict[str, Any]:
+    replica = member.replica
+    return {
+        "num_replicas": replica.num_replicas,
+        "max_ongoing_requests": replica.max_ongoing_requests,
+        "max_queued_requests": replica.max_queued_requests,
+        "health_check_period_s": 10,
+        "health_check_timeout_s": 60,
+        "ray_actor_options": {
+            "num_cpus": replica.num_cpus,
+            "num_gpus": replica.num_gpus,
+            "resources": dict(replica.resources),
+        },
+    }
+
+
+def member_deployment(name: str) -> str:
+    return "member-" + _plain(name)
+
+
+def ensemble_deployment(name: str) -> str:
+    return "ensemble-" + _plain(name)
+
+
+def _plain(name: str) -> str:
+    """Serve's deployment names take no slashes; two hex digits keep different names apart."""
+    return re.sub(r"[^A-Za-z0-9_.-]", lambda match: f"~{ord(match[0]):02x}", name)

@@ -1,0 +1,81 @@
+"""Ask the endpoint and show the answer coloured by who wrote what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai import OpenAI
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red", "bright_cyan", "bright_magenta")
+
+
+def ask(
+    base_url: str,
+    model: str,
+    question: str,
+    *,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+    out: Console | None = None,
+) -> dict[str, Any]:
+    """Streams one chat answer to the terminal; returns the ``ensemble`` summary."""
+    out = out or Console()
+    client = OpenAI(base_url=base_url, api_key="none", timeout=600, max_retries=0)
+    options: dict[str, Any] = {}
+    for name, value in [("max_tokens", max_tokens), ("temperature", temperature), ("seed", seed)]:
+        if value is not None:
+            options[name] = value
+    palette = Palette()
+    summary: dict[str, Any] = {}
+    stream = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": question}], stream=True, **options
+    )
+    for chunk in stream:
+        told = (chunk.model_extra or {}).get("ensemble") or {}
+        for choice in chunk.choices:
+            if choice.delta.content:
+                style = palette.of(told.get("model", ""))
+                out.print(Text(choice.delta.content, style=style), end="", soft_wrap=True)
+            if choice.finish_reason:
+                summary = told
+    out.print("\n")
+    out.print(accounts(summary, palette))
+    return summary
+
+
+class Palette:
+    """A colour for each author, in the order of appearance."""
+
+    def __init__(self) -> None:
+        self._colours: dict[str, str] = {}
+
+    def of(self, author: str) -> str:
+        return self._colours.setdefault(author, COLOURS[len(self._colours) % len(COLOURS)])
+
+
+def accounts(summary: dict[str, Any], palette: Palette) -> Table:
+    """Who wrote what share, with calls, tokens and seconds."""
+    seconds = summary["latency_ms"]["total"] / 1000
+    table = Table(
+        title=f"{summary['method']}: {summary['steps']} steps, {seconds:.1f} s, "
+        f"ended by {summary['stop_reason']}"
+    )
+    names = ("member", "share", "spans", "calls", "tokens written", "tokens read", "seconds", "")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("member", "") else "right")
+    for member in summary["members"]:
+        table.add_row(
+            Text(member["model"], style=palette.of(member["model"])),
+            f"{member['share']:.0%}",
+            str(member["spans"]),
+            str(member["calls"]),
+            str(member["completion_tokens"]),
+            str(member["prompt_tokens"]),
+            f"{member['latency_ms'] / 1000:.1f}",
+            member.get("error", ""),
+        )
+    return table

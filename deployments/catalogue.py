@@ -1,0 +1,79 @@
+"""The models behind the endpoint: finding one by name, and what its card says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from deployments.ensemble import Ensemble
+from runtime.errors import BadRequest, OrchestrionError, UnknownModel
+
+
+class Catalogue:
+    """``models`` in the order of their listing. A card that was read once serves later requests;
+    listings and readiness ask again."""
+
+    def __init__(self, models: Mapping[str, Ensemble]) -> None:
+        self._models = dict(models)
+        self._cards: dict[str, dict[str, Any]] = {}
+        self._created = int(time.time())
+
+    def resolve(self, name: str | None) -> str:
+        """``name`` if it exists; the only model's name when none is given."""
+        known = tuple(self._models)
+        if name is None and len(known) == 1:
+            return known[0]
+        if name is None:
+            raise BadRequest(
+                f"name a model: {', '.join(known)}", "model", "missing_required_parameter"
+            )
+        if name not in self._models:
+            raise UnknownModel(name, known)
+        return name
+
+    def __getitem__(self, name: str) -> Ensemble:
+        return self._models[name]
+
+    async def card(self, name: str) -> dict[str, Any]:
+        return self._cards.get(name) or await self._fresh(name)
+
+    async def states(self, patience: float) -> dict[str, str]:
+        """Each model's state, "ready" or why not; none is waited for longer than ``patience`` s."""
+        return dict(
+            zip(
+                self._models,
+                await asyncio.gather(*(self._state(name, patience) for name in self._models)),
+                strict=True,
+            )
+        )
+
+    async def entries(self, patience: float) -> list[dict[str, Any]]:
+        """All models as ``GET /v1/models`` lists them."""
+        return await asyncio.gather(*(self.entry(name, patience) for name in self._models))
+
+    async def entry(self, name: str, patience: float) -> dict[str, Any]:
+        state = await self._state(name, patience)
+        details = self._cards[name] if state == "ready" else {"state": state}
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "orchestrion",
+            "ensemble": details,
+        }
+
+    async def _state(self, name: str, patience: float) -> str:
+        try:
+            async with asyncio.timeout(patience):
+                await self._fresh(name)
+        except TimeoutError:
+            return f"loading: no reply in {patience:g} s"
+        except OrchestrionError as fault:
+            return f"not ready: {fault}"
+        return "ready"
+
+    async def _fresh(self, name: str) -> dict[str, Any]:
+        self._cards[name] = await self._models[name].card()
+        return self._cards[name]

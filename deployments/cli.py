@@ -1,0 +1,187 @@
+"""The command line: ``orchestrion serve | ask | demo | eval | methods | fetch``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployments.progress import console
+from runtime.errors import OrchestrionError
+
+app = typer.Typer(
+    help="Plays several LLMs as one.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="A Serve config such as examples/quickstart.yaml")]
+Port = Annotated[int | None, typer.Option(help="Port; the config's own when absent")]
+
+
+@app.command()
+def serve(
+    config: ConfigFile,
+    port: Port = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
+    print_config: Annotated[bool, typer.Option(help="Print what was resolved, and stop")] = False,
+) -> None:
+    """Serve a configuration on this machine until interrupted."""
+    from deployments.cluster import fetch_weights, serve_options, serving
+    from deployments.config import load
+
+    document, settings = load(config)
+    if print_config:
+        typer.echo(settings.model_dump_json(indent=2))
+        return
+    own_host, own_port = serve_options(document)
+    fetch_weights(settings)
+    with serving(settings, host=host or own_host, port=port or own_port) as base_url:
+        console.print(f"[bold]serving[/bold] {', '.join(settings.ensembles)} at {base_url}")
+        console.print('try: orchestrion ask "Why is the sky blue?" --url ' + base_url)
+        _wait_for_interrupt()
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask")],
+    model: Annotated[str, typer.Option(help="An ensemble or a member")] = "specfuse",
+    url: Annotated[str, typer.Option(help="Base URL of the endpoint")] = "http://127.0.0.1:8000/v1",
+    max_tokens: Annotated[int | None, typer.Option(help="Visible tokens at most")] = None,
+    temperature: Annotated[float | None, typer.Option(help="The method's own when absent")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same answer")] = None,
+) -> None:
+    """Ask a running endpoint; the answer is coloured by who wrote what."""
+    from openai import APIConnectionError, APIStatusError
+
+    from deployments.ask import ask as ask_endpoint
+
+    try:
+        ask_endpoint(
+            url, model, question, max_tokens=max_tokens, temperature=temperature, seed=seed
+        )
+    except APIConnectionError:
+        _fail(f"nothing answers at {url}; start it with: make serve")
+    except APIStatusError as fault:
+        body = fault.body if isinstance(fault.body, dict) else {}
+        _fail(str(body.get("message", fault)))
+
+
+@app.command()
+def demo(
+    config: Annotated[Path, typer.Argument(help="A Serve config")] = Path(
+        "examples/quickstart.yaml"
+    ),
+    model: Annotated[str, typer.Option(help="An ensemble")] = "specfuse",
+    question: Annotated[str, typer.Option(help="What to ask")] = (
+        "Explain in a few sentences why the sky is blue."
+    ),
+    max_tokens: Annotated[int, typer.Option(help="Visible tokens at most")] = 96,
+    port: Port = None,
+) -> None:
+    """Fetch, serve, ask one streamed question, show who wrote what, and stop."""
+    from deployments.ask import ask as ask_endpoint
+    from deployments.cluster import fetch_weights, serve_options, serving
+    from deployments.config import load
+
+    document, settings = load(config)
+    host, own_port = serve_options(document)
+    fetch_weights(settings)
+    with serving(settings, host=host, port=port or own_port) as base_url:
+        console.print(f"[bold]{model}[/bold] · {question}\n")
+        ask_endpoint(base_url, model, question, max_tokens=max_tokens, seed=1)
+
+
+@app.command("eval")
+def evaluate(
+    config: ConfigFile,
+    questions: Annotated[Path | None, typer.Option(help="JSONL: question, answer")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many")] = None,
+    models: Annotated[str | None, typer.Option(help="Names, separated by commas")] = None,
+    url: Annotated[str | None, typer.Option(help="A running endpoint; else one is started")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Last line: one JSON object")] = False,
+    port: Port = None,
+) -> None:
+    """Ensembles and each member alone on the same questions: accuracy, calls, tokens, cost, time."""
+    from rich.console import Console
+
+    from deployments import evaluate as evaluation
+    from deployments.cluster import fetch_weights, serve_options, serving
+    from deployments.config import load
+    from runtime.config import EvaluationConfig
+
+    document, settings = load(config)
+    wish = settings.evaluation
+    if wish is None and questions is None:
+        _fail(f"{config} has no evaluation section; name a file with --questions")
+    wish = wish or EvaluationConfig(questions=str(questions))
+    if models:
+        wish = wish.model_copy(update={"models": tuple(models.split(","))})
+    asked = evaluation.read_questions(questions or Path(wish.questions), limit or wish.limit)
+    if url is not None:
+        rows = asyncio.run(evaluation.compare(url, asked, wish))
+    else:
+        host, own_port = serve_options(document)
+        fetch_weights(settings)
+        with serving(settings, host=host, port=port or own_port) as base_url:
+            rows = asyncio.run(evaluation.compare(base_url, asked, wish))
+    Console(width=140).print(evaluation.table(rows))
+    if as_json:
+        typer.echo(evaluation.as_json(rows))
+
+
+@app.command()
+def methods(
+    write: Annotated[Path | None, typer.Option(help="Write docs/methods.md")] = None,
+    check: Annotated[Path | None, typer.Option(help="Fail when this file is stale")] = None,
+) -> None:
+    """The table of methods, from the methods themselves."""
+    from deployments.methods_table import markdown
+
+    text = markdown()
+    if check is not None:
+        if not check.exists() or check.read_text() != text:
+            _fail(f"{check} is stale; run: make docs")
+    elif write is not None:
+        write.write_text(text)
+    else:
+        typer.echo(text)
+
+
+@app.command()
+def fetch(config: ConfigFile) -> None:
+    """Download and convert the weights that a configuration names."""
+    from deployments.cluster import fetch_weights
+    from deployments.config import load
+
+    fetch_weights(load(config)[1])
+
+
+def _wait_for_interrupt() -> None:
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
+
+
+def _fail(message: str) -> None:
+    console.print(f"[red]error:[/red] {message}", highlight=False)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """The entry point; a fault we know is one line, not a traceback."""
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    try:
+        app()
+    except OrchestrionError as fault:
+        console.print(f"[red]error:[/red] {fault}", highlight=False, markup=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Ray and Serve on this machine, on loopback only, and gone without a trace afterwards."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from deployments.config import AppConfig
+from deployments.progress import console
+from runtime.config import EngineConfig, FlakyEngine, SlowEngine, TransformersEngine
+from runtime.errors import ConfigError, EngineFault
+
+APP = "orchestrion"
+HOST = "127.0.0.1"
+
+
+def fetch_weights(config: AppConfig) -> None:
+    """Has every member's weights on this machine before any process asks for them."""
+    from runtime.weights import resolve
+
+    for name, member in config.members.items():
+        for engine in _with_weights(member.engine):
+            console.log(f"weights of {name}: {engine.weights}")
+            resolve(engine.weights, engine.sha256)
+
+
+def _with_weights(engine: EngineConfig) -> Iterator[TransformersEngine]:
+    match engine:
+        case TransformersEngine():
+            yield engine
+        case FlakyEngine() | SlowEngine():
+            yield from _with_weights(engine.engine)
+
+
+@contextmanager
+def serving(
+    config: AppConfig, *, host: str = HOST, port: int = 8000, timeout_s: float = 600
+) -> Iterator[str]:
+    """Yields the base URL of the endpoint; stops everything that it started on leaving.
+
+    Raises ``ConfigError`` when the port is taken, ``EngineFault`` when a member cannot start.
+    """
+    _check_port(host, port)
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    try:
+        _start_ray(config)
+        _start_serve(config, host, port, timeout_s)
+        yield f"http://{host}:{port}/v1"
+    finally:
+        _stop(before)
+
+
+def _check_port(host: str, port: int) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as fault:
+            raise ConfigError(
+                f"cannot listen on {host}:{port} ({fault.strerror}); stop what runs there or choose "
+                "another port with --port"
+            ) from None
+
+
+def _start_ray(config: AppConfig) -> None:
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    wanted = sum(m.replica.num_cpus * m.replica.num_replicas for m in config.members.values())
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        object_store_memory=256 * 2**20,
+        _node_ip_address=HOST,
+    )
+
+
+def _start_serve(config: AppConfig, host: str, port: int, timeout_s: float) -> None:
+    from ray import serve
+
+    from deployments.app import build_app
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+    serve._run(build_app(config), name=APP, route_prefix="/", _blocking=False)
+    _wait_until_up(timeout_s)
+
+
+def _wait_until_up(timeout_s: float) -> None:
+    """Shows which deployments are up until all are."""
+    from ray import serve
+
+    deadline = time.monotonic() + timeout_s
+    columns = (TextColumn("starting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        while True:
+            app = serve.status().applications.get(APP)
+            states = {} if app is None else app.deployments
+            up = sum(d.status == "HEALTHY" for d in states.values())
+            progress.update(task, total=len(states) or None, completed=up)
+            if app is not None and app.status == "RUNNING":
+                return
+            if app is not None and app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                bad = [f"{n}: {d.message}" for n, d in states.items() if d.status != "HEALTHY"]
+                raise EngineFault("\n".join([app.message, *bad]))
+            if time.monotonic() > deadline:
+                late = [name for name, d in states.items() if d.status != "HEALTHY"]
+                raise EngineFault(f"not up after {timeout_s:g} s: {', '.join(late)}")
+            time.sleep(0.2)
+
+
+def _stop(before: set[int]) -> None:
+    import ray
+    from ray import serve
+
+    started = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+    if ray.is_initialized():
+        serve.shutdown()
+        ray.shutdown()
+    _, alive = psutil.wait_procs(started, timeout=10)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=5)
+
+
+def serve_options(document: dict[str, Any]) -> tuple[str, int]:
+    """Host and port of a Serve config, with our defaults."""
+    options = document.get("http_options") or {}
+    return options.get("host", HOST), options.get("port", 8000)

@@ -1,0 +1,161 @@
+"""The whole document: the runtime's configuration with the methods' own, read from Serve YAML.
+
+One file serves ``serve run``, ``serve deploy`` and ``orchestrion serve``: a Ray Serve config whose
+application imports ``deployments.app:build_app`` and carries our document as its ``args``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from policies import METHODS
+from runtime.config import PolicyConfig, RuntimeConfig
+from runtime.errors import ConfigError
+
+IMPORT_PATH = "deployments.app:build_app"
+
+AnyPolicyConfig = Annotated[
+    Union[tuple(config for _, config in METHODS.values())],  # type: ignore[valid-type]  # noqa: UP007
+    Field(discriminator="type"),
+]
+
+
+class AppConfig(RuntimeConfig):
+    """Members and ensembles by name; every name is a model of the endpoint."""
+
+    ensembles: dict[str, AnyPolicyConfig] = {}
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> AppConfig:
+        for name, ensemble in self.ensembles.items():
+            if name in self.members:
+                raise ValueError(f"{name!r} names both a member and an ensemble; rename one")
+            for member in ensemble.members:
+                if member not in self.members:
+                    raise ValueError(
+                        f"ensemble {name!r} wants member {member!r}, which is not configured"
+                        + nearest(member, list(self.members))
+                    )
+        return self
+
+    def policy_configs(self) -> dict[str, PolicyConfig]:
+        return dict(self.ensembles)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], yaml.Node]:
+    """The document and its node tree, which knows the line numbers."""
+    try:
+        text = path.read_text()
+    except OSError as fault:
+        raise ConfigError(f"cannot read {path}: {fault.strerror}; give the path of a YAML file") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as fault:
+        raise ConfigError(f"{path} is not valid YAML: {fault}") from None
+    if not isinstance(document, dict) or node is None:
+        raise ConfigError(f"{path} holds no mapping; start from examples/quickstart.yaml")
+    return document, node
+
+
+def load(path: Path) -> tuple[dict[str, Any], AppConfig]:
+    """The Serve document of a file and our configuration inside it.
+
+    Raises ``ConfigError`` that names file, line, key and remedy.
+    """
+    document, node = read_yaml(path)
+    applications = document.get("applications")
+    if not isinstance(applications, list):
+        raise ConfigError(
+            f"{path} has no list of applications: it must be a Ray Serve config; "
+            "start from examples/quickstart.yaml"
+        )
+    for index, application in enumerate(applications):
+        if isinstance(application, dict) and application.get("import_path") == IMPORT_PATH:
+            where = ("applications", index, "args")
+            try:
+                return document, AppConfig.model_validate(application.get("args", {}))
+            except ValidationError as invalid:
+                raise ConfigError(explain(path, node, where, invalid)) from None
+    raise ConfigError(f"{path} has no application with import_path {IMPORT_PATH}")
+
+
+def explain(
+    path: Path, node: yaml.Node, where: Sequence[str | int], invalid: ValidationError
+) -> str:
+    """One line for each mistake: file:line: key: what is wrong, and the nearest valid key."""
+    lines = []
+    for error in invalid.errors():
+        loc = [*where, *error["loc"]]
+        line, known = _line(node, loc)
+        message = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            message = f"unknown key{_valid_keys(invalid, error['loc'])}"
+        elif error["type"] == "union_tag_invalid":
+            context = error.get("ctx", {})
+            message = f"unknown type {context.get('tag')!r}; known: {context.get('expected_tags')}"
+        key = ".".join(str(part) for part in known) or "document"
+        lines.append(f"{path}:{line}: {key}: {message}")
+    return "\n".join(lines)
+
+
+def _line(node: yaml.Node, loc: Sequence[str | int]) -> tuple[int, list[str | int]]:
+    """Line (from 1) of the deepest node on the way to ``loc``, and that way."""
+    line, known = node.start_mark.line + 1, []
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next((kv for kv in node.value if kv[0].value == str(part)), None)
+            if found is None:
+                continue  # pydantic names union branches; the document does not
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            if part >= len(node.value):
+                break
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+        known.append(part)
+    return line, known
+
+
+def _valid_keys(invalid: ValidationError, loc: Sequence[str | int]) -> str:
+    """The nearest key that the refused one may have meant."""
+    from typing import get_args
+
+    model: Any = AppConfig
+    for part in loc[:-1]:
+        model = _descend(model, part)
+        if model is None:
+            return ""
+    fields = list(getattr(model, "model_fields", {}))
+    return nearest(str(loc[-1]), fields) if fields else f" {get_args(model)}"
+
+
+def _descend(model: Any, part: str | int) -> Any:
+    """The model one step further on a path of field names, dict keys and union tags."""
+    from typing import get_args, get_origin
+
+    if hasattr(model, "model_fields"):
+        field = model.model_fields.get(str(part))
+        return None if field is None else field.annotation
+    while get_origin(model) is Annotated:
+        model = get_args(model)[0]
+    if get_origin(model) is dict:
+        return get_args(model)[1]
+    for branch in get_args(model):
+        fields = getattr(branch, "model_fields", {})
+        if "type" in fields and fields["type"].default == part:
+            return branch
+    return None

@@ -1,0 +1,49 @@
+"""One ensemble as a Serve deployment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.serve_channel import ServeChannel
+from deployments.wiring import coordinate
+from runtime.config import MemberConfig, PolicyConfig, TraceConfig
+from runtime.types import Checkpoint, Event, Query
+
+
+class CoordinatorServer:
+    """A replica of one ensemble's coordinator; serves many requests at once."""
+
+    def __init__(
+        self,
+        name: str,
+        config: PolicyConfig,
+        members: Mapping[str, MemberConfig],
+        traces: TraceConfig,
+        currency: str,
+        handles: Mapping[str, DeploymentHandle],
+    ) -> None:
+        channels = {member: ServeChannel(member, handle) for member, handle in handles.items()}
+        self.coordinator = coordinate(name, config, members, channels, traces, currency)
+
+    async def answer(
+        self, query: Query, checkpoint: Checkpoint | None = None
+    ) -> AsyncIterator[Event]:
+        async for event in self.coordinator.answer(query, checkpoint):
+            yield event
+
+    async def card(self) -> dict[str, Any]:
+        return await self.coordinator.card()
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        return await self.coordinator.decode(ids)
+
+    async def stats(self) -> dict[str, int]:
+        return self.coordinator.stats()
+
+    def __del__(self) -> None:
+        """Serve calls this when it stops the replica."""
+        if hasattr(self, "coordinator"):
+            self.coordinator.close()

@@ -1,0 +1,64 @@
+"""The outermost layer: every reply gets its request id, and no fault leaves without an answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.http_errors import fault_of
+
+log = logging.getLogger(__name__)
+
+PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Edge:
+    """ASGI middleware. Routes put further headers for their reply, errors included, into
+    ``request.state.reply_headers``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if PLAIN.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        headers = {"x-request-id": request_id}
+        scope.setdefault("state", {})["reply_headers"] = headers
+        started = False
+
+        async def send_tagged(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_tagged)
+        except Exception as bug:  # the last place that can still answer; the log keeps the bug
+            log.exception("request %s failed", request_id)
+            if started:
+                raise
+            await fault_of(bug).response()(scope, receive, send_tagged)
+
+
+async def body_of(request: Request, limit: int) -> bytes:
+    """The request's body; 413 as soon as more than ``limit`` bytes are announced or sent."""
+    too_large = HTTPException(413, f"the body is larger than {limit} bytes")
+    if int(request.headers.get("content-length", "0")) > limit:
+        raise too_large
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)

@@ -1,0 +1,196 @@
+"""The same questions to every ensemble and every member alone: accuracy, calls, cost, time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openai import AsyncOpenAI
+from rich.table import Table
+
+from deployments.progress import bar
+from runtime.config import EvaluationConfig
+from runtime.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    question: str
+    answer: str
+    steps: tuple[str, ...] = ()
+    """The reasoning lines of a right answer."""
+    relations: tuple[str, ...] = ()
+    """The kind of fact that each step states."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One model on all questions. Calls, tokens and cost are sums over the questions."""
+
+    name: str
+    kind: str
+    accuracy: float
+    calls: int
+    tokens: int
+    """Processed or written by members, beyond what their caches held."""
+    cost: float
+    seconds: float
+    """Wall time for all questions at the configured concurrency."""
+    share: dict[str, float] = field(default_factory=dict)
+    """Fraction of the accepted spans by each member."""
+    expert_share: float | None = None
+    """Of the spans that state a fact: the fraction whose author knows that relation."""
+    errors: int = 0
+
+
+def read_questions(path: Path, limit: int | None = None) -> list[Question]:
+    """Rows of a JSONL file with ``question`` and ``answer``."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as fault:
+        raise ConfigError(
+            f"cannot read questions from {path} ({fault.strerror}); give a JSONL file with "
+            "--questions"
+        ) from None
+    questions = []
+    for number, line in enumerate(lines[:limit], 1):
+        try:
+            row = json.loads(line)
+            questions.append(
+                Question(
+                    row["question"],
+                    row["answer"],
+                    tuple(row.get("steps", ())),
+                    tuple(row.get("relations", ())),
+                )
+            )
+        except (json.JSONDecodeError, KeyError, TypeError) as fault:
+            raise ConfigError(
+                f"{path}:{number}: each line must be a JSON object with question and answer "
+                f"({fault!r})"
+            ) from None
+    return questions
+
+
+def given_answer(text: str, pattern: str) -> str | None:
+    """What a text answers: the first group of the pattern's last match."""
+    found = list(re.finditer(pattern, text, re.MULTILINE))
+    return found[-1][1] if found else None
+
+
+def same_answer(given: str | None, wanted: str) -> bool:
+    """Equal but for case, white space and a full stop at the end."""
+    if given is None:
+        return False
+    return _plain(given) == _plain(wanted)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".")
+
+
+def fact_authors(question: Question, text: str, spans: Sequence[dict[str, Any]]) -> list[str]:
+    """Who wrote the end of each reasoning line, where a step's fact stands."""
+    authors, at = [], 0
+    for _, line in zip(question.relations, text.split("\n"), strict=False):
+        end = at + len(line.rstrip(" ."))
+        author = next((s["model"] for s in spans if s["start"] < end <= s["end"]), "")
+        authors.append(author)
+        at += len(line) + 1
+    return authors
+
+
+async def evaluate(
+    base_url: str, model: str, kind: str, questions: Sequence[Question], config: EvaluationConfig
+) -> Row:
+    """Asks one model every question, ``config.concurrency`` at a time, greedy seeds fixed."""
+    client = AsyncOpenAI(base_url=base_url, api_key="none", timeout=600, max_retries=0)
+    gate = asyncio.Semaphore(config.concurrency)
+    spans: Counter[str] = Counter()
+    row = Row(name=model, kind=kind, accuracy=0.0, calls=0, tokens=0, cost=0.0, seconds=0.0)
+    facts = known = right = 0
+
+    async def one(question: Question) -> None:
+        nonlocal facts, known, right
+        async with gate:
+            reply = await client.chat.completions.create(
+                model=model,
+                messages=[{"role": "user", "content": question.question}],
+                max_tokens=config.max_tokens,
+                seed=1234,
+            )
+        step.done()
+        text = reply.choices[0].message.content or ""
+        summary = (reply.model_extra or {})["ensemble"]
+        right += same_answer(given_answer(text, config.answer_pattern), question.answer)
+        row.calls += summary["usage"]["model_calls"]
+        row.tokens += summary["usage"]["total_tokens"]
+        row.cost += summary["cost"]["amount"]
+        spans.update(span["model"] for span in summary["spans"])
+        if config.experts:
+            authors = fact_authors(question, text, summary["spans"])
+            for relation, author in zip(question.relations, authors, strict=False):
+                facts += 1
+                known += author == config.experts.get(relation)
+
+    started = time.monotonic()
+    with bar(model, len(questions)) as step:
+        replies = await asyncio.gather(*map(one, questions), return_exceptions=True)
+    row.seconds = time.monotonic() - started
+    await client.close()
+    faults = [reply for reply in replies if isinstance(reply, BaseException)]
+    if len(faults) == len(questions) > 0:
+        raise faults[0]
+    row.errors = len(faults)
+    row.accuracy = right / len(questions) if questions else 0.0
+    total = sum(spans.values())
+    row.share = {name: count / total for name, count in sorted(spans.items())}
+    if config.experts and kind == "ensemble":
+        row.expert_share = known / facts if facts else None
+    return row
+
+
+async def compare(
+    base_url: str, questions: Sequence[Question], config: EvaluationConfig
+) -> list[Row]:
+    """Every model in turn; the endpoint says which are ensembles."""
+    async with AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
+        cards = [card async for card in client.models.list()]
+    kinds = {card.id: (card.model_extra or {})["ensemble"]["kind"] for card in cards}
+    names = config.models or tuple(kinds)
+    for name in names:
+        if name not in kinds:
+            raise ConfigError(f"the endpoint has no model {name!r}; it has {', '.join(kinds)}")
+    return [await evaluate(base_url, name, kinds[name], questions, config) for name in names]
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """For people."""
+    columns = ("model", "kind", "accuracy", "calls", "tokens", "cost", "seconds", "spans by")
+    shown = Table()
+    for name in columns:
+        shown.add_column(name, justify="left" if name in ("model", "kind", "spans by") else "right")
+    for row in rows:
+        shown.add_row(
+            row.name,
+            row.kind,
+            f"{row.accuracy:.3f}",
+            str(row.calls),
+            str(row.tokens),
+            f"{row.cost:.6f}",
+            f"{row.seconds:.1f}",
+            ", ".join(f"{name} {share:.0%}" for name, share in row.share.items()),
+        )
+    return shown
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """One line: ``{"rows": [...]}``."""
+    return json.dumps({"rows": [asdict(row) for row in rows]})

@@ -1,0 +1,149 @@
+"""One request as understood: the queries to answer, and all that its reply needs to know."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from deployments.openai_schema import Asked, ChatAsked, CompletionAsked
+from deployments.refusals import ignored_params
+from runtime.errors import BadRequest
+from runtime.types import Budget, Message, Query
+
+MAX_CHOICES: Final = 128
+"""Most choices of one request, batched prompts included."""
+SEEDS: Final = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Made when the request has been checked."""
+
+    model: str
+    card: Mapping[str, Any]
+    queries: tuple[Query, ...]
+    """Choice ``index`` answers ``queries[index]``; prompt ``i`` has choices ``i*n`` to
+    ``i*n + n - 1``."""
+    n: int
+    trace: Literal["none", "summary", "full"]
+    ignored: tuple[str, ...]
+    stream: bool
+    include_usage: bool
+    started: float
+    """Monotonic moment at which the request came."""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def trace_id(self) -> str:
+        return self.queries[0].id
+
+    def headers(self) -> dict[str, str]:
+        """Facts known before the first word."""
+        members = self.queries[0].members or self.card["members"]
+        return {
+            "x-ensemble-trace-id": self.trace_id,
+            "x-ensemble-method": _ascii(str(self.card["method"])),
+            "x-ensemble-model": _ascii(",".join(members)),
+        }
+
+
+def chat_exchange(
+    asked: ChatAsked, model: str, card: Mapping[str, Any], max_n: int, started: float
+) -> Exchange:
+    messages = tuple(
+        Message("system" if turn.role == "developer" else turn.role, turn.content)
+        for turn in asked.messages
+    )
+    return _exchange(asked, model, card, max_n, started, [{"messages": messages}])
+
+
+def completion_exchange(
+    asked: CompletionAsked,
+    prompts: Sequence[str],
+    model: str,
+    card: Mapping[str, Any],
+    max_n: int,
+    started: float,
+) -> Exchange:
+    """``prompts`` are ``asked.prompt`` as text."""
+    inputs = [{"prompt": prompt} for prompt in prompts]
+    return _exchange(asked, model, card, max_n, started, inputs)
+
+
+def _exchange(
+    asked: Asked,
+    model: str,
+    card: Mapping[str, Any],
+    max_n: int,
+    started: float,
+    inputs: Sequence[Mapping[str, Any]],
+) -> Exchange:
+    n = asked.n or 1
+    check_choices(n, max_n, len(inputs))
+    stream = bool(asked.stream)
+    _check_support(card, model, n, stream)
+    ignored = ignored_params(asked, n)
+    trace = asked.options.trace or "summary"
+    seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
+    common = Query(
+        id=uuid.uuid4().hex,
+        model=model,
+        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        stop=asked.stop,
+        ignore_eos=bool(asked.ignore_eos),
+        members=_subset(asked.options.members, card),
+        budget=asked.options.budget.budget() if asked.options.budget else Budget(),
+        trace=trace,
+    )
+    queries: list[Query] = []
+    for given in inputs:
+        for choice in range(n):
+            index = len(queries)
+            id = common.id if index == 0 else f"{common.id}-{index}"
+            queries.append(replace(common, id=id, seed=(seed + choice) % SEEDS, **given))
+    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+    return Exchange(model, card, tuple(queries), n, trace, ignored, stream, include_usage, started)
+
+
+def check_choices(n: int, max_n: int, prompts: int) -> None:
+    """``BadRequest`` for more choices than one request may have."""
+    if n > max_n:
+        raise BadRequest(f"n: this server writes at most {max_n} choices, not {n}", "n")
+    if n * prompts > MAX_CHOICES:
+        raise BadRequest(
+            f"{prompts} prompts with n = {n} are more than {MAX_CHOICES} choices; send fewer",
+            "prompt",
+        )
+
+
+def _check_support(card: Mapping[str, Any], model: str, n: int, stream: bool) -> None:
+    supports = card.get("supports", {})
+    for name, wanted in (("n", n > 1), ("stream", stream)):
+        if wanted and not supports.get(name, True):
+            raise BadRequest(f"model {model!r} has no {name}", name, "unsupported_parameter")
+
+
+def _subset(wanted: list[str] | None, card: Mapping[str, Any]) -> tuple[str, ...] | None:
+    if wanted is None:
+        return None
+    members = card["members"]
+    unknown = [name for name in wanted if name not in members]
+    if unknown:
+        raise BadRequest(
+            f"ensemble.members: {', '.join(unknown)} not among {', '.join(members)}",
+            "ensemble.members",
+        )
+    if len(set(wanted)) < len(wanted):
+        raise BadRequest("ensemble.members names one member twice", "ensemble.members")
+    return tuple(name for name in members if name in wanted)
+
+
+def _ascii(text: str) -> str:
+    """Header values are ASCII."""
+    return text.encode("ascii", "replace").decode("ascii")

@@ -1,0 +1,180 @@
+"""The OpenAI-compatible endpoint: routes only. Described for users in docs/api.md."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from deployments.arrivals import arrivals
+from deployments.catalogue import Catalogue
+from deployments.disconnect import ClientLeft, while_connected
+from deployments.edge import Edge, body_of
+from deployments.ensemble import Ensemble
+from deployments.exchange import Exchange, chat_exchange, check_choices, completion_exchange
+from deployments.http_errors import fault_of, unavailable
+from deployments.json_bytes import encode
+from deployments.openai_reply import CHAT, TEXT, Form, whole
+from deployments.openai_schema import ChatAsked, CompletionAsked, Prompt, parse
+from deployments.sse import EventStream
+from deployments.streaming import events
+from deployments.traces import Traces
+from deployments.transcript import Transcript
+from runtime.config import GatewayConfig
+from runtime.errors import BadRequest, OrchestrionError
+
+CARD_PATIENCE_S: Final = 5.0
+CLIENT_LEFT: Final = 499
+EXPOSED: Final = (
+    "x-request-id",
+    "x-ensemble-trace-id",
+    "x-ensemble-method",
+    "x-ensemble-model",
+    "x-should-retry",
+    "retry-after",
+    "retry-after-ms",
+)
+
+
+def build_api(
+    config: GatewayConfig, models: Mapping[str, Ensemble], *, keep: int = 1000
+) -> FastAPI:
+    """The endpoint over ``models``, listed in their order. ``keep``: traces held in memory."""
+    api = FastAPI(title="Orchestrion", openapi_url=None, redirect_slashes=False)
+    gateway = Gateway(config, Catalogue(models), Traces(keep))
+    routes: list[tuple[str, list[str], Callable[..., Awaitable[Response]]]] = [
+        ("/v1/chat/completions", ["POST"], gateway.chat),
+        ("/v1/completions", ["POST"], gateway.complete),
+        ("/v1/models", ["GET"], gateway.models),
+        ("/v1/models/{id:path}", ["GET"], gateway.model),
+        ("/v1/traces/{id}", ["GET"], gateway.trace),
+        ("/health", ["GET", "HEAD"], gateway.health),
+        ("/ready", ["GET", "HEAD"], gateway.ready),
+    ]
+    for path, methods, endpoint in routes:
+        api.add_api_route(path, endpoint, methods=methods, response_model=None)
+    api.add_exception_handler(OrchestrionError, _error_reply)
+    api.add_exception_handler(HTTPException, _error_reply)
+    api.add_exception_handler(ClientLeft, _nobody)
+    api.add_exception_handler(ClientDisconnect, _nobody)
+    api.add_middleware(Edge)
+    api.add_middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED,
+    )
+    return api
+
+
+class Gateway:
+    """One method for each route; what it holds is shared by all requests."""
+
+    def __init__(self, config: GatewayConfig, catalogue: Catalogue, traces: Traces) -> None:
+        self._config = config
+        self._catalogue = catalogue
+        self._traces = traces
+
+    async def chat(self, request: Request) -> Response:
+        _refuse_recursion(request)
+        started = time.monotonic()
+        asked = parse(ChatAsked, await body_of(request, self._config.max_body_bytes))
+        model = self._catalogue.resolve(asked.model)
+        card = await self._catalogue.card(model)
+        exchange = chat_exchange(asked, model, card, self._config.max_n, started)
+        return await self._reply(CHAT, exchange, request)
+
+    async def complete(self, request: Request) -> Response:
+        _refuse_recursion(request)
+        started = time.monotonic()
+        asked = parse(CompletionAsked, await body_of(request, self._config.max_body_bytes))
+        model = self._catalogue.resolve(asked.model)
+        card = await self._catalogue.card(model)
+        ensemble = self._catalogue[model]
+        check_choices(asked.n or 1, self._config.max_n, len(asked.prompt))
+        prompts = await asyncio.gather(*(_text(ensemble, prompt) for prompt in asked.prompt))
+        exchange = completion_exchange(asked, prompts, model, card, self._config.max_n, started)
+        return await self._reply(TEXT, exchange, request)
+
+    async def models(self) -> Response:
+        return _json({"object": "list", "data": await self._catalogue.entries(CARD_PATIENCE_S)})
+
+    async def model(self, id: str) -> Response:
+        return _json(await self._catalogue.entry(self._catalogue.resolve(id), CARD_PATIENCE_S))
+
+    async def trace(self, id: str) -> Response:
+        found = self._traces.find(id)
+        if found is None:
+            raise HTTPException(404, f"no trace {id!r}; the newest ones are kept for a while")
+        return _json(found)
+
+    async def health(self) -> Response:
+        return _json({"status": "live"})
+
+    async def ready(self) -> Response:
+        states = await self._catalogue.states(CARD_PATIENCE_S)
+        waiting = [name for name, state in states.items() if state != "ready"]
+        if waiting:
+            message = f"not ready: {', '.join(waiting)}"
+            return unavailable(message, "loading", states).response()
+        return _json({"status": "ready", "models": states})
+
+    async def _reply(self, form: Form, exchange: Exchange, request: Request) -> Response:
+        request.state.reply_headers.update(exchange.headers())
+        ensemble = self._catalogue[exchange.model]
+        if exchange.stream:
+            patience = self._config.keep_alive_s
+            return EventStream(events(form, exchange, ensemble, self._traces, patience))
+        writing = self._written(exchange, ensemble)
+        transcript = await while_connected(request.receive, writing)
+        return _json(whole(form, exchange, transcript))
+
+    async def _written(self, exchange: Exchange, ensemble: Ensemble) -> Transcript:
+        transcript = Transcript(exchange)
+        try:
+            async with aclosing(arrivals(ensemble, exchange.queries)) as arriving:
+                async for arrival in arriving:
+                    if arrival is not None:
+                        transcript.add(*arrival)
+        except OrchestrionError as fault:
+            self._traces.record(transcript.trace(fault_of(fault).body()))
+            raise
+        self._traces.record(transcript.trace())
+        return transcript
+
+
+def _refuse_recursion(request: Request) -> None:
+    """An ensemble whose member is this endpoint would call itself without end."""
+    depth = request.headers.get("x-ensemble-depth", "0")
+    if depth != "0":
+        raise BadRequest(
+            f"x-ensemble-depth is {depth!r}: an ensemble's member may not be another ensemble's "
+            "endpoint; make it a member by configuration",
+            "x-ensemble-depth",
+            "recursive_ensemble",
+        )
+
+
+async def _text(ensemble: Ensemble, prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else await ensemble.decode(prompt)
+
+
+def _json(value: Any) -> Response:
+    return Response(encode(value), media_type="application/json")
+
+
+async def _error_reply(request: Request, error: Exception) -> Response:
+    return fault_of(error).response()
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_LEFT)

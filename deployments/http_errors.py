@@ -1,0 +1,112 @@
+"""The one place where typed errors become HTTP: status, OpenAI error body, headers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from deployments.json_bytes import encode
+from runtime.errors import (
+    BadRequest,
+    ConfigError,
+    ContextOverflow,
+    OrchestrionError,
+    Overloaded,
+    QuorumLost,
+    UnknownModel,
+    Unsupported,
+    WeightsError,
+)
+
+LONGEST_RETRY_S = 120
+"""openai-python does not wait for a server that asks for more."""
+LOADING_RETRY_S = 5
+ROUTE_CODES = {404: "route_not_found", 405: "method_not_allowed", 413: "body_too_large"}
+NO_RETRY = {"x-should-retry": "false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An error as the client gets it."""
+
+    status: int
+    type: str
+    code: str | None
+    message: str
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        told = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": {**told, **self.details}}
+
+    def response(self) -> Response:
+        return Response(encode(self.body()), self.status, self.headers, "application/json")
+
+
+def fault_of(error: Exception) -> Fault:
+    """What the client is told about ``error``; nothing of the inside when it has no type."""
+    # Ray re-raises a remote fault as a subclass whose text is the whole remote traceback.
+    cause = getattr(error, "cause", None)
+    match cause if isinstance(cause, OrchestrionError) else error:
+        case BadRequest() as bad:
+            return _invalid(400, bad.code or "invalid_value", str(bad), bad.param)
+        case ContextOverflow() as overflow:
+            return _invalid(400, "context_length_exceeded", str(overflow))
+        case UnknownModel() as unknown:
+            return _invalid(404, "model_not_found", str(unknown), "model")
+        case Overloaded() as full:
+            return Fault(
+                429, "rate_limit_error", "overloaded", str(full), None, _wait(full.retry_after)
+            )
+        case QuorumLost() as lost:
+            return unavailable(str(lost), "quorum_lost", lost.states)
+        case ConfigError() | WeightsError() | Unsupported() as lasting:
+            return Fault(500, "server_error", "misconfigured", str(lasting), None, NO_RETRY)
+        case OrchestrionError() as other:
+            return Fault(500, "server_error", _snake(type(other).__name__), str(other))
+        case HTTPException() as refused:
+            code = ROUTE_CODES.get(refused.status_code, "http_error")
+            return _invalid(refused.status_code, code, refused.detail, headers=refused.headers)
+        case _:
+            return Fault(
+                500, "server_error", "internal_error", "internal error; the server's log has it"
+            )
+
+
+def unavailable(message: str, code: str, states: Mapping[str, str]) -> Fault:
+    """503 with a state per member. Clients repeat a 503 by themselves: told to wait where members
+    still load, and not to repeat where they have failed, since their calls were repeated already.
+    """
+    loading = any("loading" in state for state in states.values())
+    headers = _wait(LOADING_RETRY_S) if loading else NO_RETRY
+    members = {"members": dict(states)}
+    return Fault(503, "ensemble_unavailable", code, message, None, headers, members)
+
+
+def _invalid(
+    status: int,
+    code: str,
+    message: str,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Fault:
+    return Fault(status, "invalid_request_error", code, message, param, headers or {})
+
+
+def _wait(seconds: float) -> dict[str, str]:
+    bounded = min(max(seconds, 0.001), LONGEST_RETRY_S)
+    return {
+        "retry-after": str(math.ceil(bounded)),
+        "retry-after-ms": str(math.ceil(bounded * 1000)),
+    }
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).removeprefix("_")

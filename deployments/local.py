@@ -1,0 +1,55 @@
+"""The whole stack in one process, without Ray: for tests, notebooks and small models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+
+from deployments.config import AppConfig
+from deployments.gateway import build_api
+from deployments.wiring import alone, coordinate
+from runtime.calls import Call, CallRunner, Outcome
+from runtime.coordinator import Coordinator
+from runtime.engines import Engine, EngineSpec, build_engine
+
+
+class LocalChannel:
+    """Messages to an engine in this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.runner = CallRunner(engine)
+
+    async def describe(self) -> EngineSpec:
+        await self.engine.check()
+        return self.engine.spec
+
+    async def send(self, calls: Sequence[Call]) -> list[Outcome]:
+        return await self.runner.run(calls)
+
+    async def abort(self, ids: Sequence[str]) -> None:
+        self.runner.abort(ids)
+
+
+class LocalStack:
+    """Engines, coordinators and the HTTP application of a configuration."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self.config = config
+        self.engines = {name: build_engine(m.engine) for name, m in config.members.items()}
+        channels = {name: LocalChannel(engine) for name, engine in self.engines.items()}
+        currency = config.gateway.currency
+        self.models: dict[str, Coordinator] = {
+            name: coordinate(name, policy, config.members, channels, config.trace, currency)
+            for name, policy in config.policy_configs().items()
+        }
+        self.models |= alone(config.members, channels, config.trace, currency)
+
+    def api(self) -> FastAPI:
+        return build_api(self.config.gateway, self.models, keep=self.config.trace.keep)
+
+    async def close(self) -> None:
+        """Stops the engines."""
+        for engine in self.engines.values():
+            await engine.close()

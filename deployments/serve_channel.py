@@ -1,0 +1,109 @@
+"""Messages to members and coordinators through Ray Serve handles."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from runtime.calls import Call, Outcome
+from runtime.engines.base import EngineSpec
+from runtime.errors import EngineFault, OrchestrionError, Overloaded
+from runtime.types import Checkpoint, Ended, Event, Query, Span, Written
+
+GONE = (RayError, DeploymentUnavailableError, ReplicaUnavailableError)
+
+
+def typed(fault: Exception, what: str) -> OrchestrionError:
+    """Ray's faults in our words. A fault of our own comes back as it was raised."""
+    if isinstance(fault, RayTaskError):
+        if isinstance(fault.cause, OrchestrionError):
+            return fault.cause
+        return EngineFault(f"{what} failed: {fault.cause!r}")
+    if isinstance(fault, BackPressureError):
+        return Overloaded(what)
+    return EngineFault(f"{what} is gone ({type(fault).__name__})")
+
+
+class ServeChannel:
+    """Messages to the replicas of one member."""
+
+    def __init__(self, name: str, handle: DeploymentHandle) -> None:
+        self._name = name
+        self._describe = handle.describe
+        self._calls = handle.calls
+        self._abort = handle.abort
+
+    async def describe(self) -> EngineSpec:
+        return await self._ask(self._describe.remote())
+
+    async def send(self, calls: Sequence[Call]) -> list[Outcome]:
+        return await self._ask(self._calls.remote(list(calls)))
+
+    async def abort(self, ids: Sequence[str]) -> None:
+        await self._ask(self._abort.remote(list(ids)))
+
+    async def _ask(self, response: Any) -> Any:
+        try:
+            return await response
+        except (*GONE, BackPressureError) as fault:
+            raise typed(fault, f"member {self._name!r}") from fault
+
+
+class ServeEnsemble:
+    """A coordinator deployment as the gateway sees it; goes on when a coordinator dies."""
+
+    def __init__(self, name: str, handle: DeploymentHandle, resumes: int = 3) -> None:
+        self._name = name
+        self._stream = handle.options(stream=True).answer
+        self._card = handle.card
+        self._decode = handle.decode
+        self._stats = handle.stats
+        self._resumes = resumes
+
+    async def answer(self, query: Query) -> AsyncIterator[Event]:
+        """The coordinator's events; from the last checkpoint on another one if it is lost."""
+        checkpoint: Checkpoint | None = None
+        spans: list[Span] = []
+        for attempt in range(self._resumes + 1):
+            events = self._stream.remote(query, checkpoint)
+            try:
+                async for event in events:
+                    if isinstance(event, Written):
+                        if event.span is not None:
+                            spans.append(event.span)
+                        checkpoint = replace(event.checkpoint, spans=tuple(spans))
+                    yield event
+                    if isinstance(event, Ended):
+                        return
+                return
+            except (*GONE, BackPressureError) as fault:
+                lost = not isinstance(fault, (RayTaskError, BackPressureError))
+                if not lost or attempt == self._resumes:
+                    raise typed(fault, f"the coordinator of {self._name!r}") from fault
+            finally:
+                events.cancel()
+
+    async def card(self) -> dict[str, Any]:
+        return await self._ask(self._card.remote())
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        return await self._ask(self._decode.remote(list(ids)))
+
+    async def stats(self) -> dict[str, int]:
+        return await self._ask(self._stats.remote())
+
+    async def _ask(self, response: Any) -> Any:
+        try:
+            return await response
+        except (*GONE, BackPressureError, RequestCancelledError) as fault:
+            raise typed(fault, f"the coordinator of {self._name!r}") from fault

@@ -1,0 +1,106 @@
+"""A reply as it is written: each accepted span goes out at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+from deployments import sse
+from deployments.arrivals import arrivals
+from deployments.ensemble import Ensemble
+from deployments.exchange import Exchange
+from deployments.http_errors import fault_of
+from deployments.openai_reply import Form, choice, head
+from deployments.traces import Traces
+from deployments.transcript import Transcript
+from runtime.errors import OrchestrionError
+from runtime.types import Ended, Event, Written
+
+log = logging.getLogger(__name__)
+
+
+async def events(
+    form: Form, exchange: Exchange, ensemble: Ensemble, traces: Traces, keep_alive_s: float
+) -> AsyncGenerator[bytes, None]:
+    """Server-sent events of one reply.
+
+    Nothing is yielded before the first word, the first fault or ``keep_alive_s`` of silence, so a
+    fault up to there propagates. Later faults become an error event, the last one.
+    """
+    chunks = Chunks(form, exchange)
+    transcript = Transcript(exchange)
+    open = False
+    try:
+        async with aclosing(arrivals(ensemble, exchange.queries, keep_alive_s)) as arriving:
+            async for arrival in arriving:
+                if not open:
+                    open = True
+                    for chunk in chunks.opening():
+                        yield chunk
+                if arrival is None:
+                    yield sse.KEEP_ALIVE
+                    continue
+                transcript.add(*arrival)
+                for chunk in chunks.of(*arrival, transcript):
+                    yield chunk
+    except Exception as fault:  # told to the client, whose reply has begun; a bug also to the log
+        told = fault_of(fault).body()
+        traces.record(transcript.trace(told))
+        if not open:
+            raise
+        if not isinstance(fault, OrchestrionError):
+            log.exception("answer %s failed", exchange.trace_id)
+        yield sse.event(told)
+        return
+    traces.record(transcript.trace())
+    if exchange.include_usage:
+        yield chunks.usage(transcript)
+    yield sse.DONE
+
+
+class Chunks:
+    """Events of the OpenAI stream."""
+
+    def __init__(self, form: Form, exchange: Exchange) -> None:
+        self._form = form
+        self._exchange = exchange
+        self._head = head(form, exchange, form.chunk)
+        self._tail = {"usage": None} if exchange.include_usage else {}
+
+    def opening(self) -> Iterator[bytes]:
+        opening = self._form.opening()
+        if opening is not None:
+            for index in range(len(self._exchange.queries)):
+                yield self._chunk(choice(index, opening, None))
+
+    def of(self, index: int, event: Event, transcript: Transcript) -> Iterator[bytes]:
+        match event:
+            case Written(text="", span=_):
+                return
+            case Written(text=text):
+                yield self._chunk(choice(index, self._form.piece(text), None), self._origin(event))
+            case Ended(finish_reason=reason):
+                summary = transcript.choice_summary(index)
+                yield self._chunk(choice(index, self._form.closing(), reason), summary)
+
+    def usage(self, transcript: Transcript) -> bytes:
+        return sse.event({**self._head, "choices": [], "usage": transcript.usage()})
+
+    def _origin(self, event: Written) -> dict[str, Any] | None:
+        span = event.span
+        if span is None:
+            return None
+        origin: dict[str, Any] = {"model": span.author, "span": span.step}
+        if self._exchange.trace == "full":
+            origin["scores"] = dict(span.scores)
+            if span.weights is not None:
+                origin["weights"] = dict(span.weights)
+        return origin
+
+    def _chunk(self, choice: dict[str, Any], ensemble: dict[str, Any] | None = None) -> bytes:
+        chunk = {**self._head, "choices": [choice], **self._tail}
+        if ensemble is not None and self._exchange.trace != "none":
+            chunk["ensemble"] = ensemble
+        return sse.event(chunk)

@@ -1,0 +1,120 @@
+"""What has been written so far for one request, and what is told about it at the end. Streamed and
+whole replies take their figures from here, so they agree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments.exchange import Exchange
+from runtime.types import Ended, Event, Written
+
+
+@dataclass(slots=True)
+class Choice:
+    """One answer; moments are seconds since the request came."""
+
+    texts: list[str] = field(default_factory=list)
+    first_at: float | None = None
+    ended_at: float = 0.0
+    ended: Ended | None = None
+
+
+class Transcript:
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._choices = [Choice() for _ in exchange.queries]
+
+    def add(self, index: int, event: Event) -> None:
+        choice = self._choices[index]
+        now = time.monotonic() - self._exchange.started
+        match event:
+            case Written(text=text):
+                choice.texts.append(text)
+                if choice.first_at is None and text:
+                    choice.first_at = now
+            case Ended():
+                choice.ended, choice.ended_at = event, now
+
+    def text(self, index: int) -> str:
+        return "".join(self._choices[index].texts)
+
+    def ended(self, index: int) -> Ended:
+        """How an answer that has ended has ended."""
+        ended = self._choices[index].ended
+        assert ended is not None
+        return ended
+
+    def usage(self) -> dict[str, Any]:
+        """What the caller received: each prompt counted once, and all visible tokens."""
+        ends = [self.ended(index) for index in range(len(self._choices))]
+        prompt = sum(end.prompt_tokens for end in ends[:: self._exchange.n])
+        completion = sum(end.completion_tokens for end in ends)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+    def choice_summary(self, index: int) -> dict[str, Any]:
+        """The ``ensemble`` object of one answer."""
+        choice = self._choices[index]
+        summary = dict(self.ended(index).summary)
+        if self._exchange.trace != "full":
+            summary.pop("full", None)
+        return {
+            **summary,
+            "seed": self._exchange.queries[index].seed,
+            "latency_ms": {
+                **summary.get("latency_ms", {}),
+                "total": _ms(choice.ended_at),
+                "ttft": _ms(choice.ended_at if choice.first_at is None else choice.first_at),
+            },
+            "ignored_params": list(self._exchange.ignored),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The ``ensemble`` object of the whole reply. Several choices are summed up, with each
+        one's own object under ``choices``."""
+        parts = [self.choice_summary(index) for index in range(len(self._choices))]
+        if len(parts) == 1:
+            return parts[0]
+        return {
+            **{key: parts[0].get(key) for key in ("trace_id", "method", "level", "seed")},
+            "usage": _summed(part.get("usage", {}) for part in parts),
+            "cost": _summed(part.get("cost", {}) for part in parts),
+            "latency_ms": {
+                "total": max(part["latency_ms"]["total"] for part in parts),
+                "ttft": min(part["latency_ms"]["ttft"] for part in parts),
+            },
+            "degraded": any(part.get("degraded", False) for part in parts),
+            "warnings": list(dict.fromkeys(w for part in parts for w in part.get("warnings", ()))),
+            "ignored_params": list(self._exchange.ignored),
+            "choices": [{"index": index, **part} for index, part in enumerate(parts)],
+        }
+
+    def trace(self, error: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What ``GET /v1/traces/{id}`` shows."""
+        exchange = self._exchange
+        head = {"id": exchange.trace_id, "object": "ensemble.trace", "created": exchange.created}
+        head |= {"model": exchange.model, "stream": exchange.stream}
+        return {**head, **error} if error else {**head, "ensemble": self.summary()}
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _summed(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Numbers added up, the rest as the first part has it."""
+    total: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            if isinstance(value, int | float) and key in total:
+                total[key] += value
+            else:
+                total.setdefault(key, value)
+    return total

@@ -1,0 +1,61 @@
+"""From configuration to coordinators, wherever the engines live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from policies import build_policy
+from policies.single import SingleConfig
+from runtime.coalesce import Channel, RemoteEngine
+from runtime.config import MemberConfig, PolicyConfig, TraceConfig
+from runtime.connection import Connection
+from runtime.coordinator import Coordinator
+from runtime.trace import TraceLog
+
+
+def connect(
+    members: Mapping[str, MemberConfig], channels: Mapping[str, Channel], *, coalesce: bool = True
+) -> dict[str, Connection]:
+    """A connection to each member over its channel."""
+    return {
+        name: Connection(name, config, RemoteEngine(channels[name], coalesce))
+        for name, config in members.items()
+    }
+
+
+def coordinate(
+    name: str,
+    config: PolicyConfig,
+    members: Mapping[str, MemberConfig],
+    channels: Mapping[str, Channel],
+    traces: TraceConfig,
+    currency: str,
+) -> Coordinator:
+    """The coordinator of one ensemble, with its own connections and trace log."""
+    used = {member: members[member] for member in config.members}
+    connections = connect(used, channels, coalesce=config.coalesce)
+    return Coordinator(
+        name, build_policy(config), connections, TraceLog(traces), currency=currency
+    )
+
+
+def alone(
+    members: Mapping[str, MemberConfig],
+    channels: Mapping[str, Channel],
+    traces: TraceConfig,
+    currency: str,
+) -> dict[str, Coordinator]:
+    """A coordinator for each member by itself: every member is a model too."""
+    connections = connect(members, channels)
+    log = TraceLog(traces)
+    return {
+        name: Coordinator(
+            name,
+            build_policy(SingleConfig(members=(name,))),
+            connections,
+            log,
+            kind="member",
+            currency=currency,
+        )
+        for name in members
+    }

@@ -1,0 +1,1 @@
+"""Configurations, the zoo of tiny models, and clients in ten lines."""

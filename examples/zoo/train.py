@@ -1,0 +1,162 @@
+"""Trains the zoo from scratch: `python -m examples.zoo.train [NAME ...]`, minutes on two cores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.utils import logging
+
+from examples.zoo import corpus, exam, facts, vocab
+from examples.zoo.models import LENGTH, ZOO, Spec, build
+
+BATCH = 64
+AHEAD = 16
+"""Batches drawn together and sorted by length, so that little is padding."""
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def batches(spec: Spec, tokenizer: Tokenizer, pad: int) -> Iterator[Batch]:
+    writer = corpus.Writer(spec.knows, spec.seed)
+    shuffle = torch.Generator().manual_seed(spec.seed)
+    while True:
+        texts = [
+            [(piece.text, piece.weight) for piece in pieces]
+            for pieces in islice(writer, BATCH * AHEAD)
+        ]
+        examples = sorted(vocab.weigh(tokenizer, texts), key=lambda example: len(example[0]))
+        for at in torch.randperm(AHEAD, generator=shuffle).tolist():
+            part = examples[at * BATCH : (at + 1) * BATCH]
+            width = len(part[-1][0])
+            ids = torch.full((BATCH, width), pad)
+            weights = torch.zeros(BATCH, width)
+            for row, (tokens, minded) in enumerate(part):
+                ids[row, : len(tokens)] = torch.tensor(tokens)
+                weights[row, : len(tokens)] = torch.tensor(minded)
+            yield ids, weights
+
+
+def loss_of(model: PreTrainedModel, batch: Batch, smoothing: float) -> torch.Tensor:
+    ids, weights = batch
+    # Padding is at the right, so the causal mask alone keeps it out of sight.
+    hidden = model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    minded = weights[:, 1:] > 0
+    logits = model.get_output_embeddings()(hidden[minded])
+    losses = cross_entropy(
+        logits, ids[:, 1:][minded], reduction="none", label_smoothing=smoothing
+    )
+    minds = weights[:, 1:][minded]
+    return (losses * minds).sum() / minds.sum()
+
+
+def fit(spec: Spec, model: PreTrainedModel, tokenizer: Tokenizer, name: str) -> list[list[float]]:
+    """Trains in place and returns the loss curve as [step, mean loss since the last entry]."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=spec.rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+
+    def rate(step: int) -> float:
+        warm = min(1.0, (step + 1) / 50)
+        return warm * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / spec.steps)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    source = batches(spec, tokenizer, int(model.config.pad_token_id))
+    curve: list[list[float]] = []
+    recent: list[float] = []
+    model.train()
+    for step in track(range(1, spec.steps + 1), description=name):
+        loss = loss_of(model, next(source), spec.smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        recent.append(loss.item())
+        if step % 50 == 0 or step == spec.steps:
+            curve.append([step, round(sum(recent) / len(recent), 4)])
+            recent = []
+    return curve
+
+
+def train(name: str, folder: Path) -> dict[str, object]:
+    spec = ZOO[name]
+    torch.manual_seed(spec.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = vocab.train(spec.tokenizer, spec.vocabulary, spec.vocabulary_seed)
+    vocab.save(tokenizer, folder, LENGTH)
+    model = build(spec, tokenizer)
+    started = time.monotonic()
+    curve = fit(spec, model, tokenizer, name)
+    seconds = round(time.monotonic() - started, 1)
+    model.generation_config = GenerationConfig(
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.pad_token_id,
+    )
+    model.to(torch.bfloat16).save_pretrained(folder)
+    # Examined as others will load it: from the stored, rounded weights.
+    stored = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    log = {
+        "name": name,
+        "relations": spec.relations,
+        "known": spec.known,
+        "seed": spec.seed,
+        "architecture": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "vocabulary": tokenizer.get_vocab_size(),
+        "steps": spec.steps,
+        "batch": BATCH,
+        "smoothing": spec.smoothing,
+        "seconds": seconds,
+        "torch": torch.__version__,
+        "accuracy": exam.examine(stored, AutoTokenizer.from_pretrained(folder), spec.relations),
+        "loss": curve,
+    }
+    (folder / "train_log.json").write_text(json.dumps(log, indent=1) + "\n")
+    return log
+
+
+def write_questions(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "one_hop": facts.rows(facts.ONE_HOP, test=False),
+        "two_hop": facts.rows(facts.TWO_HOP, test=True),
+        "two_hop_train": facts.rows(facts.TWO_HOP, test=False),
+        "three_hop": facts.rows(facts.THREE_HOP, test=True),
+        "three_hop_train": facts.rows(facts.THREE_HOP, test=False),
+    }
+    for name, rows in files.items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ZOO)}; or all")
+    parser.add_argument("--out", type=Path, default=facts.HERE, help="where the folders go")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor, for torch")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in ZOO]
+    if unknown:
+        parser.error(f"no model {', '.join(unknown)}; there are {', '.join(ZOO)}")
+    torch.set_num_threads(arguments.threads)
+    logging.disable_progress_bar()
+    write_questions(arguments.out / "questions")
+    for name in arguments.names or ZOO:
+        log = train(name, arguments.out / name)
+        print(f"{name}: {log['parameters']:,} parameters, {log['seconds']} s, {log['accuracy']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The methods, one small file each.
+
+To add one: write ``policies/<level>/<name>.py`` with a config (``type: Literal["<name>"]``) and a
+class whose docstring names the paper, then add one import and one line to ``METHODS`` below.
+``make docs`` renews docs/methods.md; a test file in ``tests/policies`` proves the method on a
+hand-computed example.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policies.base import Policy
+from policies.single import Single, SingleConfig
+from policies.span.cool_fusion import CoolFusion, CoolFusionConfig
+from policies.span.specem import SpecEM, SpecEMConfig
+from policies.span.specfuse import SpecFuse, SpecFuseConfig
+from policies.span.sweetspan import SweetSpan, SweetSpanConfig
+from runtime.config import PolicyConfig
+
+METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
+    "single": (Single, SingleConfig),
+    "sweetspan": (SweetSpan, SweetSpanConfig),
+    "specfuse": (SpecFuse, SpecFuseConfig),
+    "specem": (SpecEM, SpecEMConfig),
+    "cool-fusion": (CoolFusion, CoolFusionConfig),
+}
+"""Method name (the config's ``type``) -> class and config."""
+
+
+def build_policy(config: PolicyConfig) -> Policy[Any]:
+    """The policy that a configuration describes."""
+    method, _ = METHODS[config.type]
+    return method(config)

@@ -1,0 +1,1 @@
+"""Span level: propose -> cross-score -> select -> commit."""

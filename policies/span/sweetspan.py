@@ -1,0 +1,84 @@
+"""SweetSpan: "Hit the Sweet Spot! Span-Level Ensemble for Large Language Models" (arXiv 2409.18583)
+
+Each round: every member continues the shared text greedily by a span of a fixed number of words;
+every member computes the perplexity of every span; scores that look unfaithful are filtered out;
+the span with the lowest mean perplexity is appended for all.
+
+Cost per round and member: one drafting call, one scoring call for all foreign spans.
+
+The paper names no code and its text leaves these open; our choices:
+- the span is 4 words (the paper's example), a word being a run of non-white-space; the white space
+  after it belongs to the next span;
+- the filter works on one candidate's scores: if the highest perplexity is more than ``outlier_ratio``
+  times the lowest, both are dropped; if that leaves none, only the highest is dropped;
+- the author's own score counts like the others; ties go to the member named first;
+- a span that ends in its author's EOS is judged together with each judge's own EOS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from policies.span.base import Judgements, Round, SpanPolicy, Verdict, by_author
+from runtime.config import PolicyConfig
+from runtime.session import Draft, Session, perplexity
+from runtime.words import cut_words
+
+
+class SweetSpanConfig(PolicyConfig):
+    type: Literal["sweetspan"] = "sweetspan"
+    span_words: int = Field(4, ge=1)
+    """L: words in a span."""
+    outlier_ratio: float = Field(10.0, gt=1)
+    """λ: one candidate's scores further apart than this lose their extremes."""
+    max_span_tokens: int = Field(48, ge=2)
+    """Bound on a draft where no white space comes."""
+    temperature: float = Field(0.0, ge=0)
+
+
+def faithful(perplexities: Sequence[float], ratio: float) -> list[float]:
+    """One candidate's perplexities without the outliers."""
+    scores = sorted(perplexities)
+    if scores[-1] <= ratio * scores[0]:
+        return scores
+    return scores[1:-1] or scores[:-1]
+
+
+class SweetSpan(SpanPolicy[SweetSpanConfig]):
+    """Word spans, mutual perplexity, outlier filter."""
+
+    paper: ClassVar[str] = "2409.18583"
+    title: ClassVar[str] = "SweetSpan"
+
+    async def propose(self, session: Session) -> Mapping[str, Draft]:
+        config = self.config
+        drafts = await session.each(
+            lambda member: member.draft(
+                session.sampling(
+                    member,
+                    config.max_span_tokens,
+                    temperature=config.temperature,
+                    words=config.span_words,
+                )
+            )
+        )
+        return {name: whole_words(draft, config.span_words) for name, draft in drafts.items()}
+
+    def select(self, session: Session, round_: Round, judged: Judgements) -> Verdict:
+        if not judged:
+            return Verdict(round_.candidates[0])
+        values = []
+        for index in range(len(round_.candidates)):
+            scores = [perplexity(row[index]) for row in judged.values()]
+            kept = faithful(scores, self.config.outlier_ratio)
+            values.append(sum(kept) / len(kept))
+        best = min(range(len(values)), key=values.__getitem__)
+        return Verdict(round_.candidates[best], by_author(round_, values))
+
+
+def whole_words(draft: Draft, words: int) -> Draft:
+    """The draft up to the end of its last wanted word."""
+    return draft.cut(len(cut_words(draft.text, words)))

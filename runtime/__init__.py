@@ -1,0 +1,1 @@
+"""What every ensemble needs and no single method owns."""

@@ -1,0 +1,84 @@
+"""Engine calls as data, so that many of them can travel to a member as one message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from runtime.engines.base import Engine
+from runtime.errors import OrchestrionError
+from runtime.types import Sampling
+
+Verb = Literal["generate", "score", "next_token", "embed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One engine call: the verb and its positional arguments."""
+
+    id: str
+    verb: Verb
+    args: tuple[Any, ...]
+
+    @property
+    def lane(self) -> str:
+        """Calls of one lane take about the same time, so one need not wait long for another."""
+        if self.verb != "generate":
+            return self.verb
+        sampling = next(arg for arg in self.args if isinstance(arg, Sampling))
+        return f"generate-{sampling.max_tokens.bit_length()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call: a value, or the typed error that the engine raised."""
+
+    value: Any = None
+    error: OrchestrionError | None = None
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class CallRunner:
+    """The receiving end: runs the calls of each message on an engine, all at once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._running: dict[str, asyncio.Task[Any]] = {}
+
+    async def run(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Outcomes in the order of the calls. Cancelling this cancels them all."""
+        tasks = []
+        for call in calls:
+            task = asyncio.ensure_future(getattr(self.engine, call.verb)(*call.args))
+            self._running[call.id] = task
+            tasks.append(task)
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            for call, task in zip(calls, tasks, strict=True):
+                del self._running[call.id]
+                task.cancel()
+        return [_outcome(task) for task in tasks]
+
+    def abort(self, ids: Sequence[str]) -> None:
+        """Cancels calls whose sender no longer waits for them."""
+        for id_ in ids:
+            if id_ in self._running:
+                self._running[id_].cancel()
+
+
+def _outcome(task: asyncio.Task[Any]) -> Outcome:
+    if task.cancelled():
+        return Outcome()  # aborted by its sender, who does not look at it
+    fault = task.exception()
+    if fault is None:
+        return Outcome(task.result())
+    if isinstance(fault, OrchestrionError):
+        return Outcome(error=fault)
+    raise fault

@@ -1,0 +1,161 @@
+"""Runs one policy for many requests at once; nothing of a request is kept on ``self``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, ClassVar, Literal, Protocol
+
+from runtime.coalesce import RemoteEngine
+from runtime.config import PolicyConfig
+from runtime.connection import Connection
+from runtime.errors import BadRequest, BudgetSpent, ContextOverflow, OrchestrionError
+from runtime.session import Session
+from runtime.stopping import safe_length
+from runtime.summary import summarise
+from runtime.trace import TraceLog
+from runtime.types import Checkpoint, Ended, Event, Query, Span, Written
+
+
+class Policy(Protocol):
+    """What the coordinator needs of a method; ``policies.base.Policy`` is the base to build on."""
+
+    level: ClassVar[str]
+    config: PolicyConfig
+
+    def answer(self, session: Session) -> AsyncIterator[Span]: ...
+
+
+class Coordinator:
+    """One ensemble."""
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        connections: Mapping[str, Connection],
+        traces: TraceLog,
+        *,
+        kind: Literal["ensemble", "member"] = "ensemble",
+        currency: str = "USD",
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.config = policy.config
+        self.kind = kind
+        self._connections = {member: connections[member] for member in self.config.members}
+        self._traces = traces
+        self._currency = currency
+
+    async def answer(
+        self, query: Query, checkpoint: Checkpoint | None = None
+    ) -> AsyncIterator[Event]:
+        """Yields text as it is accepted, then ``Ended``; goes on from ``checkpoint`` if given.
+
+        Raises typed errors; closing the iterator cancels what members still do for it.
+        """
+        self._check(query)
+        session = Session(query, self.config, self._connections, checkpoint)
+        stop_reason, error = "cancelled", None
+        shown = safe_length(session.text, query.stop)
+        try:
+            try:
+                await session.open()
+                async with aclosing(self.policy.answer(session)) as spans:
+                    async for span in spans:
+                        if session.ending is None:
+                            safe = max(shown, safe_length(session.text, query.stop))
+                        else:
+                            safe = len(session.text)
+                        text, shown = session.text[shown:safe], safe
+                        yield Written(text, span, session.checkpoint())
+                        if session.ending is not None:
+                            break
+                stop_reason = session.ending or "eos"
+            except BudgetSpent as spent:
+                stop_reason = f"budget_{spent.which}"
+            except ContextOverflow:
+                if not session.begun:
+                    raise
+                stop_reason = "context"
+            if shown < len(session.text):
+                yield Written(session.text[shown:], None, session.checkpoint())
+            yield self._end(session, stop_reason)
+        except OrchestrionError as fault:
+            stop_reason, error = "error", str(fault)
+            raise
+        finally:
+            self._traces.add(session, stop_reason, error)
+
+    def _check(self, query: Query) -> None:
+        strangers = [m for m in query.members or () if m not in self.config.members]
+        if strangers:
+            raise BadRequest(
+                f"{self.name} has no member {strangers[0]!r}; its members are "
+                f"{', '.join(self.config.members)}",
+                "ensemble.members",
+            )
+        if query.members is not None and not query.members:
+            raise BadRequest("ensemble.members is empty; name at least one", "ensemble.members")
+
+    def _end(self, session: Session, stop_reason: str) -> Ended:
+        return Ended(
+            finish_reason="stop" if stop_reason in ("eos", "stop") else "length",
+            stop_reason=stop_reason,  # type: ignore[arg-type]
+            prompt_tokens=session.prompt_tokens,
+            completion_tokens=session.completion_tokens,
+            summary=summarise(
+                session,
+                level=self.policy.level,
+                stop_reason=stop_reason,
+                currency=self._currency,
+            ),
+        )
+
+    async def card(self) -> dict[str, Any]:
+        """What /v1/models says of it; raises while a member is not up."""
+        await asyncio.gather(*(c.open() for c in self._connections.values()))
+        reporter = self.config.reporting_member or self.config.members[0]
+        return {
+            "method": self.config.type,
+            "level": self.policy.level,
+            "kind": self.kind,
+            "members": list(self.config.members),
+            "supports": {
+                "stream": True,
+                "n": True,
+                "logprobs": False,
+                "echo": False,
+                "tools": False,
+            },
+            "max_model_len": min(c.spec.context_length for c in self._connections.values()),
+            "tokenizer": reporter,
+            "fingerprint": hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:12],
+        }
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids of the reporting member; for prompts given as ids."""
+        connection = self._connections[self.config.reporting_member or self.config.members[0]]
+        await connection.open()
+        size = connection.spec.vocab_size
+        if any(not 0 <= token < size for token in ids):
+            raise BadRequest(
+                f"a token id is outside the vocabulary of {connection.name!r} (0 to {size - 1})",
+                "prompt",
+            )
+        return connection.tokenizer.decode(ids)
+
+    def close(self) -> None:
+        """Writes what the trace log still holds."""
+        self._traces.flush()
+
+    def stats(self) -> dict[str, int]:
+        """Calls made and messages they travelled in, since the start."""
+        engines = [c.engine for c in self._connections.values()]
+        remote = [engine for engine in engines if isinstance(engine, RemoteEngine)]
+        return {
+            "calls": sum(engine.calls_sent for engine in remote),
+            "messages": sum(engine.messages_sent for engine in remote),
+        }

@@ -1,0 +1,69 @@
+"""The one seam: what every engine does for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from runtime.tokens import TokenizerDefinition
+from runtime.types import Distribution, Generation, Sampling, Score, Tokens
+
+CAPABILITIES = frozenset({"generate", "score", "next_token", "embed"})
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What a caller must know of an engine; small enough to send to every coordinator."""
+
+    model: str
+    context_length: int
+    """Prompt and new tokens together."""
+    vocab_size: int
+    """Length of a dense row (the model's output size; may exceed the tokenizer's)."""
+    hidden_size: int
+    eos_ids: tuple[int, ...]
+    tokenizer: TokenizerDefinition
+    capabilities: frozenset[str] = CAPABILITIES
+
+
+class Engine(Protocol):
+    """Token ids in, token ids out; no state per request, so every call may be repeated anywhere.
+
+    Errors: ``ContextOverflow`` (member = model id) when the tokens do not fit, ``Unsupported`` for
+    a missing capability, ``Overloaded`` when the queue is full, ``EngineFault`` for the rest.
+    Cancelling the awaiting task frees the engine's slot.
+    """
+
+    @property
+    def spec(self) -> EngineSpec: ...
+
+    async def generate(
+        self, prompt: Tokens, sampling: Sampling, score_tail: int = 0
+    ) -> Generation:
+        """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
+        ...
+
+    async def score(
+        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+    ) -> list[Score]:
+        """Teacher-forced logprobs of each continuation given ``prompt``, in one pass for all."""
+        ...
+
+    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
+        """The next-token distribution after each prompt."""
+        ...
+
+    async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
+        """Last-layer state of each prompt's last token, float32 [n, hidden_size]."""
+        ...
+
+    async def check(self) -> None:
+        """Raises ``EngineFault`` when the engine can no longer serve."""
+        ...
+
+    async def close(self) -> None:
+        """Frees threads and memory; pending calls fail with ``EngineFault``."""
+        ...

@@ -1,0 +1,132 @@
+"""Loads a checkpoint folder so that its attention is ours, and finds out what it needs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from runtime.config import TransformersEngine
+from runtime.engines.kv import Shape
+from runtime.engines.loop import FORWARD_FAULTS
+from runtime.engines.ragged import NAME, Probe, planned
+from runtime.errors import ConfigError, WeightsError
+
+ATTENTION_KINDS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model ready for ragged passes."""
+
+    model: Any
+    shape: Shape
+    window: int
+    """Tokens that fit, prompt and new ones together."""
+    vocab_size: int
+    hidden_size: int
+    eos_ids: tuple[int, ...]
+    """From the model's configuration files; the tokenizer may know more."""
+
+
+def load(folder: Path, config: TransformersEngine) -> Checkpoint:
+    """Raises ``WeightsError`` for a folder that cannot be read, ``ConfigError`` for a model that
+    this engine cannot run or a device that is not there."""
+    device = pick_device(config.device)
+    dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=NAME, local_files_only=True
+        )
+    except (OSError, KeyError) as fault:
+        raise WeightsError(
+            f"{config.weights} is not a checkpoint that transformers can load ({fault})"
+        ) from fault
+    except (ValueError, ImportError) as fault:
+        raise _refusal(config, str(fault)) from fault
+    model.eval().requires_grad_(False).to(device)
+    text = model.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ATTENTION_KINDS)
+    if kinds - ATTENTION_KINDS:
+        raise _refusal(config, f"it has layers of kind {sorted(kinds - ATTENTION_KINDS)}")
+    probe, vocab_size = _probe(model, device, config)
+    ((heads, head_dim, _),) = probe.shapes
+    return Checkpoint(
+        model=model,
+        shape=Shape(len(probe.layers), heads, head_dim, dtype, device),
+        window=window_of(text, config),
+        vocab_size=min(vocab_size, model.get_input_embeddings().num_embeddings),
+        hidden_size=int(text.hidden_size),
+        eos_ids=_eos_ids(folder, text),
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as fault:
+        raise ConfigError(f"device {name!r} is none that torch knows; use cpu or cuda") from fault
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r}: torch sees no GPU here; use device: cpu")
+    return device
+
+
+def window_of(text: Any, config: TransformersEngine) -> int:
+    """The model's window, narrowed by ``max_context``. Rotary scalings that change with the length
+    of a text would make a batch depend on its longest member, so they are left unused."""
+    limits = [getattr(text, "max_position_embeddings", None), config.max_context]
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        limits.append(rope.get("original_max_position_embeddings"))
+    known = [int(limit) for limit in limits if limit]
+    if not known:
+        raise ConfigError(f"{config.weights} does not say how long its window is; set max_context")
+    return min(known)
+
+
+def _probe(model: Any, device: torch.device, config: TransformersEngine) -> tuple[Probe, int]:
+    """Runs two tokens to see that every layer's attention comes to us, and in one shape."""
+    probe = Probe()
+    try:
+        with torch.inference_mode(), planned(probe):
+            logits = model(
+                input_ids=torch.zeros((1, 2), dtype=torch.long, device=device),
+                position_ids=torch.arange(2, device=device)[None],
+                use_cache=False,
+                logits_to_keep=torch.ones(1, dtype=torch.long, device=device),
+            ).logits
+    except (*FORWARD_FAULTS, ConfigError) as fault:
+        raise _refusal(config, str(fault)) from fault
+    text = model.config.get_text_config()
+    if probe.layers != list(range(text.num_hidden_layers)) or logits.shape[1] != 1:
+        raise _refusal(config, "not all its layers use transformers' attention interface")
+    if len(probe.shapes) != 1 or any(key != value for _, key, value in probe.shapes):
+        raise _refusal(config, "its layers' keys and values have different shapes")
+    for layer, kind in enumerate(getattr(text, "layer_types", None) or ()):
+        if kind == "sliding_attention" and probe.windows[layer] is None:
+            raise _refusal(config, f"layer {layer} does not say how far it looks back")
+    if model.base_model is model:
+        raise _refusal(config, "its last hidden state cannot be told from its logits")
+    return probe, logits.shape[-1]
+
+
+def _refusal(config: TransformersEngine, reason: str) -> ConfigError:
+    return ConfigError(
+        f"the transformers engine cannot run {config.weights}: {reason}; serve it with vLLM"
+    )
+
+
+def _eos_ids(folder: Path, text: Any) -> tuple[int, ...]:
+    found: list[int] = []
+    file = folder / "generation_config.json"
+    said = json.loads(file.read_text()) if file.is_file() else {}
+    for ids in (said.get("eos_token_id"), getattr(text, "eos_token_id", None)):
+        if ids is not None:
+            found += [ids] if isinstance(ids, int) else ids
+    return tuple(dict.fromkeys(found))

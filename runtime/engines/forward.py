@@ -1,0 +1,121 @@
+"""One forward pass: pieces of many sequences in, what the model says about their tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from runtime.engines.ragged import Piece, Plan, planned
+from runtime.engines.sampling import distribution, pick
+from runtime.engines.work import Row, TokenSequence
+from runtime.errors import EngineFault
+from runtime.types import ALL, Distribution
+
+
+class Forward:
+    """A loaded model whose attention is ``ragged_attention``."""
+
+    def __init__(self, model: Any, device: torch.device, eos_ids: tuple[int, ...]) -> None:
+        self._model, self._device, self._eos_ids = model, device, eos_ids
+        self._hidden: torch.Tensor | None = None
+        model.base_model.register_forward_hook(self._keep_hidden)
+
+    def _keep_hidden(self, module: Any, args: Any, output: Any) -> None:
+        self._hidden = output[0]
+
+    def step(self, work: Sequence[tuple[TokenSequence, int]]) -> None:
+        """Computes the next so many tokens of each sequence, and gives each its results.
+
+        Raises ``EngineFault`` for numbers that are not numbers, and whatever the model raises.
+        """
+        ids: list[int] = []
+        positions: list[int] = []
+        keep: list[int] = []
+        rows: list[Row] = []
+        embedded: list[tuple[TokenSequence, int]] = []
+        pieces: list[Piece] = []
+        for sequence, length in work:
+            assert sequence.kv is not None
+            stop = sequence.done + length
+            offset = len(ids) - sequence.done
+            ids += sequence.known[sequence.done : stop]
+            positions += range(sequence.done, stop)
+            wanted = sequence.rows(length)
+            rows += wanted
+            keep += [offset + row.position for row in wanted]
+            if sequence.embed and stop == sequence.feed:
+                embedded.append((sequence, len(ids) - 1))
+            pieces.append(Piece(sequence.kv, sequence.done, length))
+        with planned(Plan(pieces)):
+            logits = self._model(
+                input_ids=torch.tensor([ids], device=self._device),
+                position_ids=torch.tensor([positions], device=self._device),
+                use_cache=False,
+                logits_to_keep=torch.tensor(keep, dtype=torch.long, device=self._device),
+            ).logits[0]
+        hidden, self._hidden = self._hidden, None
+        for sequence, length in work:
+            sequence.done += length
+        if rows:
+            self._read(logits, rows)
+        if embedded and hidden is not None:
+            states = hidden[0, [place for _, place in embedded]].float().cpu().numpy()
+            for (sequence, _), state in zip(embedded, states, strict=True):
+                sequence.hidden = state
+
+    def _read(self, raw: torch.Tensor, rows: list[Row]) -> None:
+        """``raw``: ``[rows, vocab]``."""
+        logits = raw.float()
+        norms = torch.logsumexp(logits, dim=-1)
+        if bool(norms.isnan().any()):
+            raise EngineFault("the model computes NaN; load it in float32 or check its weights")
+        targets = self._targets(logits, rows)
+        index = torch.tensor(targets, device=logits.device)[:, None]
+        logprobs = (logits.gather(1, index)[:, 0] - norms).tolist()
+        tops = self._tops(logits, norms, rows)
+        for i, row in enumerate(rows):
+            row.sequence.accept(row, targets[i], logprobs[i], tops.get(i))
+
+    def _targets(self, logits: torch.Tensor, rows: list[Row]) -> list[int]:
+        """The known next token of each row, or the one that is picked there."""
+        targets: list[int] = []
+        greedy: list[int] = []
+        for i, row in enumerate(rows):
+            target, sampling = row.target, row.sequence.sampling
+            if target is None and sampling is not None:
+                if sampling.temperature == 0 and not sampling.ignore_eos:
+                    greedy.append(i)
+                    target = 0
+                else:
+                    banned = self._eos_ids if sampling.ignore_eos else ()
+                    target = pick(logits[i].cpu().numpy(), sampling, row.position + 1, banned)
+            targets.append(target or 0)
+        if greedy:
+            # argmax gives the first, that is, the lowest id among equals.
+            for i, token in zip(greedy, logits[greedy].argmax(dim=-1).tolist(), strict=True):
+                targets[i] = token
+        return targets
+
+    def _tops(
+        self, logits: torch.Tensor, norms: torch.Tensor, rows: list[Row]
+    ) -> dict[int, Distribution]:
+        by_k: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            if row.sequence.top_k and row.position >= row.sequence.top_from:
+                by_k.setdefault(row.sequence.top_k, []).append(i)
+        tops: dict[int, Distribution] = {}
+        for k, places in by_k.items():
+            logprobs = logits[places] - norms[places][:, None]
+            if k == ALL:
+                for i, dense in zip(places, logprobs.cpu().numpy(), strict=True):
+                    tops[i] = distribution(dense, ALL)
+                continue
+            best = logprobs.topk(min(k, logprobs.shape[1]), dim=-1)
+            pairs = zip(best.indices.cpu().numpy(), best.values.cpu().numpy(), strict=True)
+            for i, (ids, values) in zip(places, pairs, strict=True):
+                order = np.lexsort((ids, -values))
+                tops[i] = Distribution(ids[order], values[order])
+        return tops

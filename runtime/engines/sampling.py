@@ -1,0 +1,122 @@
+"""How a next token is chosen and when a text ends: pure functions on numpy rows, for all engines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtime.errors import BadRequest
+from runtime.types import ALL, Distribution, EngineFinish, Sampling
+from runtime.words import complete_words
+
+NUCLEUS = 512
+"""Candidates sorted before the whole vocabulary is."""
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises ``BadRequest`` for values that mean nothing."""
+    if sampling.max_tokens < 0:
+        raise BadRequest("max_tokens must not be negative", "max_tokens")
+    if not sampling.temperature >= 0:
+        raise BadRequest("temperature must be at least 0", "temperature")
+    if not 0 < sampling.top_p <= 1:
+        raise BadRequest("top_p must be above 0 and at most 1", "top_p")
+    if sampling.words is not None and sampling.words < 1:
+        raise BadRequest("words must be at least 1", "words")
+    if "" in sampling.stop:
+        raise BadRequest("a stop string must not be empty", "stop")
+    check_top_k(sampling.top_k)
+
+
+def check_top_k(top_k: int) -> None:
+    if top_k < 0 and top_k != ALL:
+        raise BadRequest("top_k must be at least 0, or ALL", "top_k")
+
+
+def uniform(seed: int, position: int) -> float:
+    """The noise of one position, in [0, 1): the same in every chunk, batch and process."""
+    digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 11) / 2.0**53
+
+
+def nucleus(probabilities: np.ndarray, top_p: float) -> np.ndarray:
+    """Ids of the smallest set of most probable tokens that holds ``top_p`` of the mass (Holtzman
+    et al., arXiv 1904.09751); equals go to the lowest id."""
+    if len(probabilities) > 2 * NUCLEUS:
+        # Sorting a whole vocabulary costs milliseconds, and the nucleus is nearly always small.
+        some = np.argpartition(-probabilities, NUCLEUS)[:NUCLEUS]
+        order = some[np.lexsort((some, -probabilities[some]))]
+        mass = np.cumsum(probabilities[order])
+        size = int(np.searchsorted(mass, top_p)) + 1
+        if size < NUCLEUS and probabilities[order[size - 1]] > probabilities[order[-1]]:
+            return order[:size]
+    order = np.argsort(-probabilities, kind="stable")
+    mass = np.cumsum(probabilities[order])
+    return order[: int(np.searchsorted(mass, top_p)) + 1]
+
+
+def pick(
+    row: np.ndarray, sampling: Sampling, position: int, banned: Sequence[int] = ()
+) -> int:
+    """The token at ``position``, from logits or logprobs ``row [vocab]``.
+
+    One uniform number per position goes through the inverse of the cumulative distribution in id
+    order, so that rounding noise in the row can change the token only at a border between two.
+    """
+    if banned:
+        row = row.copy()
+        row[list(banned)] = -np.inf
+    if sampling.temperature == 0:
+        return int(row.argmax())
+    scaled = (row.astype(np.float64) - float(row.max())) / sampling.temperature
+    probabilities = np.exp(scaled)
+    probabilities /= probabilities.sum()
+    if sampling.top_p < 1:
+        kept = np.sort(nucleus(probabilities, sampling.top_p))
+    else:
+        kept = np.flatnonzero(probabilities)
+    mass = np.cumsum(probabilities[kept])
+    index = int(np.searchsorted(mass, uniform(sampling.seed, position) * mass[-1], side="right"))
+    return int(kept[min(index, len(kept) - 1)])
+
+
+def distribution(logprobs: np.ndarray, top_k: int) -> Distribution:
+    """The ``top_k`` best of a dense row of logprobs (equals: lowest id first), or all of it."""
+    if top_k == ALL:
+        return Distribution(None, np.array(logprobs, dtype=np.float32))
+    order = np.argsort(-logprobs, kind="stable")[:top_k]
+    return Distribution(order.astype(np.int64), logprobs[order].astype(np.float32))
+
+
+class Ending:
+    """Watches a text while it is written and says when it ends."""
+
+    def __init__(
+        self, sampling: Sampling, eos_ids: Sequence[int], token_bytes: Sequence[bytes], room: int
+    ) -> None:
+        self._limit = min(sampling.max_tokens, room)
+        self._eos = () if sampling.ignore_eos else tuple(eos_ids)
+        self._token_bytes = token_bytes
+        self._stops = [stop.encode() for stop in sampling.stop]
+        self._words = sampling.words
+        self._written = 0
+        self._text = bytearray()
+
+    def push(self, token: int) -> EngineFinish | None:
+        """Takes the next token; the reason when it is the last. A stop string may begin in one
+        token and end in another, inside characters too: matching is on bytes."""
+        self._written += 1
+        if token in self._eos:
+            return "eos"
+        piece = self._token_bytes[token] if token < len(self._token_bytes) else b""
+        before = len(self._text)
+        self._text += piece
+        for stop in self._stops:
+            if self._text.find(stop, max(0, before - len(stop) + 1)) >= 0:
+                return "stop"
+        if self._words is not None and piece:
+            if complete_words(self._text.decode("utf-8", errors="replace")) >= self._words:
+                return "words"
+        return "length" if self._written >= self._limit else None

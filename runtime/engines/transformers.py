@@ -1,0 +1,191 @@
+"""The embedded engine: a transformers model behind a batching loop with a prefix cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from runtime.config import TransformersEngine
+from runtime.engines import checkpoint
+from runtime.engines.base import EngineSpec
+from runtime.engines.forward import Forward
+from runtime.engines.limits import check_continuations, check_prompt, check_tail
+from runtime.engines.loop import BatchingLoop, Limits, Occupancy
+from runtime.engines.sampling import Ending, check_sampling, check_top_k
+from runtime.engines.work import Call, TokenSequence
+from runtime.tokens import Tokenizer
+from runtime.types import Distribution, Generation, Sampling, Score, Tokens
+from runtime.weights import resolve
+
+T = TypeVar("T")
+
+
+class TransformersLM:
+    """Runs any causal model whose attention goes through transformers' attention interface.
+
+    All calls share forward passes, whatever their verb; a call costs its new tokens, not its
+    context, as long as the cache holds the context (``cached_tokens`` says). Running sequences
+    are bounded by ``max_sequences`` times the window; the cache shrinks so that both together stay
+    within ``cache_mb`` while that is possible.
+
+    ``threads`` sets torch's thread number, which is one for the whole process: two engines in one
+    process share the last value.
+
+    Raises at construction: ``WeightsError``, ``ConfigError`` (both name the remedy).
+    """
+
+    def __init__(self, config: TransformersEngine) -> None:
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        folder = resolve(config.weights, config.sha256)
+        tokenizer = Tokenizer.from_folder(folder)
+        loaded = checkpoint.load(folder, config)
+        eos_ids = dict.fromkeys((*tokenizer.eos_ids, *loaded.eos_ids))
+        self._token_bytes = tokenizer.token_bytes
+        self._spec = EngineSpec(
+            model=config.weights,
+            context_length=loaded.window,
+            vocab_size=loaded.vocab_size,
+            hidden_size=loaded.hidden_size,
+            eos_ids=tuple(i for i in eos_ids if 0 <= i < loaded.vocab_size),
+            tokenizer=tokenizer.definition,
+        )
+        self._loop = BatchingLoop(
+            config.weights,
+            Forward(loaded.model, loaded.shape.device, self._spec.eos_ids).step,
+            loaded.shape,
+            Limits(
+                config.max_batch_tokens,
+                config.max_sequences,
+                config.max_queue,
+                config.cache_mb * 2**20,
+            ),
+        )
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._spec
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """Queue, slots and cache at the moment, for health pages and tests."""
+        return self._loop.occupancy
+
+    async def generate(
+        self, prompt: Tokens, sampling: Sampling, score_tail: int = 0
+    ) -> Generation:
+        """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
+        check_sampling(sampling)
+        writes = sampling.max_tokens > 0
+        check_prompt(self._spec, prompt, room=int(writes))
+        check_tail(prompt, score_tail)
+        n = len(prompt)
+        if not writes and not score_tail:
+            return Generation((), (), "length", top=() if sampling.top_k else None)
+        room = self._spec.context_length - n
+        sequence = TokenSequence(
+            prompt,
+            feed=n if writes else n - 1,
+            rows_from=n - 1 - score_tail,
+            top_k=sampling.top_k,
+            top_from=n - 1,
+            sampling=sampling if writes else None,
+            ending=Ending(sampling, self._spec.eos_ids, self._token_bytes, room)
+            if writes
+            else None,
+        )
+
+        def result() -> Generation:
+            return Generation(
+                tokens=tuple(sequence.known[n:]),
+                logprobs=tuple(sequence.logprobs[score_tail:]),
+                finish=sequence.finish or "length",
+                cached_tokens=sequence.cached,
+                top=sequence.tops(),
+                tail_logprobs=tuple(sequence.logprobs[:score_tail]),
+            )
+
+        return await self._answer([sequence], result)
+
+    async def score(
+        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+    ) -> list[Score]:
+        """Teacher-forced logprobs of each continuation given ``prompt``. A prompt that no cache
+        holds is computed once, with the first continuation; then all others share a pass."""
+        check_top_k(top_k)
+        check_continuations(self._spec, prompt, continuations)
+        start = len(prompt) - 1
+        by_place = {
+            place: TokenSequence(
+                [*prompt, *continuation],
+                feed=start + len(continuation),
+                rows_from=start,
+                top_k=top_k,
+                top_from=start,
+            )
+            for place, continuation in enumerate(continuations)
+            if len(continuation)
+        }
+
+        def result() -> list[Score]:
+            nothing = Score((), () if top_k else None)
+            scores = [nothing] * len(continuations)
+            for place, sequence in by_place.items():
+                logprobs = tuple(sequence.logprobs)
+                scores[place] = Score(logprobs, sequence.tops(), sequence.cached)
+            return scores
+
+        return await self._answer(list(by_place.values()), result)
+
+    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
+        """The next-token distribution after each prompt."""
+        check_top_k(top_k or -2)
+        for prompt in prompts:
+            check_prompt(self._spec, prompt, room=1)
+        sequences = [
+            TokenSequence(prompt, feed=len(prompt), rows_from=len(prompt) - 1, top_k=top_k)
+            for prompt in prompts
+        ]
+        return await self._answer(sequences, lambda: [s.top[0] for s in sequences])
+
+    async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
+        """State of each prompt's last token after the final norm, float32 [n, hidden_size]."""
+        for prompt in prompts:
+            check_prompt(self._spec, prompt, room=0)
+        sequences = [
+            TokenSequence(prompt, feed=len(prompt), rows_from=len(prompt), embed=True)
+            for prompt in prompts
+        ]
+        if not sequences:
+            return np.zeros((0, self._spec.hidden_size), dtype=np.float32)
+        return await self._answer(sequences, lambda: np.stack([_state(s) for s in sequences]))
+
+    async def check(self) -> None:
+        """Raises ``EngineFault`` when the batching loop has ended."""
+        self._loop.check()
+
+    async def close(self) -> None:
+        """Ends the batching loop after its current pass; pending calls fail."""
+        self._loop.close()
+
+    async def _answer(self, sequences: list[TokenSequence], result: Callable[[], T]) -> T:
+        if not sequences:
+            return result()
+        call: Call[T] = Call(sequences, result)
+        self._loop.submit(call)
+        answered = False
+        try:
+            answer = await call.wait()
+            answered = True
+            return answer
+        finally:
+            if not answered:
+                self._loop.cancel(call)
+
+
+def _state(sequence: TokenSequence) -> np.ndarray:
+    assert sequence.hidden is not None
+    return sequence.hidden

@@ -1,0 +1,120 @@
+"""What the batching loop works on: calls, and the token sequences each is made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from runtime.engines.kv import KeyValues
+from runtime.engines.sampling import Ending
+from runtime.types import Distribution, EngineFinish, Sampling
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Row:
+    """One position whose logits a pass computes."""
+
+    sequence: TokenSequence
+    position: int
+
+    @property
+    def target(self) -> int | None:
+        """The token to score there; ``None`` when it is still to be picked."""
+        known = self.sequence.known
+        return known[self.position + 1] if self.position + 1 < len(known) else None
+
+
+class TokenSequence:
+    """One token list on its way through the model.
+
+    The first ``feed`` of the ``known`` tokens go through the model; logits are wanted from position
+    ``rows_from`` on. At most ``reuse`` tokens may come from the cache, since what is wanted at a
+    position needs that position computed.
+    """
+
+    def __init__(
+        self,
+        known: Sequence[int],
+        feed: int,
+        rows_from: int,
+        *,
+        top_k: int = 0,
+        top_from: int = 0,
+        sampling: Sampling | None = None,
+        ending: Ending | None = None,
+        embed: bool = False,
+    ) -> None:
+        self.known = list(known)
+        self.ids = np.asarray(self.known, dtype=np.int64)
+        self.feed, self.rows_from = feed, rows_from
+        self.reuse = min(rows_from, feed - 1)
+        self.top_k, self.top_from = top_k, top_from
+        self.sampling, self.ending, self.embed = sampling, ending, embed
+        self.call: Call[Any]
+        self.kv: KeyValues | None = None
+        self.done = 0
+        """Tokens whose keys and values are in ``kv``."""
+        self.cached = 0
+        self.waits_for: tuple[TokenSequence, int] | None = None
+        """A running sequence that will have computed that many tokens of this one's prefix."""
+        self.last_pass = -1
+        self.logprobs: list[float] = []
+        self.top: list[Distribution] = []
+        self.finish: EngineFinish | None = None
+        self.hidden: np.ndarray | None = None
+
+    @property
+    def pending(self) -> int:
+        return self.feed - self.done
+
+    @property
+    def complete(self) -> bool:
+        return self.pending == 0
+
+    def rows(self, length: int) -> list[Row]:
+        """The rows wanted of the next ``length`` tokens."""
+        start = max(self.done, self.rows_from)
+        return [Row(self, position) for position in range(start, self.done + length)]
+
+    def accept(self, row: Row, token: int, logprob: float, top: Distribution | None) -> None:
+        """Takes what the model says about one position, in order of positions."""
+        self.logprobs.append(logprob)
+        if top is not None:
+            self.top.append(top)
+        if self.ending is not None and row.target is None:
+            self.known.append(token)
+            self.finish = self.ending.push(token)
+            self.feed += self.finish is None
+
+    def tops(self) -> tuple[Distribution, ...] | None:
+        return tuple(self.top) if self.top_k else None
+
+
+@dataclass(eq=False)
+class Call(Generic[T]):
+    """One verb of the protocol, awaited by one task."""
+
+    sequences: list[TokenSequence]
+    result: Callable[[], T]
+    """Builds the answer once every sequence is complete."""
+    future: Future[T] = field(default_factory=Future)
+    queued: bool = True
+    """No sequence of it has begun."""
+    over: bool = False
+    """Answered, failed or cancelled: what is left of it is dropped before the next pass."""
+
+    def __post_init__(self) -> None:
+        for sequence in self.sequences:
+            sequence.call = self
+        # Marked as running so that the awaiting task's cancellation leaves it to the loop to settle.
+        self.future.set_running_or_notify_cancel()
+
+    def wait(self) -> asyncio.Future[T]:
+        return asyncio.wrap_future(self.future)

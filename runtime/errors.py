@@ -1,0 +1,113 @@
+"""Typed errors. Each is raised where the fault is known; deployments/http_errors.py alone maps
+them to HTTP. All keep their arguments in ``args`` so that they survive pickling between processes.
+"""
+
+from __future__ import annotations
+
+
+class OrchestrionError(Exception):
+    """Base of all faults we name."""
+
+
+class ConfigError(OrchestrionError):
+    """The configuration cannot work; the message names the key and the remedy."""
+
+
+class WeightsError(OrchestrionError):
+    """Weights cannot be had; the message names the remedy."""
+
+
+class BadRequest(OrchestrionError):
+    """The request cannot be served as written: ``BadRequest(message, param, code)``."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param, code)
+        self.message, self.param, self.code = message, param, code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UnknownModel(OrchestrionError):
+    """``UnknownModel(model, known)``"""
+
+    def __init__(self, model: str, known: tuple[str, ...]) -> None:
+        super().__init__(model, known)
+        self.model, self.known = model, known
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} does not exist; known models: {', '.join(self.known)}"
+
+
+class ContextOverflow(OrchestrionError):
+    """The prompt does not fit a member's window: ``ContextOverflow(member, tokens, limit)``."""
+
+    def __init__(self, member: str, tokens: int, limit: int) -> None:
+        super().__init__(member, tokens, limit)
+        self.member, self.tokens, self.limit = member, tokens, limit
+
+    def __str__(self) -> str:
+        return (
+            f"the prompt takes {self.tokens} tokens of member {self.member!r}, whose window is "
+            f"{self.limit}; shorten the prompt or leave this member out"
+        )
+
+
+class Overloaded(OrchestrionError):
+    """A queue is full: ``Overloaded(what, retry_after)`` with seconds."""
+
+    def __init__(self, what: str, retry_after: float = 1.0) -> None:
+        super().__init__(what, retry_after)
+        self.what, self.retry_after = what, retry_after
+
+    def __str__(self) -> str:
+        return f"{self.what} is full; try again in {self.retry_after:g} s"
+
+
+class EngineFault(OrchestrionError):
+    """An engine could not do a call that was well formed. Worth a retry."""
+
+
+class Unsupported(OrchestrionError):
+    """An engine lacks a capability: ``Unsupported(model, capability)``. Not worth a retry."""
+
+    def __init__(self, model: str, capability: str) -> None:
+        super().__init__(model, capability)
+        self.model, self.capability = model, capability
+
+    def __str__(self) -> str:
+        return f"the engine of {self.model!r} has no {self.capability!r}"
+
+
+class MemberFailed(OrchestrionError):
+    """A member failed after its retries: ``MemberFailed(member, reason)``."""
+
+    def __init__(self, member: str, reason: str) -> None:
+        super().__init__(member, reason)
+        self.member, self.reason = member, reason
+
+    def __str__(self) -> str:
+        return f"member {self.member!r}: {self.reason}"
+
+
+class QuorumLost(OrchestrionError):
+    """Too few members are left: ``QuorumLost(needed, states)`` with a state per member."""
+
+    def __init__(self, needed: int, states: dict[str, str]) -> None:
+        super().__init__(needed, states)
+        self.needed, self.states = needed, states
+
+    def __str__(self) -> str:
+        told = "; ".join(f"{name}: {state}" for name, state in self.states.items())
+        return f"fewer than {self.needed} members are left ({told})"
+
+
+class BudgetSpent(OrchestrionError):
+    """A budget is used up: ``BudgetSpent(which)``, one of calls, tokens, cost, time."""
+
+    def __init__(self, which: str) -> None:
+        super().__init__(which)
+        self.which = which
+
+    def __str__(self) -> str:
+        return f"the request's {self.which} budget is used up"

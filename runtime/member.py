@@ -1,0 +1,235 @@
+"""One LLM as a policy sees it during one session: text in, text out, budgeted and accounted."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from runtime.connection import Connection
+from runtime.context import Context
+from runtime.errors import BudgetSpent, EngineFault, MemberFailed, Overloaded
+from runtime.types import EngineFinish, Generation, MemberUsage, Sampling
+
+T = TypeVar("T")
+
+
+class Purse(Protocol):
+    """The session's side of the accounts."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether any text was accepted yet."""
+        ...
+
+    def left(self) -> float | None:
+        """Seconds until the deadline; ``None`` without one."""
+        ...
+
+    def check(self) -> None:
+        """Raises ``BudgetSpent`` when a call must not be made any more."""
+        ...
+
+    def book(self, member: str, usage: MemberUsage) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Text that a member proposes as the continuation."""
+
+    author: str
+    text: str
+    logprobs: tuple[float, ...]
+    """Of the author's own tokens, its EOS included when ``final``."""
+    final: bool
+    """The author ends the answer after this text."""
+    finish: EngineFinish = "length"
+    tokens: tuple[int, ...] = ()
+    piece_ends: tuple[int, ...] = ()
+    """Character offset in ``text`` at which each token's text ends."""
+
+    def cut(self, length: int) -> Draft:
+        """The first ``length`` characters, with the tokens that end within them.
+
+        A token that is cut through counts as left out, unless no other is left: then it stays in
+        the score, since a candidate must have one.
+        """
+        if length >= len(self.text):
+            return self
+        kept = max(1, sum(end <= length for end in self.piece_ends))
+        return replace(
+            self,
+            text=self.text[:length],
+            logprobs=self.logprobs[:kept],
+            tokens=self.tokens[:kept],
+            piece_ends=tuple(min(end, length) for end in self.piece_ends[:kept]),
+            final=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Text to be judged; ``final`` adds the judge's own EOS."""
+
+    text: str
+    final: bool = False
+
+
+def perplexity(logprobs: Sequence[float]) -> float:
+    """exp of the mean negative logprob (natural log)."""
+    return math.exp(-sum(logprobs) / len(logprobs))
+
+
+def mean_probability(logprobs: Sequence[float]) -> float:
+    """The arithmetic mean of the tokens' probabilities."""
+    return sum(math.exp(value) for value in logprobs) / len(logprobs)
+
+
+class Member:
+    """One LLM in one session."""
+
+    def __init__(self, connection: Connection, context: Context, purse: Purse) -> None:
+        self.name = connection.name
+        self.connection = connection
+        self.context = context
+        self._purse = purse
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit the member's window."""
+        return self.connection.spec.context_length - len(self.context.ids)
+
+    async def draft(self, sampling: Sampling, answer_ids: Sequence[int] | None = None) -> Draft:
+        """Continues the accepted text. Whole UTF-8 characters only.
+
+        ``answer_ids`` are used instead of the canonical tokens of the accepted text: a member that
+        writes alone goes on from exactly what it wrote.
+        """
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, max(self.room, 1)))
+        prompt = list(self.context.ids)
+        if answer_ids is not None:
+            prompt[len(prompt) - len(self.context.answer_ids) :] = answer_ids
+        reply = await self._call(lambda engine: engine.generate(prompt, sampling))
+        self._book_generation(len(prompt), reply)
+        return self._read(reply)
+
+    async def score(self, candidates: Sequence[Candidate]) -> list[tuple[float, ...]]:
+        """Logprobs of each candidate's tokens (its text in this member's own tokens) after the
+        accepted text. Where a border merges, the tokens that change are scored with it."""
+        views = [self.context.preview(candidate.text) for candidate in candidates]
+        keep = min(n for n, _ in views)
+        keep = max(1, keep)  # an engine needs one token to start from
+        ids = self.context.ids
+        eos = self.connection.spec.eos_ids[:1]
+        tails = [
+            [*ids[keep:n], *tail, *(eos if candidate.final else ())]
+            for (n, tail), candidate in zip(views, candidates, strict=True)
+        ]
+        prompt = list(ids[:keep])
+        replies = await self._call(lambda engine: engine.score(prompt, tails))
+        cached = max((reply.cached_tokens for reply in replies), default=0)
+        self._purse.book(
+            self.name,
+            self._priced(
+                prompt_tokens=len(prompt) - min(cached, len(prompt)) + sum(map(len, tails)),
+                cached_tokens=min(cached, len(prompt)),
+            ),
+        )
+        return [
+            reply.logprobs[max(n - keep, 0) :]
+            for (n, _), reply in zip(views, replies, strict=True)
+        ]
+
+    def _read(self, reply: Generation) -> Draft:
+        """Tokens to text, cut back to whole characters."""
+        tokenizer = self.connection.tokenizer
+        final = reply.finish == "eos"
+        written = reply.tokens[:-1] if final else reply.tokens
+        whole = len(written) if final else tokenizer.whole_characters(written)
+        kept = written[:whole]
+        ends, data = [], b""
+        for token in kept:
+            data += tokenizer.token_bytes[token]
+            ends.append(len(data.decode("utf-8", errors="ignore")))
+        text = tokenizer.decode(kept)
+        count = whole + (1 if final else 0)
+        return Draft(
+            author=self.name,
+            text=text,
+            logprobs=reply.logprobs[:count],
+            final=final,
+            finish=reply.finish,
+            tokens=reply.tokens[:count],
+            piece_ends=(*(min(end, len(text)) for end in ends), *([len(text)] if final else [])),
+        )
+
+    def _book_generation(self, prompt: int, reply: Generation) -> None:
+        self._purse.book(
+            self.name,
+            self._priced(
+                prompt_tokens=prompt - reply.cached_tokens,
+                cached_tokens=reply.cached_tokens,
+                completion_tokens=len(reply.tokens),
+            ),
+        )
+
+    def _priced(
+        self, prompt_tokens: int = 0, cached_tokens: int = 0, completion_tokens: int = 0
+    ) -> MemberUsage:
+        price = self.connection.config.price
+        cached_price = price.input if price.cached_input is None else price.cached_input
+        cost = (
+            prompt_tokens * price.input
+            + cached_tokens * cached_price
+            + completion_tokens * price.output
+        ) / 1e6
+        return MemberUsage(
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+            completion_tokens=completion_tokens,
+            cost=cost,
+        )
+
+    async def _call(self, ask: Callable[..., Awaitable[T]]) -> T:
+        """One call with timeout, deadline, retries and accounting.
+
+        Raises ``MemberFailed`` when every try failed, ``BudgetSpent`` at a limit, and hands on
+        what a retry cannot mend (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
+        """
+        config = self.connection.config
+        reason = ""
+        for attempt in range(config.retries + 1):
+            self._purse.check()
+            left = self._purse.left()
+            started = time.monotonic()
+            try:
+                async with asyncio.timeout(_sooner(config.timeout_s, left)):
+                    return await ask(self.connection.engine)
+            except TimeoutError:
+                if left is not None and left <= config.timeout_s:
+                    raise BudgetSpent("time") from None
+                reason = f"no reply in {config.timeout_s:g} s"
+            except EngineFault as fault:
+                reason = str(fault)
+            except Overloaded as full:
+                if not self._purse.begun:
+                    raise
+                reason = str(full)
+                await asyncio.sleep(_sooner(full.retry_after, left))
+            finally:
+                self._purse.book(
+                    self.name,
+                    MemberUsage(
+                        calls=1,
+                        seconds=time.monotonic() - started,
+                        retries=1 if attempt else 0,
+                    ),
+                )
+        raise MemberFailed(self.name, reason)
+
+
+def _sooner(seconds: float, left: float | None) -> float:
+    return seconds if left is None else min(seconds, max(left, 0.0))

@@ -1,0 +1,309 @@
+"""One request: its members, the accepted text, the budget and what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from runtime.config import PolicyConfig
+from runtime.connection import Connection
+from runtime.context import Context
+from runtime.errors import BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
+from runtime.member import Candidate, Draft, Member, mean_probability, perplexity
+from runtime.stopping import find_stop
+from runtime.types import (
+    Budget,
+    Checkpoint,
+    Dropped,
+    MemberUsage,
+    Query,
+    Sampling,
+    Span,
+    StopReason,
+)
+
+__all__ = ["Candidate", "Draft", "Member", "Session", "mean_probability", "perplexity"]
+
+T = TypeVar("T")
+
+
+class Session:
+    """What a policy works with. Made by the coordinator; ``open`` must be awaited first."""
+
+    def __init__(
+        self,
+        query: Query,
+        config: PolicyConfig,
+        connections: Mapping[str, Connection],
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        past = checkpoint or Checkpoint()
+        names = query.members or config.members
+        self.query = query
+        self.config = config
+        self.live: dict[str, Member] = {}
+        """Members that have not been dropped, in the ensemble's order."""
+        self.state: dict[str, Any] = copy.deepcopy(dict(past.state))
+        """The policy's own state; JSON values only, so that another coordinator can go on."""
+        self.text = past.text
+        self.step = past.step
+        self.spans: list[Span] = list(past.spans)
+        self.dropped: dict[str, Dropped] = dict(past.dropped)
+        self.usage: dict[str, MemberUsage] = {
+            name: past.usage.get(name, MemberUsage()) for name in names
+        }
+        self.ending: StopReason | None = None
+        """Why the answer ended; a policy returns once this is set."""
+        self.warnings: list[str] = []
+        self.prompt_tokens = 0
+        self._names = names
+        self._connections = connections
+        self._budget = config.budget.budget().narrow(query.budget)
+        self._started = time.monotonic() - past.elapsed
+        self._visible: Context | None = None
+        self._max_tokens = query.max_tokens or config.max_tokens
+
+    # -- members -----------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Gives each member its own prompt. Raises ``ContextOverflow`` if one cannot hold it."""
+        wanted = [name for name in self._names if name not in self.dropped]
+        opened = await asyncio.gather(
+            *(self._connections[name].open() for name in wanted), return_exceptions=True
+        )
+        for name, fault in zip(wanted, opened, strict=True):
+            if fault is None:
+                self.live[name] = self._seat(self._connections[name])
+            else:
+                self._drop(name, str(fault))
+        self._check_quorum()
+        reporter = self.config.reporting_member
+        if reporter not in self.live:
+            reporter = next(iter(self.live))
+        self._visible = Context(self._connections[reporter].tokenizer, (), self.text)
+        self.prompt_tokens = len(self.live[reporter].context.ids) - len(self._visible.ids)
+
+    def _seat(self, connection: Connection) -> Member:
+        query, tokenizer = self.query, connection.tokenizer
+        if query.prompt is not None:
+            prompt = tokenizer.encode_prompt(query.prompt)
+        else:
+            prompt = tokenizer.chat(query.messages)
+        limit = connection.spec.context_length
+        if len(prompt) >= limit:
+            raise ContextOverflow(connection.name, len(prompt), limit)
+        return Member(connection, Context(tokenizer, prompt, self.text), self)
+
+    async def each(
+        self, ask: Callable[[Member], Awaitable[T]], members: Iterable[str] | None = None
+    ) -> dict[str, T]:
+        """Asks members at the same time; one that fails is dropped and missing in the result.
+
+        Raises ``QuorumLost`` when too few members are left, ``BudgetSpent`` at a limit.
+        """
+        names = [n for n in self.live if members is None or n in set(members)]
+        answers = await _all(*(ask(self.live[name]) for name in names))
+        result: dict[str, T] = {}
+        for name, answer in zip(names, answers, strict=True):
+            if isinstance(answer, MemberFailed):
+                self._drop(name, answer.reason)
+            else:
+                result[name] = answer
+        self._check_quorum()
+        return result
+
+    def _drop(self, name: str, reason: str) -> None:
+        self.live.pop(name, None)
+        self.dropped[name] = Dropped(self.step, reason)
+
+    def _check_quorum(self) -> None:
+        needed = min(self.config.quorum, len(self._names))
+        if len(self.live) < max(needed, 1):
+            states = {
+                name: self.dropped[name].reason if name in self.dropped else "ok"
+                for name in self._names
+            }
+            raise QuorumLost(needed, states)
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def sampling(
+        self,
+        member: Member,
+        max_tokens: int,
+        *,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        words: int | None = None,
+    ) -> Sampling:
+        """The request's wishes over the method's defaults, with a seed of the member's own."""
+        query = self.query
+        asked = query.temperature
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=temperature if asked is None else asked,
+            top_p=top_p if query.top_p is None else query.top_p,
+            seed=_seed(query.seed, member.name),
+            stop=query.stop,
+            words=words,
+            ignore_eos=query.ignore_eos,
+        )
+
+    @property
+    def tokens_left(self) -> int:
+        """Visible tokens until the caller's limit."""
+        return self._max_tokens - self.completion_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        return len(self.visible.ids)
+
+    @property
+    def visible(self) -> Context:
+        if self._visible is None:
+            raise RuntimeError("Session.open() was not awaited")
+        return self._visible
+
+    def commit(
+        self,
+        draft: Draft,
+        scores: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Span:
+        """Accepts text for good: every member goes on from it.
+
+        Cuts at a stop string and at the caller's token limit, and then sets ``ending``.
+        """
+        text = draft.text
+        ending: StopReason | None = "eos" if draft.final else None
+        if not text and ending is None:
+            ending = "eos"
+            self.warnings.append(f"{draft.author} had no whole character to add at step {self.step}")
+        stop_at = find_stop(self.text + text, self.query.stop, len(self.text))
+        if stop_at is not None:
+            text = text[: max(stop_at - len(self.text), 0)]
+            ending = "stop"
+            self.text = self.text[:stop_at]
+        self.text += text
+        self._count(text, stopped=stop_at is not None)
+        if self.completion_tokens >= self._max_tokens and (
+            ending is None or self.completion_tokens > self._max_tokens
+        ):
+            text = self._trim(text)
+            ending = "length"
+        if ending is None:
+            for member in self.live.values():
+                member.context.append(text)
+        span = Span(
+            text=text,
+            author=draft.author,
+            step=self.step,
+            scores=dict(scores or {}),
+            weights=weights,
+            final=draft.final and ending == "eos",
+        )
+        self.spans.append(span)
+        self.step += 1
+        self.ending = ending
+        return span
+
+    def rewind(self) -> None:
+        """Back to the prompt, for a method that chooses among whole answers; spending stays."""
+        self.text, self.spans, self.ending = "", [], None
+        self._visible = Context(self.visible.tokenizer, ())
+        self.live = {name: self._seat(self._connections[name]) for name in self.live}
+
+    def _count(self, text: str, stopped: bool) -> None:
+        if stopped:  # the stop string may have begun in an earlier span
+            self._visible = Context(self.visible.tokenizer, (), self.text)
+        else:
+            self.visible.append(text)
+
+    def _trim(self, text: str) -> str:
+        """Cuts the answer to the caller's limit; returns what is left of the last span."""
+        tokenizer = self.visible.tokenizer
+        ids = self.visible.ids[: self._max_tokens]
+        kept = tokenizer.decode(ids[: tokenizer.whole_characters(ids)])
+        before = len(self.text) - len(text)
+        self.text = self.text[: max(len(kept), before)]
+        self._visible = Context(tokenizer, (), self.text)
+        return self.text[before:]
+
+    # -- accounts (the Purse of its members) -------------------------------------------------
+
+    @property
+    def begun(self) -> bool:
+        return self.step > 0
+
+    @property
+    def budget(self) -> Budget:
+        return self._budget
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def left(self) -> float | None:
+        seconds = self._budget.seconds
+        return None if seconds is None else seconds - self.elapsed
+
+    def check(self) -> None:
+        spent, limit = self.spent(), self._budget
+        if limit.seconds is not None and self.elapsed >= limit.seconds:
+            raise BudgetSpent("time")
+        if limit.calls is not None and spent.calls >= limit.calls:
+            raise BudgetSpent("calls")
+        used = spent.prompt_tokens + spent.completion_tokens
+        if limit.tokens is not None and used >= limit.tokens:
+            raise BudgetSpent("tokens")
+        if limit.cost is not None and 0 < spent.cost >= limit.cost:
+            raise BudgetSpent("cost")
+
+    def book(self, member: str, usage: MemberUsage) -> None:
+        self.usage[member] = self.usage[member].plus(usage)
+
+    def spent(self) -> MemberUsage:
+        """All members together."""
+        total = MemberUsage()
+        for usage in self.usage.values():
+            total = total.plus(usage)
+        return total
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            text=self.text,
+            step=self.step,
+            state=copy.deepcopy(self.state),
+            dropped=dict(self.dropped),
+            usage=dict(self.usage),
+            elapsed=self.elapsed,
+        )
+
+
+async def _all(*asks: Awaitable[T]) -> list[T | MemberFailed]:
+    """Results in order, a failed member's fault in its place; any other fault cancels the rest."""
+    tasks = [asyncio.ensure_future(ask) for ask in asks]
+    pending: set[asyncio.Future[T]] = set(tasks)
+    results: dict[asyncio.Future[T], T | MemberFailed] = {}
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                try:
+                    results[task] = task.result()
+                except MemberFailed as failed:
+                    results[task] = failed
+        return [results[task] for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _seed(seed: int, member: str) -> int:
+    """Members must not draw the same noise: 63 bits from the request's seed and the name."""
+    digest = hashlib.blake2b(f"{seed}/{member}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,26 @@
+"""Stop strings in text that arrives piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def find_stop(text: str, stops: Sequence[str], start: int) -> int | None:
+    """Where the earliest stop string begins that ends after offset ``start``, if any does."""
+    found = []
+    for stop in stops:
+        at = text.find(stop, max(0, start - len(stop) + 1))
+        if at >= 0:
+            found.append(at)
+    return min(found, default=None)
+
+
+def safe_length(text: str, stops: Sequence[str]) -> int:
+    """How much of ``text`` can be shown: no tail that may yet grow into a stop string."""
+    held = 0
+    for stop in stops:
+        for size in range(min(len(stop) - 1, len(text)), held, -1):
+            if text.endswith(stop[:size]):
+                held = size
+                break
+    return len(text) - held

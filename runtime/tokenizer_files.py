@@ -1,0 +1,160 @@
+"""What a checkpoint folder says about its tokenizer, and the two forms we run it in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as LibraryTokenizer
+
+from runtime.errors import WeightsError
+
+
+def read_folder(path: Path) -> dict[str, Any]:
+    """The fields of a ``TokenizerDefinition``. Raises ``WeightsError`` naming what is missing."""
+    path = Path(path)
+    library = _library_tokenizer(path / "tokenizer.json")
+    config = _read_json(path / "tokenizer_config.json")
+    specials = _read_json(path / "special_tokens_map.json")
+    bos, eos = (
+        _text(config.get(key)) or _text(specials.get(key)) for key in ("bos_token", "eos_token")
+    )
+    eos_ids = _eos_ids(path)
+    written = None if eos is None else library.token_to_id(eos)
+    if written is not None and written not in eos_ids:
+        eos_ids = (*eos_ids, written)
+    if not eos_ids:
+        raise WeightsError(
+            f"nothing in {path} says which token ends an answer; set eos_token_id in its "
+            "generation_config.json"
+        )
+    add_bos = config.get("add_bos_token")
+    if add_bos is None:
+        first = library.encode("x").tokens[:1]
+        add_bos = bos is not None and first == [bos]
+    return {
+        "json": library.to_str(),
+        "chat_template": _chat_template(path, config),
+        "bos": bos,
+        "eos": eos if eos is not None else library.id_to_token(eos_ids[0]),
+        "eos_ids": eos_ids,
+        "add_bos": bool(add_bos) and bos is not None,
+    }
+
+
+def prompt_json(document: Mapping[str, Any]) -> str:
+    """The tokenizer as it reads a prompt: nothing added around the text, nothing cut off."""
+    return json.dumps(_bare(document))
+
+
+def continuation_json(document: Mapping[str, Any], special_ids: frozenset[int]) -> str:
+    """The tokenizer as it reads the continuation of a text.
+
+    No space is put before the first word, and every control token counts as special, so that
+    ``encode_special_tokens`` keeps its spelled-out text plain.
+    """
+    bare = _bare(document)
+    bare["normalizer"] = _unprefixed(document.get("normalizer"))
+    bare["pre_tokenizer"] = _unprefixed(document.get("pre_tokenizer"))
+    model, renamed = dict(document["model"]), {}
+    if model["type"] == "Unigram":
+        # Its search finds any piece that the text spells, control tokens included.
+        known = {token["id"] for token in document["added_tokens"]}
+        renamed = {i: f"\U0010fffe{i}" for i in special_ids & known if i < len(model["vocab"])}
+        model["vocab"] = [
+            (renamed.get(i, piece), score) for i, (piece, score) in enumerate(model["vocab"])
+        ]
+        bare["model"] = {**model, "dropout": None} if "dropout" in model else model
+    bare["added_tokens"] = [
+        {
+            **token,
+            "content": renamed.get(token["id"], token["content"]),
+            "special": token["id"] in special_ids,
+        }
+        for token in document["added_tokens"]
+    ]
+    return json.dumps(bare)
+
+
+def _bare(document: Mapping[str, Any]) -> dict[str, Any]:
+    bare = {**document, "post_processor": None, "truncation": None, "padding": None}
+    if document["model"].get("dropout") is not None:
+        bare["model"] = {**document["model"], "dropout": None}
+    return bare
+
+
+def _unprefixed(node: Any) -> Any:
+    """A normalizer or pre-tokenizer that puts nothing before the text."""
+    if node is None or node["type"] == "Prepend":
+        return None
+    if node["type"] == "Sequence":
+        key = "normalizers" if "normalizers" in node else "pretokenizers"
+        kept = [child for child in map(_unprefixed, node[key]) if child is not None]
+        return {**node, key: kept} if kept else None
+    if node["type"] == "Metaspace":
+        return {**node, "prepend_scheme": "never"}
+    if node["type"] == "ByteLevel":
+        return {**node, "add_prefix_space": False}
+    return node
+
+
+def _library_tokenizer(file: Path) -> LibraryTokenizer:
+    if not file.is_file():
+        raise WeightsError(
+            f"{file.parent} has no tokenizer.json; write one with transformers: "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
+    try:
+        return LibraryTokenizer.from_file(str(file))
+    except Exception as fault:  # the library raises nothing narrower
+        raise WeightsError(
+            f"{file} cannot be read ({fault}); fetch the checkpoint again or write the file with "
+            "the installed version of the tokenizers library"
+        ) from None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise WeightsError(f"{file} is not JSON ({fault}); fetch the checkpoint again") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _eos_ids(path: Path) -> tuple[int, ...]:
+    model = _read_json(path / "config.json")
+    nested = model.get("text_config")
+    found: dict[int, None] = {}
+    for source in (
+        _read_json(path / "generation_config.json"),
+        model,
+        nested if isinstance(nested, dict) else {},
+    ):
+        value = source.get("eos_token_id")
+        ids = value if isinstance(value, list) else [value]
+        found.update(dict.fromkeys(i for i in ids if isinstance(i, int)))
+    return tuple(found)
+
+
+def _chat_template(path: Path, config: Mapping[str, Any]) -> str | None:
+    file = path / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template") or _read_json(path / "chat_template.json").get(
+        "chat_template"
+    )
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template}
+        template = named.get("default", template[0]["template"] if template else None)
+    return template or None
+
+
+def _text(token: Any) -> str | None:
+    """A special token, which older files write as an object."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None

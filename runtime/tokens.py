@@ -1,0 +1,185 @@
+"""One tokenizer, seen byte for byte.
+
+Members read and write each other's text, so a token is the bytes it stands for. Only the
+``tokenizers`` library is needed here: a coordinator rebuilds every member's tokenizer from a
+``TokenizerDefinition``, without the checkpoint and without torch.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Tokenizer as LibraryTokenizer
+
+from runtime import chat_template
+from runtime.splits import Splits, prove
+from runtime.token_bytes import token_table
+from runtime.tokenizer_files import continuation_json, prompt_json, read_folder
+from runtime.types import Message
+from runtime.vocabulary import BOS, EOS, vocabulary_json
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BYTE_PIECE = re.compile("(?<=<)(?=0x[0-9A-F]{2}>)")
+_INSIDE_WORD = re.compile(r"(?<=\S)(?=\s|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerDefinition:
+    """Everything needed to rebuild a tokenizer elsewhere without the checkpoint folder."""
+
+    json: str
+    """The ``tokenizer.json`` of the tokenizers library."""
+    chat_template: str | None
+    bos: str | None
+    eos: str | None
+    eos_ids: tuple[int, ...]
+    """Every id that ends an answer; the first is the one to write."""
+    add_bos: bool
+    """Whether BOS stands before a raw prompt."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of all fields."""
+        rest = [self.chat_template, self.bos, self.eos, self.eos_ids, self.add_bos]
+        digest = hashlib.sha256(self.json.encode())
+        digest.update(json.dumps(rest).encode())
+        return digest.hexdigest()
+
+
+class Tokenizer:
+    """Text to ids and back. Safe to share between threads.
+
+    ``token_bytes`` holds the exact bytes of each id (``b""`` for control tokens and unused ids),
+    ``special_ids`` the control tokens: those marked special, BOS, and the ids that end an answer.
+    """
+
+    definition: TokenizerDefinition
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    token_bytes: list[bytes]
+    special_ids: frozenset[int]
+    splits_words: bool
+    """Whether the pre-tokenizer cuts text into words at all."""
+
+    def __init__(self, definition: TokenizerDefinition) -> None:
+        document = json.loads(definition.json)
+        self.definition = definition
+        self.eos_ids = definition.eos_ids
+        self.token_bytes, self.special_ids = token_table(
+            document, {definition.bos, definition.eos}, definition.eos_ids
+        )
+        self.vocab_size = len(self.token_bytes)
+        self._prompt = LibraryTokenizer.from_str(prompt_json(document))
+        self._plain = LibraryTokenizer.from_str(continuation_json(document, self.special_ids))
+        self._plain.encode_special_tokens = True
+        self.splits_words = len(set(self._plain.encode("one two three").word_ids)) > 1
+        # A unigram model takes a byte piece such as <0x0A> for itself when a text spells it out.
+        byte_piece = self._plain.token_to_id("<0x41>")
+        self._spells_bytes = (
+            byte_piece is not None and byte_piece in self._plain.encode("<0x41>").ids
+        )
+
+    @classmethod
+    def from_folder(cls, path: Path) -> Tokenizer:
+        """The tokenizer of a checkpoint folder; raises ``WeightsError`` when it has none."""
+        return cls(TokenizerDefinition(**read_folder(path)))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of ``text`` as the continuation of something.
+
+        No BOS and no added space before the first word; control tokens spelled out in the text
+        are plain text; lone surrogates become U+FFFD.
+        """
+        text = _SURROGATE.sub("\ufffd", text)
+        if self._spells_bytes and "<0x" in text:
+            pieces = _BYTE_PIECE.split(text)
+            return [i for e in self._plain.encode_batch(pieces) for i in e.ids]
+        return list(self._plain.encode(text).ids)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a raw prompt: control tokens in it are parsed, BOS leads if it should."""
+        ids = list(self._prompt.encode(_SURROGATE.sub("\ufffd", text)).ids)
+        bos_id = self.token_id(self.definition.bos) if self.definition.add_bos else None
+        return ids if bos_id is None or ids[:1] == [bos_id] else [bos_id, *ids]
+
+    def chat(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a conversation, up to where the assistant's answer begins.
+
+        Uses the checkpoint's chat template, or the plain ``User: … Assistant:`` form without one.
+        Raises ``BadRequest`` when the template refuses the conversation.
+        """
+        known = self.definition
+        if known.chat_template is None:
+            return self.encode_prompt(chat_template.plain_chat(messages))
+        return self.encode_prompt(
+            chat_template.render_chat(known.chat_template, messages, known.bos, known.eos)
+        )
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of ``ids``; ids beyond the vocabulary (padding of the model) have none."""
+        table, size = self.token_bytes, self.vocab_size
+        return b"".join(table[i] for i in ids if i < size)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``, control tokens dropped, U+FFFD for bytes that are no character."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def whole_characters(self, ids: Sequence[int]) -> int:
+        """The largest number of leading ids whose bytes end at a character's border.
+
+        Bytes that cannot be part of any character count as whole.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        whole = 0
+        for count, token in enumerate(ids, start=1):
+            decoder.decode(self.decode_bytes((token,)))
+            if not decoder.getstate()[0]:
+                whole = count
+        return whole
+
+    def word_ends(self, text: str) -> list[int]:
+        """Character offsets in ``text`` at which one of this tokenizer's own words ends.
+
+        Words are the pre-tokenizer's pieces, or white-space words for tokenizers whose
+        pre-tokenizer splits nothing. The end of the text counts as the end of its last word.
+        """
+        if not self.splits_words:
+            return [m.start() for m in _INSIDE_WORD.finditer(text)]
+        encoding = self._plain.encode(_SURROGATE.sub("\ufffd", text))
+        words, offsets = encoding.word_ids, encoding.offsets
+        last = [i for i in range(len(words)) if words[i : i + 1] != words[i + 1 : i + 2]]
+        return sorted({offsets[i][1] for i in last})
+
+    def token_id(self, text: str | None) -> int | None:
+        """The id of the token that the vocabulary writes as ``text``, if there is one."""
+        found = None if text is None else self._prompt.token_to_id(text)
+        return None if found is None else int(found)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Where this tokenizer provably splits; worked out once."""
+        return prove(self, json.loads(self.definition.json))
+
+
+def vocabulary_tokenizer(words: Sequence[str], specials: Sequence[str] = ()) -> TokenizerDefinition:
+    """The tokenizer of a scripted model; raises ``ConfigError`` for empty or repeated words.
+
+    Ids: ``words`` in order, the 256 single bytes, "<bos>", "<eos>", then ``specials``. A text is
+    cut into the fewest pieces (ties: the same cut every time); BOS leads every prompt.
+    """
+    document, eos_id = vocabulary_json(words, specials)
+    return TokenizerDefinition(
+        json=document,
+        chat_template=None,
+        bos=BOS,
+        eos=EOS,
+        eos_ids=(eos_id,),
+        add_bos=True,
+    )

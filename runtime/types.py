@@ -1,0 +1,233 @@
+"""The words of the runtime: plain frozen data that travels between rooms and processes.
+
+Logprobs are natural logs of the model's own next-token distribution (temperature 1, no
+processors). Costs are in the configured currency. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+Tokens: TypeAlias = Sequence[int]
+
+ALL: Final = -1
+"""A ``top_k`` that asks for the dense row over the whole vocabulary."""
+
+EngineFinish: TypeAlias = Literal["eos", "stop", "words", "length"]
+StopReason: TypeAlias = Literal[
+    "eos",
+    "stop",
+    "length",
+    "context",
+    "budget_calls",
+    "budget_tokens",
+    "budget_cost",
+    "budget_time",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an engine continues a prompt."""
+
+    max_tokens: int = 16
+    """Upper bound on new tokens, the EOS included."""
+    temperature: float = 0.0
+    """0 is greedy (ties go to the lowest token id)."""
+    top_p: float = 1.0
+    seed: int = 0
+    """Noise is keyed by (seed, absolute position), so chunks and batches do not change the text."""
+    stop: tuple[str, ...] = ()
+    """Generation ends with the token that completes any of these strings, across token borders."""
+    words: int | None = None
+    """Ends with the first token after which this many words of the new text are complete, that is,
+    followed by white space (runtime/words.py)."""
+    top_k: int = 0
+    """Alternatives returned at each position; ``ALL`` returns dense rows."""
+    ignore_eos: bool = False
+    """Never picks an end-of-sequence token (benchmarks ask for a fixed length)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distribution:
+    """Next-token logprobs at one position: the ``k`` best, or every token."""
+
+    ids: np.ndarray | None
+    """int64 [k], best first; ``None`` for a dense row, where the index is the token id."""
+    logprobs: np.ndarray
+    """float32 [k], or float32 [vocab_size]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What an engine wrote after a prompt."""
+
+    tokens: tuple[int, ...]
+    """The new ids; ends with the EOS id when ``finish`` is "eos"."""
+    logprobs: tuple[float, ...]
+    finish: EngineFinish
+    cached_tokens: int = 0
+    """Prompt tokens whose keys and values came from the prefix cache."""
+    top: tuple[Distribution, ...] | None = None
+    tail_logprobs: tuple[float, ...] = ()
+    """Logprobs of the last ``score_tail`` prompt tokens, when they were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Teacher-forced logprobs of one continuation."""
+
+    logprobs: tuple[float, ...]
+    top: tuple[Distribution, ...] | None = None
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits of one request; ``None`` is no limit. A request may only narrow its ensemble's."""
+
+    calls: int | None = None
+    tokens: int | None = None
+    """Tokens that members process or write beyond what their caches held."""
+    cost: float | None = None
+    seconds: float | None = None
+
+    def narrow(self, other: Budget) -> Budget:
+        """The tighter of both, limit by limit."""
+
+        def tighter(a: Any, b: Any) -> Any:
+            return b if a is None else a if b is None else min(a, b)
+
+        return Budget(
+            calls=tighter(self.calls, other.calls),
+            tokens=tighter(self.tokens, other.tokens),
+            cost=tighter(self.cost, other.cost),
+            seconds=tighter(self.seconds, other.seconds),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One answer to write. The gateway makes one of these for each choice of a request."""
+
+    id: str
+    """Trace id; also the routing key that keeps a request's rounds on one replica."""
+    model: str
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    """Text to continue; used instead of ``messages`` by /v1/completions."""
+    max_tokens: int | None = None
+    """Counted in tokens of the reporting member."""
+    temperature: float | None = None
+    """``None`` leaves the method its paper's setting."""
+    top_p: float | None = None
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    members: tuple[str, ...] | None = None
+    """A subset of the ensemble's members, in the ensemble's order."""
+    budget: Budget = Budget()
+    trace: Literal["none", "summary", "full"] = "summary"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of the answer, accepted for good."""
+
+    text: str
+    author: str
+    """The member that wrote it."""
+    step: int
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """The candidates' values in this round, by author; in what direction is the method's."""
+    weights: Mapping[str, float] | None = None
+    final: bool = False
+    """The author ended the answer here with its EOS."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUsage:
+    """What one member was asked and what that cost."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    """Prompt and scored tokens the member had to process: those its cache held are not counted."""
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+    """Time spent waiting for this member, calls in parallel counted once each."""
+    retries: int = 0
+
+    def plus(self, other: MemberUsage) -> MemberUsage:
+        return MemberUsage(
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cost=self.cost + other.cost,
+            seconds=self.seconds + other.seconds,
+            retries=self.retries + other.retries,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A member that left the session."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """All that another coordinator needs to go on: JSON-able through ``dataclasses.asdict``."""
+
+    text: str = ""
+    step: int = 0
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """The policy's own state, JSON values only."""
+    spans: tuple[Span, ...] = ()
+    """Empty in events, which carry one span each; whoever resumes puts together what it saw."""
+    dropped: Mapping[str, Dropped] = field(default_factory=dict)
+    usage: Mapping[str, MemberUsage] = field(default_factory=dict)
+    elapsed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Coordinator event: text that may be shown now. Never holds part of a stop string."""
+
+    text: str
+    span: Span | None
+    """The span it came from; ``None`` when held-back text is released at the end."""
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Coordinator event: the last one."""
+
+    finish_reason: Literal["stop", "length"]
+    stop_reason: StopReason
+    prompt_tokens: int
+    """Of the reporting member."""
+    completion_tokens: int
+    """Visible tokens, by the reporting member's tokenizer."""
+    summary: Mapping[str, Any]
+    """The ``ensemble`` object of the answer; see docs/api.md."""
+
+
+Event: TypeAlias = Written | Ended

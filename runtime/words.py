@@ -1,0 +1,71 @@
+"""White-space words: what "a word is complete" means to engines and span methods."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_UNSPACED = (
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "HALFWIDTH KATAKANA",
+    "BOPOMOFO",
+    "THAI",
+    "LAO",
+    "KHMER",
+    "MYANMAR",
+    "TIBETAN",
+    "BALINESE",
+    "JAVANESE",
+    "YI ",
+    "TAI ",
+    "NEW TAI",
+    "IDEOGRAPHIC",
+    "KANGXI",
+    "VARIATION SELECTOR",
+)
+"""Unicode names of what never is the inside of a spaced word begin with one of these: letters of
+scripts that put no spaces between words, and the mark that ends an emoji."""
+
+_WORD = re.compile(r"\S+")
+
+
+def complete_words(text: str) -> int:
+    """How many words of ``text`` are finished: runs of non-white-space followed by white space."""
+    words = len(text.split())
+    return words if not text or text[-1].isspace() else words - 1
+
+
+def cut_words(text: str, n: int) -> str:
+    """``text`` up to the end of its ``n``-th word.
+
+    Leading white space stays; the white space after the ``n``-th word is left for the next span.
+    A text of fewer words is returned whole.
+    """
+    if n <= 0:
+        return ""
+    for count, word in enumerate(_WORD.finditer(text), start=1):
+        if count == n:
+            return text[: word.end()]
+    return text
+
+
+def cut_partial_word(text: str) -> str:
+    """``text`` without a last word that may be unfinished, and without the white space before it.
+
+    Only a text that ends in a letter, mark or digit of a script that separates words by spaces
+    can end inside a word; a text of one word is kept. (SpecFuse, arXiv 2412.07380: segments of a
+    fixed number of tokens are cut back to whole words.)
+    """
+    if not text or not _may_go_on(text[-1]):
+        return text
+    start = len(text)
+    while start and not text[start - 1].isspace():
+        start -= 1
+    return text[:start].rstrip() or text
+
+
+def _may_go_on(char: str) -> bool:
+    wordlike = char.isalnum() or unicodedata.category(char) in ("Mn", "Mc")
+    return wordlike and not unicodedata.name(char, "").startswith(_UNSPACED)

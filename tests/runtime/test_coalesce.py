@@ -1,0 +1,142 @@
+"""Messages between a coordinator and a member, over a channel that writes down what it carries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from runtime.calls import Call, CallRunner, Outcome
+from runtime.coalesce import RemoteEngine
+from runtime.engines.base import EngineSpec
+from runtime.errors import EngineFault
+from runtime.types import Distribution, Generation, Sampling, Score, Tokens
+
+
+class Counting:
+    """An engine that answers with what it was asked, and can be made to wait."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.cancelled = 0
+
+    async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if prompt[0] < 0:
+            raise EngineFault("negative")
+        return Generation(tuple(prompt), (), "length")
+
+    async def score(
+        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+    ) -> list[Score]:
+        return [Score(tuple(float(t) for t in c)) for c in continuations]
+
+    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
+        return [Distribution(None, np.zeros(top_k)) for _ in prompts]
+
+    async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
+        return np.zeros((len(prompts), 2))
+
+
+class Recording:
+    """Carries messages to a runner in this process."""
+
+    def __init__(self, engine: Counting) -> None:
+        self.runner = CallRunner(engine)  # type: ignore[arg-type]
+        self.messages: list[list[Call]] = []
+        self.broken = False
+
+    async def describe(self) -> EngineSpec:
+        raise EngineFault("not asked here")
+
+    async def send(self, calls: Sequence[Call]) -> list[Outcome]:
+        self.messages.append(list(calls))
+        if self.broken:
+            raise EngineFault("gone")
+        return await self.runner.run(calls)
+
+    async def abort(self, ids: Sequence[str]) -> None:
+        self.runner.abort(ids)
+
+
+async def test_calls_of_one_tick_travel_as_one_message_and_find_their_callers() -> None:
+    channel = Recording(Counting())
+    remote = RemoteEngine(channel)
+    replies = await asyncio.gather(*(remote.generate([i], Sampling()) for i in range(5)))
+    assert [reply.tokens for reply in replies] == [(i,) for i in range(5)]
+    assert [len(message) for message in channel.messages] == [5]
+    assert (remote.calls_sent, remote.messages_sent) == (5, 1)
+
+
+async def test_without_coalescing_every_call_is_a_message() -> None:
+    channel = Recording(Counting())
+    remote = RemoteEngine(channel, coalesce=False)
+    await asyncio.gather(*(remote.generate([i], Sampling()) for i in range(5)))
+    assert len(channel.messages) == 5
+
+
+async def test_a_short_call_does_not_wait_for_a_long_one() -> None:
+    engine = Counting()
+    engine.go_on.clear()
+    remote = RemoteEngine(Recording(engine))
+    slow = asyncio.ensure_future(remote.generate([1], Sampling(max_tokens=100)))
+    [score] = await remote.score([1], [[2, 3]])
+    assert score.logprobs == (2.0, 3.0)
+    assert not slow.done()
+    engine.go_on.set()
+    assert (await slow).tokens == (1,)
+
+
+async def test_one_failing_call_leaves_the_others_of_its_message_alone() -> None:
+    remote = RemoteEngine(Recording(Counting()))
+    replies = await asyncio.gather(
+        remote.generate([-1], Sampling()),
+        remote.generate([1], Sampling()),
+        return_exceptions=True,
+    )
+    assert isinstance(replies[0], EngineFault)
+    assert isinstance(replies[1], Generation)
+
+
+async def test_a_broken_channel_is_told_to_every_caller() -> None:
+    channel = Recording(Counting())
+    channel.broken = True
+    remote = RemoteEngine(channel)
+    replies = await asyncio.gather(
+        *(remote.generate([i], Sampling()) for i in range(3)), return_exceptions=True
+    )
+    assert [str(reply) for reply in replies] == ["gone"] * 3
+
+
+async def test_a_caller_that_leaves_stops_its_own_call_only() -> None:
+    engine = Counting()
+    engine.go_on.clear()
+    remote = RemoteEngine(Recording(engine))
+    calls = [asyncio.ensure_future(remote.generate([i], Sampling())) for i in range(2)]
+    await asyncio.sleep(0.01)
+    calls[0].cancel()
+    await asyncio.sleep(0.01)
+    assert engine.cancelled == 1
+    engine.go_on.set()
+    assert (await calls[1]).tokens == (1,)
+
+
+async def test_a_message_nobody_waits_for_is_cancelled() -> None:
+    engine = Counting()
+    engine.go_on.clear()
+    remote = RemoteEngine(Recording(engine))
+    calls = [asyncio.ensure_future(remote.generate([i], Sampling())) for i in range(2)]
+    await asyncio.sleep(0.01)
+    for call in calls:
+        call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calls[0]
+    await asyncio.sleep(0.01)
+    assert engine.cancelled == 2
