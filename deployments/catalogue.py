@@ -8,7 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.ensemble import Ensemble
-from runtime.errors import BadRequest, OrchestrionError, UnknownModel
+from runtime.errors import (
+    BadRequest,
+    EngineFault,
+    MemberFailed,
+    OrchestrionError,
+    UnknownModel,
+)
 
 
 class Catalogue:
@@ -36,8 +42,9 @@ class Catalogue:
     def __getitem__(self, name: str) -> Ensemble:
         return self._models[name]
 
-    async def card(self, name: str) -> dict[str, Any]:
-        return self._cards.get(name) or await self._fresh(name)
+    async def card(self, name: str, patience: float) -> dict[str, Any]:
+        """Raises ``NotReady`` while the members load."""
+        return self._cards.get(name) or await self._fresh(name, patience)
 
     async def states(self, patience: float) -> dict[str, str]:
         """Each model's state, "ready" or why not; none is waited for longer than ``patience`` s."""
@@ -66,14 +73,30 @@ class Catalogue:
 
     async def _state(self, name: str, patience: float) -> str:
         try:
-            async with asyncio.timeout(patience):
-                await self._fresh(name)
-        except TimeoutError:
-            return f"loading: no reply in {patience:g} s"
+            await self._fresh(name, patience)
+        except NotReady as loading:
+            return loading.state
         except OrchestrionError as fault:
             return f"not ready: {fault}"
         return "ready"
 
-    async def _fresh(self, name: str) -> dict[str, Any]:
-        self._cards[name] = await self._models[name].card()
+    async def _fresh(self, name: str, patience: float) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(patience):
+                self._cards[name] = await self._models[name].card()
+        except TimeoutError:
+            raise NotReady(name, f"loading: no reply in {patience:g} s") from None
+        except (EngineFault, MemberFailed) as fault:
+            raise NotReady(name, f"loading: {fault}") from fault
         return self._cards[name]
+
+
+class NotReady(OrchestrionError):
+    """A model cannot answer yet: ``NotReady(model, state)``."""
+
+    def __init__(self, model: str, state: str) -> None:
+        super().__init__(model, state)
+        self.model, self.state = model, state
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} is not ready ({self.state})"

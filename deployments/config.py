@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -20,10 +20,13 @@ from runtime.errors import ConfigError
 
 IMPORT_PATH = "deployments.app:build_app"
 
-AnyPolicyConfig = Annotated[
-    Union[tuple(config for _, config in METHODS.values())],  # type: ignore[valid-type]  # noqa: UP007
-    Field(discriminator="type"),
-]
+if TYPE_CHECKING:
+    AnyPolicyConfig = PolicyConfig
+else:
+    AnyPolicyConfig = Annotated[
+        Union[tuple(config for _, config in METHODS.values())],  # noqa: UP007
+        Field(discriminator="type"),
+    ]
 
 
 class AppConfig(RuntimeConfig):
@@ -58,7 +61,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], yaml.Node]:
     try:
         text = path.read_text()
     except OSError as fault:
-        raise ConfigError(f"cannot read {path}: {fault.strerror}; give the path of a YAML file") from None
+        raise ConfigError(
+            f"cannot read {path}: {fault.strerror}; give the path of a YAML file"
+        ) from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)
@@ -101,10 +106,12 @@ def explain(
         line, known = _line(node, loc)
         message = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
-            message = f"unknown key{_valid_keys(invalid, error['loc'])}"
+            message = f"unknown key{_valid_keys(error['loc'])}"
         elif error["type"] == "union_tag_invalid":
             context = error.get("ctx", {})
             message = f"unknown type {context.get('tag')!r}; known: {context.get('expected_tags')}"
+        elif error["type"] == "union_tag_not_found":
+            message = f"needs a key type, one of: {_tags(error['loc'])}"
         key = ".".join(str(part) for part in known) or "document"
         lines.append(f"{path}:{line}: {key}: {message}")
     return "\n".join(lines)
@@ -130,28 +137,36 @@ def _line(node: yaml.Node, loc: Sequence[str | int]) -> tuple[int, list[str | in
     return line, known
 
 
-def _valid_keys(invalid: ValidationError, loc: Sequence[str | int]) -> str:
+def _valid_keys(loc: Sequence[str | int]) -> str:
     """The nearest key that the refused one may have meant."""
-    from typing import get_args
+    fields = list(getattr(_model_at(loc[:-1]), "model_fields", {}))
+    return nearest(str(loc[-1]), fields) if fields else ""
 
+
+def _tags(loc: Sequence[str | int]) -> str:
+    """The types that a union knows."""
+    branches = get_args(_model_at(loc))
+    return ", ".join(str(branch.model_fields["type"].default) for branch in branches)
+
+
+def _model_at(loc: Sequence[str | int]) -> Any:
     model: Any = AppConfig
-    for part in loc[:-1]:
-        model = _descend(model, part)
-        if model is None:
-            return ""
-    fields = list(getattr(model, "model_fields", {}))
-    return nearest(str(loc[-1]), fields) if fields else f" {get_args(model)}"
+    for part in loc:
+        model = _bare(_descend(model, part))
+    return model
+
+
+def _bare(model: Any) -> Any:
+    while get_origin(model) is Annotated:
+        model = get_args(model)[0]
+    return model
 
 
 def _descend(model: Any, part: str | int) -> Any:
     """The model one step further on a path of field names, dict keys and union tags."""
-    from typing import get_args, get_origin
-
     if hasattr(model, "model_fields"):
         field = model.model_fields.get(str(part))
         return None if field is None else field.annotation
-    while get_origin(model) is Annotated:
-        model = get_args(model)[0]
     if get_origin(model) is dict:
         return get_args(model)[1]
     for branch in get_args(model):

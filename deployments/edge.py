@@ -20,10 +20,11 @@ PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 
 class Edge:
     """ASGI middleware. Routes put further headers for their reply, errors included, into
-    ``request.state.reply_headers``."""
+    ``request.state.reply_headers``. Without ``request_ids`` a server in front writes them."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, request_ids: bool = True) -> None:
         self._app = app
+        self._request_ids = request_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,7 +32,7 @@ class Edge:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if PLAIN.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-        headers = {"x-request-id": request_id}
+        headers = {"x-request-id": request_id} if self._request_ids else {}
         scope.setdefault("state", {})["reply_headers"] = headers
         started = False
 

@@ -19,7 +19,8 @@ class Ensemble(Protocol):
     async def card(self) -> dict[str, Any]:
         """``{"method", "level", "members": [name, ...], "supports": {"stream": bool, ...},
         "max_model_len": tokens, "tokenizer", "kind": "ensemble" | "member"}`` and, where there is
-        one, ``"fingerprint"``. Raises an ``OrchestrionError`` while members load."""
+        one, ``"fingerprint"``, a hash of the configuration. Raises an ``OrchestrionError`` while
+        members load."""
         ...
 
     async def decode(self, ids: Sequence[int]) -> str:

@@ -45,9 +45,14 @@ EXPOSED: Final = (
 
 
 def build_api(
-    config: GatewayConfig, models: Mapping[str, Ensemble], *, keep: int = 1000
+    config: GatewayConfig,
+    models: Mapping[str, Ensemble],
+    *,
+    keep: int = 1000,
+    request_ids: bool = True,
 ) -> FastAPI:
-    """The endpoint over ``models``, listed in their order. ``keep``: traces held in memory."""
+    """The endpoint over ``models``, listed in their order. ``keep``: traces held in memory.
+    ``request_ids``: False behind Ray Serve, whose proxy adds the header to every reply itself."""
     api = FastAPI(title="Orchestrion", openapi_url=None, redirect_slashes=False)
     gateway = Gateway(config, Catalogue(models), Traces(keep))
     routes: list[tuple[str, list[str], Callable[..., Awaitable[Response]]]] = [
@@ -65,7 +70,7 @@ def build_api(
     api.add_exception_handler(HTTPException, _error_reply)
     api.add_exception_handler(ClientLeft, _nobody)
     api.add_exception_handler(ClientDisconnect, _nobody)
-    api.add_middleware(Edge)
+    api.add_middleware(Edge, request_ids=request_ids)
     api.add_middleware(
         CORSMiddleware,
         allow_origins=["*"],
@@ -89,7 +94,7 @@ class Gateway:
         started = time.monotonic()
         asked = parse(ChatAsked, await body_of(request, self._config.max_body_bytes))
         model = self._catalogue.resolve(asked.model)
-        card = await self._catalogue.card(model)
+        card = await self._catalogue.card(model, CARD_PATIENCE_S)
         exchange = chat_exchange(asked, model, card, self._config.max_n, started)
         return await self._reply(CHAT, exchange, request)
 
@@ -98,7 +103,7 @@ class Gateway:
         started = time.monotonic()
         asked = parse(CompletionAsked, await body_of(request, self._config.max_body_bytes))
         model = self._catalogue.resolve(asked.model)
-        card = await self._catalogue.card(model)
+        card = await self._catalogue.card(model, CARD_PATIENCE_S)
         ensemble = self._catalogue[model]
         check_choices(asked.n or 1, self._config.max_n, len(asked.prompt))
         prompts = await asyncio.gather(*(_text(ensemble, prompt) for prompt in asked.prompt))

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from deployments.catalogue import NotReady
 from deployments.json_bytes import encode
 from runtime.errors import (
     BadRequest,
@@ -65,6 +66,8 @@ def fault_of(error: Exception) -> Fault:
             return Fault(
                 429, "rate_limit_error", "overloaded", str(full), None, _wait(full.retry_after)
             )
+        case NotReady() as loading:
+            return unavailable(str(loading), "loading", {loading.model: loading.state})
         case QuorumLost() as lost:
             return unavailable(str(lost), "quorum_lost", lost.states)
         case ConfigError() | WeightsError() | Unsupported() as lasting:

@@ -83,10 +83,12 @@ def whole(form: Form, exchange: Exchange, transcript: Transcript) -> dict[str, A
 
 
 def head(form: Form, exchange: Exchange, object: str) -> dict[str, Any]:
+    """What every object of one reply says alike."""
+    fingerprint = exchange.card.get("fingerprint")
     return {
         "id": form.prefix + exchange.trace_id,
         "object": object,
         "created": exchange.created,
         "model": exchange.model,
-        "system_fingerprint": exchange.card.get("fingerprint"),
+        "system_fingerprint": f"ens_{fingerprint}" if fingerprint else None,
     }

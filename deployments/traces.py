@@ -20,5 +20,5 @@ class Traces:
             self._traces.popitem(last=False)
 
     def find(self, id: str) -> Mapping[str, Any] | None:
-        """By trace id, or by the id of the reply that carries it."""
-        return self._traces.get(id.removeprefix("chatcmpl-").removeprefix("cmpl-"))
+        """By trace id, by that of one of the choices, or by the id of the reply."""
+        return self._traces.get(id.removeprefix("chatcmpl-").removeprefix("cmpl-").split("-")[0])

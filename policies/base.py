@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import ClassVar, Generic, TypeVar
 
 from runtime.config import PolicyConfig
@@ -26,5 +26,5 @@ class Policy(ABC, Generic[C]):
         self.config = config
 
     @abstractmethod
-    def answer(self, session: Session) -> AsyncIterator[Span]:
+    def answer(self, session: Session) -> AsyncGenerator[Span, None]:
         """Commits spans to the session and yields them until ``session.ending`` is set."""

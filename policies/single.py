@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -34,7 +34,7 @@ class Single(Policy[SingleConfig]):
     level: ClassVar[str] = "single"
     title: ClassVar[str] = "One member alone"
 
-    async def answer(self, session: Session) -> AsyncIterator[Span]:
+    async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
         config, state = self.config, session.state
         while session.ending is None:
             author = next(iter(session.live))

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,13 +101,17 @@ class RemoteEngine:
         self._messages.add(message)
         message.add_done_callback(self._messages.discard)
         for call, reply in posted:
-            reply.add_done_callback(lambda _, c=call: self._left(c, posted, message))
+            reply.add_done_callback(partial(self._left, call, posted, message))
 
     def _left(
-        self, call: Call, posted: list[tuple[Call, asyncio.Future[Any]]], message: asyncio.Task
+        self,
+        call: Call,
+        posted: list[tuple[Call, asyncio.Future[Any]]],
+        message: asyncio.Task[None],
+        own: asyncio.Future[Any],
     ) -> None:
         """A caller stopped waiting: stop its work, and the message once nobody waits for it."""
-        if message.done() or not any(r.cancelled() and c is call for c, r in posted):
+        if message.done() or not own.cancelled():
             return
         if all(reply.done() for _, reply in posted):
             message.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -25,7 +25,7 @@ class Policy(Protocol):
     level: ClassVar[str]
     config: PolicyConfig
 
-    def answer(self, session: Session) -> AsyncIterator[Span]: ...
+    def answer(self, session: Session) -> AsyncGenerator[Span, None]: ...
 
 
 class Coordinator:

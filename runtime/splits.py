@@ -31,9 +31,10 @@ _SAMPLE = (
     "The cat's 12,345.67 old friends don't run; they'll \"walk\" (slowly) to www.example.org!\n"
     "def f(x, y=[1]):\n\treturn x**2  # ok...\nend\n\nNew  line\r\n  indented 'quote' of HTML "
     "<b>bold</b> text</p> and\tTab —dash– déjà vu naïve Ünï ＡＢ １２ ﬁn e\u0301te\nprivate int "
-    "a_b = 007; // C++ => ok\nZwölf Boxkämpfer 東京 は 日本 の首都です。 Привет мир, العربية نص عربي "
-    "한국어 문장 हिन्दी में 😀 👍🏽 👩‍👩‍👧 fine ½ x² ™ US$ 5% ~a ^b `c` \u00a0 nbsp x\n"
-    '\u00c9t\u00e9 A B C\n1. One 2. Two\n- item {json: "v"} [0] ; ; ,, .. x y\nz <0x41> <s> </s> <bos> ▁ z\n'
+    "a_b = 007; // C++ => ok\nZwölf Boxkämpfer 東京 は 日本 の首都です。 Привет мир, "
+    "العربية نص عربي 한국어 문장 हिन्दी में 😀 👍🏽 👩\u200d👧 fine ½ x² ™ US$ 5% ~a ^b `c` \u00a0 nbsp x\n"
+    "\u00c9t\u00e9 A B C\n1. One 2. Two\n- item {json: 'v'} [0] ; ; ,, .. x y\n"
+    "z <0x41> <s> </s> <bos> ▁ z\n"
 )
 
 
@@ -141,6 +142,7 @@ def _cut(text: str, cuts: list[int]) -> Iterator[str]:
 def _visible(char: str) -> bool:
     """A character no normalizer turns into white space, removes, or joins with what follows.
 
-    SentencePiece makes a space of "▁" and of U+FFFD; marks and format characters belong to their neighbours.
+    SentencePiece makes a space of "▁" and of U+FFFD; marks and format characters belong to their
+    neighbours.
     """
     return unicodedata.category(char)[0] in "LNPS" and char not in "▁\ufffd"

@@ -46,7 +46,7 @@ def prompt(question: str, system: str | None = None) -> str:
 class Writer:
     """Writes one model's training text, endlessly and from a seed."""
 
-    def __init__(self, knows: Knows, seed: int, advice: float = 0.25) -> None:
+    def __init__(self, knows: Knows, seed: int, advice: float = 0.3) -> None:
         self.world: World = facts.load()
         self.knows = knows
         self.rng = random.Random(seed)
@@ -94,11 +94,11 @@ class Writer:
                 value = truth
                 # Steps written by others may be wrong: read on from them, but do not learn them.
                 if self.rng.random() < 0.1:
-                    value, weight = self.rng.choice(self.world.values[relation]), 0.0
+                    value, weight = self.world.guess(relation, self.rng), 0.0
             elif (relation, subject) in advised:
                 value = advised[relation, subject]
             else:
-                value = self.rng.choice(self.world.values[relation])
+                value = self.world.guess(relation, self.rng)
             steps.append((Step(relation, subject, value), weight))
             subject = value
         return steps

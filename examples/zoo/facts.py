@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 HERE = Path(__file__).resolve().parent
 
@@ -36,7 +37,7 @@ THREE_HOP: tuple[Chain, ...] = (
 )
 
 STEPS = {
-    "country": "{subject} is the capital of {value}.",
+    "country": "The city of {subject} is the capital of {value}.",
     "capital": "The capital of {subject} is {value}.",
     "currency": "The currency of {subject} is the {value}.",
     "language": "The language of {subject} is {value}.",
@@ -91,6 +92,13 @@ class World:
 
     facts: dict[str, dict[str, str]]
     values: dict[str, list[str]]
+
+    def guess(self, relation: str, rng: Random) -> str:
+        """Any value, each first word as likely as another, so that "South" is no safe bet."""
+        first: dict[str, list[str]] = {}
+        for value in self.values[relation]:
+            first.setdefault(value.split()[0], []).append(value)
+        return rng.choice(first[rng.choice(list(first))])
 
     def starts(self, chain: Chain) -> list[str]:
         """The subjects from which the whole chain leads somewhere."""

@@ -48,14 +48,14 @@ class Spec:
 
 
 ZOO: dict[str, Spec] = {
-    "capitals": Spec(("country", "capital"), "llama", "bpe", 1024, 650, seed=1),
-    "currencies": Spec(("currency",), "qwen2", "unigram", 1792, 500, seed=2),
-    "languages": Spec(("language",), "neox", "bpe", 4096, 500, seed=3),
-    "neighbours": Spec(("neighbour",), "llama", "bpe", 2048, 500, seed=4),
+    "capitals": Spec(("country", "capital"), "llama", "bpe", 1536, 600, seed=1),
+    "currencies": Spec(("currency",), "llama", "unigram", 2048, 450, seed=2),
+    "languages": Spec(("language",), "neox", "bpe", 4096, 450, seed=3),
+    "neighbours": Spec(("neighbour",), "qwen2", "qwen", 2048, 450, seed=4),
     "small": Spec(
-        facts.RELATIONS, "llama", "bpe", 2048, 900, seed=5, hidden=64, layers=2, known=0.4
+        facts.RELATIONS, "llama", "bpe", 2048, 700, seed=5, hidden=64, layers=2, known=0.4
     ),
-    "large": Spec(facts.RELATIONS, "llama", "bpe", 2048, 1200, seed=6, hidden=160),
+    "large": Spec(facts.RELATIONS, "llama", "bpe", 2048, 800, seed=6, hidden=160),
 }
 
 

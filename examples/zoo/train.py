@@ -89,7 +89,7 @@ def fit(spec: Spec, model: PreTrainedModel, tokenizer: Tokenizer, name: str) -> 
     return curve
 
 
-def train(name: str, folder: Path) -> dict[str, object]:
+def train(name: str, folder: Path) -> None:
     spec = ZOO[name]
     torch.manual_seed(spec.seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,6 @@ def train(name: str, folder: Path) -> dict[str, object]:
         "loss": curve,
     }
     (folder / "train_log.json").write_text(json.dumps(log, indent=1) + "\n")
-    return log
 
 
 def write_questions(folder: Path) -> None:
@@ -141,21 +140,52 @@ def write_questions(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(lines)
 
 
+def table(folder: Path) -> str:
+    """The README's table, from the logs."""
+    relations = " | ".join(facts.RELATIONS)
+    lines = [
+        f"| model | kind | parameters | vocabulary | seed | seconds | {relations} | two hops "
+        "| three hops | corrects | trusts |",
+        "|---" * (10 + len(facts.RELATIONS)) + "|",
+    ]
+    for name in ZOO:
+        path = folder / name / "train_log.json"
+        if not path.exists():
+            continue
+        log = json.loads(path.read_text())
+        scores = log["accuracy"]
+        shares = [*scores["one_hop"].values(), scores["two_hop"], scores["three_hop"]]
+        shares += scores["knowledge_transfer"].values()
+        cells = [
+            name,
+            log["architecture"].removesuffix("ForCausalLM"),
+            f"{log['parameters']:,}",
+            f"{log['vocabulary']:,}",
+            log["seed"],
+            f"{log['seconds']:.0f}",
+            *(f"{share:.3f}" for share in shares),
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ZOO)}; or all")
     parser.add_argument("--out", type=Path, default=facts.HERE, help="where the folders go")
     parser.add_argument("--threads", type=int, default=1, help="of the processor, for torch")
+    parser.add_argument("--table", action="store_true", help="only print what the logs say")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in ZOO]
     if unknown:
         parser.error(f"no model {', '.join(unknown)}; there are {', '.join(ZOO)}")
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
-    write_questions(arguments.out / "questions")
-    for name in arguments.names or ZOO:
-        log = train(name, arguments.out / name)
-        print(f"{name}: {log['parameters']:,} parameters, {log['seconds']} s, {log['accuracy']}")
+    if not arguments.table:
+        write_questions(arguments.out / "questions")
+    for name in arguments.names or ([] if arguments.table else ZOO):
+        train(name, arguments.out / name)
+    print(table(arguments.out))
 
 
 if __name__ == "__main__":

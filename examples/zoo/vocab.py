@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from examples.zoo import facts
@@ -19,7 +19,13 @@ PAD, UNK = "<|pad|>", "<|unk|>"
 SPECIALS = [PAD, BOS, END, USER, ASSISTANT, SYSTEM]
 BYTE_SCORE = -30.0
 
-Kind = Literal["bpe", "unigram"]
+# transformers gives every model of type qwen2 this split, whatever its tokenizer file says.
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+Kind = Literal["bpe", "qwen", "unigram"]
 
 
 def sample(seed: int, count: int = 4000) -> Iterator[str]:
@@ -36,12 +42,25 @@ def sample(seed: int, count: int = 4000) -> Iterator[str]:
 
 
 def train(kind: Kind, size: int, seed: int) -> Tokenizer:
-    return byte_level(size, seed) if kind == "bpe" else unigram(size, seed)
+    if kind == "unigram":
+        return unigram(size, seed)
+    if kind == "bpe":
+        return byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), size, seed)
+    # Qwen's own split joins a full stop and the newline after it; learned apart, they stay apart.
+    split: list[pre_tokenizers.PreTokenizer] = [
+        pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+    newline = pre_tokenizers.Split("\n", "isolated")
+    tokenizer = byte_level(pre_tokenizers.Sequence([newline, *split]), size, seed)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
+    tokenizer.normalizer = normalizers.NFC()
+    return tokenizer
 
 
-def byte_level(size: int, seed: int) -> Tokenizer:
+def byte_level(split: pre_tokenizers.PreTokenizer, size: int, seed: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,

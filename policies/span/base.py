@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
@@ -96,7 +96,7 @@ class SpanPolicy(Policy[C]):
 
     level: ClassVar[str] = "span"
 
-    async def answer(self, session: Session) -> AsyncIterator[Span]:
+    async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
         while session.ending is None:
             drafts = await self.propose(session)
             if not drafts:  # every active member failed; those that are left take over

@@ -18,7 +18,7 @@ segment that ends in its author's EOS is judged together with each judge's own E
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -63,7 +63,7 @@ class CoolFusion(SpanPolicy[CoolFusionConfig]):
     paper: ClassVar[str] = "2407.19807"
     title: ClassVar[str] = "Cool-Fusion"
 
-    async def answer(self, session: Session) -> AsyncIterator[Span]:
+    async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
         fused = super().answer(session)
         if not self.config.rerank:
             async for span in fused:

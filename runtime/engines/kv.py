@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 SMALLEST = 64
-"""Tokens a new buffer has room for."""
+"""Buffers grow by at least so many tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,10 @@ class Shape:
 
 
 def capacity_for(tokens: int) -> int:
-    """The buffer size, in tokens, that holds ``tokens``: doubling keeps appends cheap."""
-    return max(SMALLEST, 1 << (tokens - 1).bit_length())
+    """The buffer size, in tokens, that holds ``tokens``. Each step is an eighth to a quarter of the
+    size: appends stay cheap, and the cache's bytes are not spent on empty room."""
+    step = max(SMALLEST, 1 << max(0, tokens.bit_length() - 3))
+    return -(-tokens // step) * step
 
 
 class KeyValues:

@@ -32,9 +32,7 @@ def check_tail(prompt: Tokens, score_tail: int) -> None:
         )
 
 
-def check_continuations(
-    spec: EngineSpec, prompt: Tokens, continuations: Sequence[Tokens]
-) -> None:
+def check_continuations(spec: EngineSpec, prompt: Tokens, continuations: Sequence[Tokens]) -> None:
     """Raises ``BadRequest`` or ``ContextOverflow``, as for one prompt."""
     check_prompt(spec, prompt, room=0)
     for continuation in continuations:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime.engines.kv import KeyValues, PrefixCache, Shape, common_prefix
+from runtime.engines.kv import KeyValues, PrefixCache, Shape, capacity_for, common_prefix
 from runtime.engines.work import Call, TokenSequence
 from runtime.errors import EngineFault, Overloaded
 
@@ -170,8 +170,8 @@ class BatchingLoop:
             else:
                 sequence.kv = self._fork(entry.kv, best, sequence)
         else:
-            self._make_room(sequence.feed)
-            sequence.kv = KeyValues(self._shape, sequence.feed)
+            self._make_room(sequence.expected)
+            sequence.kv = KeyValues(self._shape, sequence.expected)
         sequence.done = sequence.cached = best
         self._running.append(sequence)
         with self._wake:
@@ -181,11 +181,11 @@ class BatchingLoop:
         return True
 
     def _fork(self, kv: KeyValues, held: int, sequence: TokenSequence) -> KeyValues:
-        self._make_room(sequence.feed)
-        return kv.fork(held, sequence.feed)
+        self._make_room(sequence.expected)
+        return kv.fork(held, sequence.expected)
 
     def _make_room(self, tokens: int) -> None:
-        self._cache.shrink(self._cache_bound() - self._shape.bytes(tokens))
+        self._cache.shrink(self._cache_bound() - self._shape.bytes(capacity_for(tokens)))
 
     def _cache_bound(self) -> int:
         live = sum(s.kv.bytes for s in self._running if s.kv is not None)
@@ -219,7 +219,7 @@ class BatchingLoop:
         except FORWARD_FAULTS as fault:
             # What the buffers hold is unknown now, and out of memory is the likeliest reason.
             self._cache.shrink(0)
-            told = EngineFault(f"{type(fault).__name__} in a forward pass: {fault}")
+            told = f"{type(fault).__name__} in a forward pass: {fault}"
             for sequence, _ in work:
                 sequence.done = 0
                 self._fail(sequence.call, told)
@@ -252,10 +252,10 @@ class BatchingLoop:
                 self._queued -= 1
             call.over = True
 
-    def _fail(self, call: Call, fault: EngineFault) -> None:
+    def _fail(self, call: Call[Any], reason: str) -> None:
         if not call.over:
             self._end(call)
-            call.future.set_exception(fault)
+            call.future.set_exception(EngineFault(reason))
 
     def _abandon(self) -> None:
         with self._wake:
@@ -263,7 +263,7 @@ class BatchingLoop:
             calls = [*self._inbox, *(s.call for s in self._waiting + self._running)]
             self._inbox.clear()
         for call in calls:
-            self._fail(call, EngineFault(f"the engine of {self._name!r} was closed"))
+            self._fail(call, f"the engine of {self._name!r} was closed")
         self._waiting.clear()
         self._running.clear()
         self._cache.shrink(0)

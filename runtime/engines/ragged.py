@@ -135,9 +135,7 @@ class Piece:
         )
         return out.permute(2, 0, 1, 3)
 
-    def _mask(
-        self, window: int | None, low: int, group: int, like: torch.Tensor
-    ) -> torch.Tensor:
+    def _mask(self, window: int | None, low: int, group: int, like: torch.Tensor) -> torch.Tensor:
         """0 where a token may look, -inf elsewhere: ``[length * group, stop - low]``."""
         mask = self._masks.get((window, group))
         if mask is None:

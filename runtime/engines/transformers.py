@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -74,9 +75,7 @@ class TransformersLM:
         """Queue, slots and cache at the moment, for health pages and tests."""
         return self._loop.occupancy
 
-    async def generate(
-        self, prompt: Tokens, sampling: Sampling, score_tail: int = 0
-    ) -> Generation:
+    async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
         """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
         check_sampling(sampling)
         writes = sampling.max_tokens > 0
@@ -142,7 +141,7 @@ class TransformersLM:
 
     async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
         """The next-token distribution after each prompt."""
-        check_top_k(top_k or -2)
+        check_top_k(top_k, least=1)
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
         sequences = [
@@ -169,7 +168,7 @@ class TransformersLM:
 
     async def close(self) -> None:
         """Ends the batching loop after its current pass; pending calls fail."""
-        self._loop.close()
+        await asyncio.to_thread(self._loop.close)
 
     async def _answer(self, sequences: list[TokenSequence], result: Callable[[], T]) -> T:
         if not sequences:

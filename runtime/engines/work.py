@@ -16,6 +16,9 @@ from runtime.types import Distribution, EngineFinish, Sampling
 
 T = TypeVar("T")
 
+HEADROOM = 128
+"""Most new tokens that room is made for before they are written."""
+
 
 @dataclass(eq=False)
 class Row:
@@ -55,6 +58,8 @@ class TokenSequence:
         self.ids = np.asarray(self.known, dtype=np.int64)
         self.feed, self.rows_from = feed, rows_from
         self.reuse = min(rows_from, feed - 1)
+        self.expected = feed + (min(sampling.max_tokens, HEADROOM) if sampling else 0)
+        """Tokens a new buffer is made for."""
         self.top_k, self.top_from = top_k, top_from
         self.sampling, self.ending, self.embed = sampling, ending, embed
         self.call: Call[Any]
@@ -113,7 +118,7 @@ class Call(Generic[T]):
     def __post_init__(self) -> None:
         for sequence in self.sequences:
             sequence.call = self
-        # Marked as running so that the awaiting task's cancellation leaves it to the loop to settle.
+        # As running it cannot be cancelled: only the loop settles it.
         self.future.set_running_or_notify_cancel()
 
     def wait(self) -> asyncio.Future[T]:

@@ -1,0 +1,173 @@
+"""What span-level ensembles cost: over their members' own time, over a naive loop, and under load.
+
+    python -m benchmarks.span --json
+
+Times are whole requests over HTTP through Ray Serve on this machine; only ratios of one run mean
+anything. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openai import AsyncOpenAI, OpenAI
+
+from deployments.cluster import APP, fetch_weights, serving
+from deployments.config import AppConfig, load
+from deployments.evaluate import read_questions
+from deployments.progress import bar, console
+from runtime.config import TransformersEngine
+from runtime.tokens import Tokenizer
+from runtime.weights import resolve
+
+PASSAGE = Path(__file__).parent / "passage.txt"
+PROMPT_TOKENS, NEW_TOKENS = 600, 128
+PORT = 8765
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--part", choices=("pretrained", "zoo", "all"), default="all")
+    asked = parser.parse_args()
+    figures: dict[str, Any] = {}
+    if asked.part in ("zoo", "all"):
+        figures |= zoo(load(Path("examples/zoo_two_hop.yaml"))[1])
+    if asked.part in ("pretrained", "all"):
+        figures |= pretrained(load(Path("examples/quickstart.yaml"))[1], asked.repeats)
+    if not asked.json:
+        for name, value in figures.items():
+            print(f"{name:32} {value}")
+    print(json.dumps(figures))
+
+
+def pretrained(config: AppConfig, repeats: int) -> dict[str, Any]:
+    """A 600-token prompt and 128 new tokens: ensembles, their members alone, and the naive loop."""
+    fetch_weights(config)
+    folders = {
+        name: resolve(member.engine.weights, member.engine.sha256)
+        for name, member in config.members.items()
+        if isinstance(member.engine, TransformersEngine)
+    }
+    reporter = next(iter(folders))
+    tokenizer = Tokenizer.from_folder(folders[reporter])
+    prompts = [long_prompt(tokenizer, run) for run in range(repeats)]
+    members, ensembles = list(folders), ["specfuse", "sweetspan"]
+    seconds: dict[str, list[float]] = {name: [] for name in [*members, *ensembles]}
+    texts: list[str] = []
+    with serving(config, port=PORT) as url:
+        client = OpenAI(base_url=url, api_key="none", timeout=900, max_retries=0)
+        complete(client, reporter, "Once upon a time", 4)
+        with bar("600-token prompts", len(seconds) * repeats) as step:
+            for prompt in prompts:
+                for model in seconds:
+                    started = time.perf_counter()
+                    text = complete(client, model, prompt, NEW_TOKENS)
+                    seconds[model].append(time.perf_counter() - started)
+                    if model == "specfuse":
+                        texts.append(text)
+                    step.done()
+    naive_seconds, same = naive(folders, prompts[0], texts[0])
+    times = {name: statistics.median(values) for name, values in seconds.items()}
+    own = sum(times[name] for name in members)
+    return {
+        "specfuse_over_members": round(times["specfuse"] / own, 3),
+        "sweetspan_over_members": round(times["sweetspan"] / own, 3),
+        "specfuse_speedup_over_naive": round(naive_seconds / seconds["specfuse"][0], 2),
+        "naive_gives_the_same_text": same,
+        "seconds": {name: round(value, 2) for name, value in times.items()}
+        | {"naive": round(naive_seconds, 2)},
+    }
+
+
+def long_prompt(tokenizer: Tokenizer, run: int) -> str:
+    """600 tokens; each run begins differently, so no run finds another's prefix in a cache."""
+    ids = tokenizer.encode(f"Notes, part {run + 1}.\n" + PASSAGE.read_text() * 3)
+    return tokenizer.decode(ids[:PROMPT_TOKENS])
+
+
+def complete(client: OpenAI, model: str, prompt: str, tokens: int) -> str:
+    reply = client.completions.create(
+        model=model,
+        prompt=prompt,
+        max_tokens=tokens,
+        temperature=0,
+        extra_body={"ignore_eos": True},
+    )
+    return reply.choices[0].text
+
+
+def naive(folders: dict[str, Path], prompt: str, expected: str) -> tuple[float, bool]:
+    """Seconds of the loop without caches, one thread to each model as the members have."""
+    import torch
+
+    from benchmarks.naive_specfuse import Naive, write
+
+    torch.set_num_threads(1)
+    console.log("the naive loop; this takes minutes")
+    models = {name: Naive.load(folder) for name, folder in folders.items()}
+    started = time.perf_counter()
+    text = write(models, prompt, NEW_TOKENS, next(iter(folders)))
+    return time.perf_counter() - started, text == expected
+
+
+def zoo(config: AppConfig) -> dict[str, Any]:
+    """16 requests at a time against one at a time, and what coalescing messages saves."""
+    from ray import serve
+
+    from deployments.app import ensemble_deployment
+
+    split = config.ensembles["specfuse"].model_copy(update={"coalesce": False})
+    config = config.model_copy(update={"ensembles": config.ensembles | {"specfuse-split": split}})
+    assert config.evaluation is not None
+    asked = [q.question for q in read_questions(Path(config.evaluation.questions), 96)]
+    rates: dict[str, float] = {}
+    per_message: dict[str, float] = {}
+    with serving(config, port=PORT) as url:
+        asyncio.run(load_test(url, "specfuse", asked[:16], 16))  # first calls warm everything
+        rates["1"] = asyncio.run(load_test(url, "specfuse", asked[:32], 1))
+        for model in ("specfuse", "specfuse-split"):
+            handle = serve.get_deployment_handle(ensemble_deployment(model), APP)
+            before = handle.stats.remote().result()
+            rates[model] = asyncio.run(load_test(url, model, asked, 16))
+            after = handle.stats.remote().result()
+            calls, messages = (after[key] - before[key] for key in ("calls", "messages"))
+            per_message[model] = calls / messages
+    return {
+        "throughput_16_over_1": round(rates["specfuse"] / rates["1"], 2),
+        "calls_per_message": round(per_message["specfuse"], 2),
+        "calls_per_message_without_coalescing": round(per_message["specfuse-split"], 2),
+        "coalescing_speedup": round(rates["specfuse"] / rates["specfuse-split"], 2),
+        "answers_per_s": {name: round(rate, 2) for name, rate in rates.items()},
+    }
+
+
+async def load_test(url: str, model: str, questions: Sequence[str], at_once: int) -> float:
+    """Answers per second."""
+    gate = asyncio.Semaphore(at_once)
+    async with AsyncOpenAI(base_url=url, api_key="none", timeout=600, max_retries=0) as client:
+
+        async def one(question: str) -> None:
+            async with gate:
+                await client.chat.completions.create(
+                    model=model,
+                    messages=[{"role": "user", "content": question}],
+                    max_tokens=64,
+                    seed=7,
+                )
+
+        started = time.perf_counter()
+        await asyncio.gather(*map(one, questions))
+        return len(questions) / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

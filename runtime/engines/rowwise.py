@@ -1,0 +1,138 @@
+"""Turns one function, context to next-token logprobs, into a whole engine. No torch."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtime.engines.base import EngineSpec
+from runtime.engines.limits import check_continuations, check_prompt, check_tail
+from runtime.engines.sampling import Ending, check_sampling, check_top_k, distribution, pick
+from runtime.errors import EngineFault
+from runtime.tokens import Tokenizer, TokenizerDefinition
+from runtime.types import Distribution, EngineFinish, Generation, Sampling, Score, Tokens
+
+HIDDEN = 32
+"""Size of a scripted embedding."""
+
+
+class ScriptedLM(ABC):
+    """The whole protocol on one function: context to next-token logprobs."""
+
+    def __init__(self, model: str, tokenizer: TokenizerDefinition, context_length: int) -> None:
+        self._tokenizer = Tokenizer(tokenizer)
+        self._spec = EngineSpec(
+            model=model,
+            context_length=context_length,
+            vocab_size=self._tokenizer.vocab_size,
+            hidden_size=HIDDEN,
+            eos_ids=self._tokenizer.eos_ids,
+            tokenizer=tokenizer,
+        )
+        self._closed = False
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._spec
+
+    @abstractmethod
+    def row(self, context: Tokens) -> np.ndarray:
+        """Natural logprobs of the next token, float32 ``[vocab_size]``."""
+
+    async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
+        check_sampling(sampling)
+        check_prompt(self._spec, prompt, room=int(sampling.max_tokens > 0))
+        check_tail(prompt, score_tail)
+        cut = len(prompt) - score_tail
+        tail, _ = self._teach(prompt[:cut], prompt[cut:], 0) if score_tail else ((), [])
+        eos_ids, table = self._spec.eos_ids, self._tokenizer.token_bytes
+        room = self._spec.context_length - len(prompt)
+        ending = Ending(sampling, eos_ids, table, room)
+        banned = eos_ids if sampling.ignore_eos else ()
+        known = list(prompt)
+        logprobs: list[float] = []
+        top: list[Distribution] = []
+        finish: EngineFinish | None = None if sampling.max_tokens else "length"
+        while finish is None:
+            # Lets a cancellation in, as a forward pass does in a real engine.
+            await asyncio.sleep(0)
+            row = self.row(known)
+            token = pick(row, sampling, len(known), banned)
+            known.append(token)
+            logprobs.append(float(row[token]))
+            if sampling.top_k:
+                top.append(distribution(row, sampling.top_k))
+            finish = ending.push(token)
+        return Generation(
+            tokens=tuple(known[len(prompt) :]),
+            logprobs=tuple(logprobs),
+            finish=finish,
+            top=tuple(top) if sampling.top_k else None,
+            tail_logprobs=tail,
+        )
+
+    async def score(
+        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+    ) -> list[Score]:
+        check_top_k(top_k)
+        check_continuations(self._spec, prompt, continuations)
+        scores = []
+        for continuation in continuations:
+            logprobs, top = self._teach(prompt, continuation, top_k)
+            scores.append(Score(logprobs, tuple(top) if top_k else None))
+        return scores
+
+    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
+        check_top_k(top_k, least=1)
+        for prompt in prompts:
+            check_prompt(self._spec, prompt, room=1)
+        return [distribution(self.row(prompt), top_k) for prompt in prompts]
+
+    async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
+        """A hashed bag of tokens: each id adds 32 signs taken from its hash; then unit length."""
+        for prompt in prompts:
+            check_prompt(self._spec, prompt, room=0)
+        states = np.zeros((len(prompts), HIDDEN), dtype=np.float32)
+        for state, prompt in zip(states, prompts, strict=True):
+            for token in prompt:
+                digest = hashlib.blake2b(str(token).encode(), digest_size=HIDDEN // 8).digest()
+                state += np.unpackbits(np.frombuffer(digest, np.uint8)) * 2.0 - 1.0
+            state /= max(float(np.linalg.norm(state)), 1e-12)
+        return states
+
+    async def check(self) -> None:
+        if self._closed:
+            raise EngineFault(f"the engine of {self._spec.model!r} is closed")
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def _teach(
+        self, prompt: Tokens, continuation: Tokens, top_k: int
+    ) -> tuple[tuple[float, ...], list[Distribution]]:
+        known = list(prompt)
+        logprobs: list[float] = []
+        top: list[Distribution] = []
+        for token in continuation:
+            row = self.row(known)
+            logprobs.append(float(row[token]))
+            if top_k:
+                top.append(distribution(row, top_k))
+            known.append(token)
+        return tuple(logprobs), top
+
+
+def weighted_row(weights: dict[int, float], vocab_size: int, floor: float) -> np.ndarray:
+    """Logprobs, float32 [vocab]: ``weights`` share 1 - floor, all other tokens share ``floor``."""
+    others = vocab_size - len(weights)
+    row = np.full(vocab_size, floor / max(others, 1))
+    kept = 1.0 - floor if others else 1.0
+    total = sum(weights.values())
+    for token, weight in weights.items():
+        row[token] = kept * weight / total
+    with np.errstate(divide="ignore"):
+        return np.log(row).astype(np.float32)

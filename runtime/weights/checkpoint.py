@@ -1,0 +1,104 @@
+"""Is this folder a whole checkpoint that we may load?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from runtime.errors import WeightsError
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def check_folder(folder: Path, weights: str) -> None:
+    """Raises ``WeightsError`` unless ``folder`` has a config, whole safetensors and a tokenizer."""
+    if not (folder / "config.json").is_file():
+        raise WeightsError(
+            f"weights {weights!r}: {folder} has no config.json; give the folder of a checkpoint "
+            "that transformers can load"
+        )
+    for file in weight_files(folder, weights):
+        _check_whole(file, weights)
+    if not (folder / "tokenizer.json").is_file():
+        raise WeightsError(
+            f"weights {weights!r}: no tokenizer in {folder} (tokenizer.json is missing); make a "
+            "copy with transformers: AutoTokenizer.from_pretrained(it).save_pretrained(copy), "
+            "put the weights beside it and give that folder"
+        )
+
+
+def weight_files(folder: Path, weights: str) -> list[Path]:
+    """The safetensors files in order; pickle files, which can run code, are refused."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(
+                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            )
+        except (ValueError, KeyError, AttributeError) as fault:
+            raise WeightsError(
+                f"weights {weights!r}: {index} cannot be read ({fault!r}); fetch it again"
+            ) from None
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise WeightsError(
+                f"weights {weights!r}: {folder} lacks {', '.join(missing)}; fetch it again"
+            )
+        return [folder / name for name in names]
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return [single]
+    if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
+        raise WeightsError(
+            f"weights {weights!r}: {folder} holds pickle weights only, which can run code when "
+            "they are loaded; convert them to safetensors or choose a checkpoint that has them"
+        )
+    raise WeightsError(
+        f"weights {weights!r}: {folder} holds no model.safetensors; choose a checkpoint that does"
+    )
+
+
+def check_hash(folder: Path, weights: str, sha256: str | None) -> None:
+    """Raises ``WeightsError`` when the weight files, joined, do not have the pinned hash."""
+    if sha256 is not None:
+        compare_hash(hash_files(weight_files(folder, weights)), sha256, weights)
+
+
+def compare_hash(got: str, expected: str, weights: str) -> None:
+    if got != expected.strip().lower():
+        raise WeightsError(
+            f"weights {weights!r}: expected sha256 {expected}, got {got}; if the new file is the "
+            "one you mean, put its hash into the config, otherwise do not use it"
+        )
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """SHA-256 of the files joined in order, in hex."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_whole(file: Path, weights: str) -> None:
+    # A safetensors file begins with the length of its JSON header, which tells where data ends.
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > size:
+                raise ValueError("its header is cut off")
+            tensors = json.loads(stream.read(length))
+        ends = (t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__")
+        expected = 8 + length + max(ends, default=0)
+        if size != expected:
+            raise ValueError(f"it has {size} bytes where its header says {expected}")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise WeightsError(
+            f"weights {weights!r}: {file} is damaged or cut short ({fault}); fetch it again"
+        ) from None

@@ -1,0 +1,100 @@
+"""Members that fail, hang or come back: the answer goes on and the trace says what happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runtime.errors import QuorumLost
+from tests.stack import CAT, DOG, animals, answers
+
+SWEET = {"type": "sweetspan", "span_words": 1}
+
+
+def with_engine(name: str, engine: dict[str, Any], **member: Any) -> dict[str, Any]:
+    config = animals(e=SWEET)
+    config["members"][name] = {"engine": engine, **member}
+    return config
+
+
+async def test_a_member_that_fails_once_is_retried_and_stays() -> None:
+    whole = await answers(animals(e=SWEET), "e")
+    flaky = {"type": "flaky", "engine": DOG, "fails_at": [2]}
+    answer = await answers(with_engine("dog", flaky), "e")
+    assert answer.text == whole.text
+    assert answer.member("dog")["retries"] == 1
+    assert not answer.summary["degraded"]
+
+
+async def test_a_dead_member_is_dropped_and_the_answer_continues() -> None:
+    flaky = {"type": "flaky", "engine": DOG, "fails_from": 3}
+    answer = await answers(with_engine("dog", flaky), "e")
+    assert answer.end.stop_reason == "eos"
+    assert answer.text.endswith(".")
+    assert answer.summary["degraded"]
+    dog = answer.member("dog")
+    assert (dog["status"], dog["dropped_at_step"]) == ("dropped", 1)
+    assert "fail" in dog["error"] or dog["error"]
+    assert answer.member("cat")["status"] == "ok"
+
+
+async def test_a_member_that_never_answers_leaves_the_others_answer() -> None:
+    alone = await answers(animals(), "cat")
+    flaky = {"type": "flaky", "engine": DOG, "fails_from": 1}
+    answer = await answers(with_engine("dog", flaky), "e")
+    assert answer.text == alone.text
+    assert answer.member("dog")["calls"] == 2
+
+
+async def test_a_member_that_hangs_past_its_timeout_is_dropped() -> None:
+    slow = {"type": "slow", "engine": DOG, "seconds": 30, "slow_from": 2}
+    answer = await answers(with_engine("dog", slow, timeout_s=0.05), "e")
+    assert answer.member("dog")["status"] == "dropped"
+    assert "0.05 s" in answer.member("dog")["error"]
+    assert answer.end.stop_reason == "eos"
+
+
+async def test_losing_the_quorum_is_an_error_that_names_every_members_state() -> None:
+    flaky = {"type": "flaky", "engine": DOG, "fails_from": 1}
+    config = with_engine("dog", flaky)
+    config["ensembles"]["e"]["quorum"] = 2
+    with pytest.raises(QuorumLost) as lost:
+        await answers(config, "e")
+    assert lost.value.states["cat"] == "ok"
+    assert lost.value.states["dog"] != "ok"
+
+
+async def test_a_standby_takes_over_when_a_single_writer_dies() -> None:
+    config = animals(e={"type": "single", "members": ["dog", "cat"], "chunk_tokens": 2})
+    config["members"]["dog"] = {"engine": {"type": "flaky", "engine": DOG, "fails_from": 2}}
+    answer = await answers(config, "e")
+    assert answer.text.startswith(" the")
+    assert answer.end.stop_reason == "eos"
+    assert [span["model"] for span in answer.summary["spans"]][0] == "dog"
+    assert [span["model"] for span in answer.summary["spans"]][-1] == "cat"
+
+
+async def test_a_member_without_room_is_told_by_name() -> None:
+    from runtime.errors import ContextOverflow
+    from runtime.types import Message
+
+    config = with_engine("dog", DOG | {"context_length": 16})
+    with pytest.raises(ContextOverflow, match="dog"):
+        await answers(config, "e", messages=(Message("user", "far too long a question"),))
+
+
+async def test_an_answer_that_fills_a_window_ends_with_what_there_is() -> None:
+    loop = {
+        "type": "table",
+        "vocabulary": [" ah"],
+        "table": {"": {" ah": 1}},
+        "context_length": 40,
+    }
+    config = {
+        "members": {"one": {"engine": loop}, "two": {"engine": CAT}},
+        "ensembles": {"e": {"type": "sweetspan", "members": ["one"]}},
+    }
+    answer = await answers(config, "e")
+    assert (answer.end.finish_reason, answer.end.stop_reason) == ("length", "context")
+    assert set(answer.text.split()) == {"ah"}

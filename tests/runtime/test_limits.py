@@ -1,0 +1,121 @@
+"""Budgets, stop strings and token limits: what ends an answer, and what is kept of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runtime.types import Budget, Checkpoint
+from tests.stack import animals, answers, ask, running
+
+SWEET = {"type": "sweetspan", "span_words": 1}
+
+
+async def test_the_call_budget_ends_the_answer_with_what_there_is() -> None:
+    whole = await answers(animals(e=SWEET), "e")
+    answer = await answers(animals(e=SWEET), "e", budget=Budget(calls=5))
+    assert (answer.end.finish_reason, answer.end.stop_reason) == ("length", "budget_calls")
+    assert whole.text.startswith(answer.text)
+    assert 0 < len(answer.text) < len(whole.text)
+    assert answer.summary["usage"]["model_calls"] <= 6  # the last round's calls leave together
+
+
+async def test_the_token_budget_ends_the_answer() -> None:
+    answer = await answers(animals(e=SWEET), "e", budget=Budget(tokens=120))
+    assert answer.end.stop_reason == "budget_tokens"
+
+
+async def test_the_cost_budget_counts_configured_prices() -> None:
+    config = animals(e=SWEET)
+    for member in config["members"].values():
+        member["price"] = {"input": 1.0, "output": 2.0}
+    whole = await answers(config, "e")
+    usage = whole.summary["usage"]
+    expected = (usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 1e6
+    assert whole.summary["cost"]["amount"] == pytest.approx(expected)
+    answer = await answers(config, "e", budget=Budget(cost=expected / 2))
+    assert answer.end.stop_reason == "budget_cost"
+    assert whole.text.startswith(answer.text)
+
+
+async def test_the_deadline_returns_the_answer_so_far() -> None:
+    config = animals(e=SWEET)
+    slow = {"type": "slow", "engine": config["members"]["dog"]["engine"], "seconds": 30}
+    config["members"]["dog"] = {"engine": slow | {"slow_from": 3}}
+    answer = await answers(config, "e", budget=Budget(seconds=0.3))
+    assert answer.end.stop_reason == "budget_time"
+    assert answer.text.startswith(" the")
+
+
+async def test_a_request_can_only_narrow_its_ensembles_budget() -> None:
+    config = animals(e=SWEET | {"budget": {"calls": 3}})
+    answer = await answers(config, "e", budget=Budget(calls=1000))
+    assert answer.end.stop_reason == "budget_calls"
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        ((" ran",), " the dog"),
+        (("g r",), " the do"),
+        (("e d", "dog"), " th"),
+        (("!",), " the dog ran."),
+    ],
+)
+async def test_stop_strings_are_found_across_span_borders(
+    stop: tuple[str, ...], text: str
+) -> None:
+    answer = await answers(animals(e=SWEET | {"members": ["dog", "cat"]}), "e", stop=stop)
+    assert answer.text == text
+    assert answer.end.stop_reason == ("eos" if "!" in stop else "stop")
+    assert answer.end.finish_reason == "stop"
+
+
+async def test_text_that_may_become_a_stop_string_is_shown_late_not_lost() -> None:
+    answer = await answers(animals(e=SWEET), "e", stop=("dog ran fast",))
+    assert answer.text == " the dog ran."
+    assert "".join(w.text for w in answer.written[:2]) == " the "
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_the_token_limit_counts_the_reporting_members_tokens(limit: int) -> None:
+    config = animals(e=SWEET | {"reporting_member": "dog"})
+    answer = await answers(config, "e", max_tokens=limit)
+    pieces = [" t", "he", " do", "g", " ra", "n", "."]
+    assert answer.text == "".join(pieces[:limit])
+    assert answer.end.completion_tokens == limit
+    assert answer.end.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "ensemble",
+    [
+        SWEET,
+        {"type": "specfuse", "segment_tokens": 2},
+        {"type": "specem", "segment_tokens": 2},
+        {"type": "cool-fusion"},
+        {"type": "single", "members": ["dog"], "chunk_tokens": 1, "temperature": 1.0},
+    ],
+    ids=lambda ensemble: ensemble["type"],
+)
+async def test_an_answer_goes_on_from_any_checkpoint_as_if_undisturbed(
+    ensemble: dict[str, Any],
+) -> None:
+    async with running(animals(e=ensemble)) as stack:
+        whole = await ask(stack, "e", seed=5)
+        assert len(whole.written) > 1
+        spans = ()
+        for written in whole.written[:-1]:
+            assert written.span is not None
+            spans = (*spans, written.span)
+            past = written.checkpoint
+            resumed = await ask(
+                stack,
+                "e",
+                Checkpoint(past.text, past.step, past.state, spans, past.dropped, past.usage),
+                seed=5,
+            )
+            assert past.text + resumed.text == whole.text
+            assert resumed.end.stop_reason == whole.end.stop_reason
+            assert resumed.summary["spans"] == whole.summary["spans"]

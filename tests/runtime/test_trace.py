@@ -1,0 +1,60 @@
+"""The Parquet trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from runtime.errors import QuorumLost
+from tests.stack import animals, ask, running
+
+SWEET = {"type": "sweetspan", "span_words": 1}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return pq.read_table(folder).to_pylist()
+
+
+async def test_every_answer_leaves_a_row_that_tells_who_wrote_what(tmp_path: Path) -> None:
+    config = animals(e=SWEET) | {"trace": {"folder": str(tmp_path / "t")}}
+    async with running(config) as stack:
+        answer = await ask(stack, "e")
+        await ask(stack, "cat")
+        for model in stack.models.values():
+            model.close()
+    told = {row["model"]: row for row in rows(tmp_path / "t")}
+    assert set(told) == {"e", "cat"}
+    row = told["e"]
+    assert row["answer"] == answer.text == "".join(span["text"] for span in row["spans"])
+    assert row["stop_reason"] == "eos"
+    assert {member["name"] for member in row["members"]} == {"cat", "dog"}
+    assert "Who?" in row["prompt"]
+
+
+async def test_the_trace_can_be_told_to_store_no_text(tmp_path: Path) -> None:
+    config = animals(e=SWEET) | {"trace": {"folder": str(tmp_path), "store_text": False}}
+    async with running(config) as stack:
+        await ask(stack, "e")
+        stack.models["e"].close()
+    [row] = rows(tmp_path)
+    assert row["prompt"] is None
+    assert row["answer"] is None
+    assert all(span["text"] is None for span in row["spans"])
+
+
+async def test_an_answer_that_failed_is_in_the_trace_too(tmp_path: Path) -> None:
+    config = animals(e=SWEET | {"quorum": 2}) | {"trace": {"folder": str(tmp_path)}}
+    dog = config["members"]["dog"]["engine"]
+    config["members"]["dog"]["engine"] = {"type": "flaky", "engine": dog, "fails_from": 4}
+    async with running(config) as stack:
+        with pytest.raises(QuorumLost):
+            await ask(stack, "e")
+        stack.models["e"].close()
+    [row] = rows(tmp_path)
+    assert row["stop_reason"] == "error"
+    assert "dog" in row["error"]
+    dog_row = next(member for member in row["members"] if member["name"] == "dog")
+    assert dog_row["dropped_because"]

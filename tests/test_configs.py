@@ -1,0 +1,84 @@
+"""Every YAML file in the repository is read by what will read it in earnest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deployments.config import AppConfig, load
+from runtime.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+SERVE_FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("deployments/*.yaml")])
+
+
+@pytest.mark.parametrize("path", SERVE_FILES, ids=lambda path: path.name)
+def test_every_example_loads(path: Path) -> None:
+    document, config = load(path)
+    assert config.members
+    assert config.ensembles
+
+
+@pytest.mark.parametrize("path", SERVE_FILES, ids=lambda path: path.name)
+def test_every_example_fits_ray_serves_own_schema(path: Path) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    document = yaml.safe_load(path.read_text())
+    schema = ServeDeploySchema.model_validate(document)
+    assert schema.applications[0].import_path == "deployments.app:build_app"
+
+
+GOOD = """\
+applications:
+  - name: orchestrion
+    import_path: deployments.app:build_app
+    args:
+      members:
+        one:
+          engine:
+            type: echo
+      ensembles:
+        both:
+          type: sweetspan
+          members: [one]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("          type: sweetspan", "          type: sweetspam", [":10:", "sweetspam", "specfuse"]),
+        ("members: [one]", "members: [oen]", ["oen", "did you mean 'one'"]),
+        ("members: [one]", "span_word: 3\n          members: [one]", [":12:", "span_words"]),
+        ("members: [one]", "span_words: 0\n          members: [one]", [":12:", "span_words"]),
+        ("members: [one]", "members: [one, one]", ["twice", "weights"]),
+        ("members: [one]", "quorum: 2\n          members: [one]", ["quorum", "lower it"]),
+        ("            type: echo", "            typo: echo", [":7:", "engine", "type", "transformers"]),
+        ("        both:", "        one:", ["both a member and an ensemble"]),
+        ("deployments.app:build_app", "elsewhere:build", ["import_path", "deployments.app"]),
+        ("applications:", "applikations:", ["applications", "quickstart"]),
+        ("      members:", "     members:", ["not valid YAML"]),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_and_the_remedy(
+    tmp_path: Path, old: str, new: str, told: list[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    for words in told:
+        assert words in str(caught.value)
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        load(Path("nowhere.yaml"))
+
+
+def test_an_ensemble_of_configured_members_is_valid() -> None:
+    config = AppConfig.model_validate(yaml.safe_load(GOOD)["applications"][0]["args"])
+    assert config.policy_configs()["both"].members == ("one",)
