@@ -10,7 +10,7 @@ from ray import serve
 
 from deployments.config import AppConfig
 from deployments.coordinator import CoordinatorServer
-from deployments.gateway import Ensemble, build_api
+from deployments.http.gateway import Ensemble, build_api
 from deployments.member import MemberServer
 from deployments.serve_channel import ServeChannel, ServeEnsemble
 from deployments.wiring import alone
@@ -72,7 +72,7 @@ def _gateway(config: AppConfig) -> Any:
             name: ServeChannel(name, handle(member_deployment(name))) for name in config.members
         }
         models |= alone(config.members, channels, config.trace, config.gateway.currency)
-        return build_api(config.gateway, models, keep=config.trace.keep)
+        return build_api(config.gateway, models, keep=config.trace.keep, request_ids=False)
 
     return build
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 
 from deployments.config import AppConfig
-from deployments.gateway import build_api
+from deployments.http.gateway import build_api
 from deployments.wiring import alone, coordinate
 from runtime.calls import Call, CallRunner, Outcome
 from runtime.coordinator import Coordinator

@@ -1,4 +1,4 @@
-"""Typed errors. Each is raised where the fault is known; deployments/http_errors.py alone maps
+"""Typed errors. Each is raised where the fault is known; deployments/http/errors.py alone maps
 them to HTTP. All keep their arguments in ``args`` so that they survive pickling between processes.
 """
 

@@ -53,7 +53,7 @@ def test_policies_know_nothing_of_ray_engines_or_http() -> None:
 
 def test_a_coordinator_process_loads_neither_torch_nor_transformers() -> None:
     script = (
-        "import sys, deployments.wiring, deployments.config, deployments.gateway;"
+        "import sys, deployments.wiring, deployments.config, deployments.http.gateway;"
         "print(sorted({'torch', 'transformers', 'vllm'} & set(sys.modules)))"
     )
     run = subprocess.run(

@@ -39,7 +39,7 @@ def offline() -> bool:
 
 def slug(text: str) -> str:
     """A folder name for ``text``: readable, and different for different texts."""
-    readable = re.sub(r"[^A-Za-z0-9.=-]+", "_", text)[:80]
+    readable = re.sub(r"[^A-Za-z0-9.-]+|\.\.+", "_", text).strip("_.")[:80]
     return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from deployments.catalogue import NotReady
-from deployments.json_bytes import encode
+from deployments.http.catalogue import NotReady
+from deployments.http.json_bytes import encode
 from runtime.errors import (
     BadRequest,
     ConfigError,

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from deployments.http_errors import fault_of
+from deployments.http.errors import fault_of
 from runtime.errors import (
     BadRequest,
     ContextOverflow,
@@ -21,7 +21,7 @@ from runtime.errors import (
     QuorumLost,
     Unsupported,
 )
-from tests.deployments.ensembles import Faulty, Loading, Mute, api_of, body, call, served
+from tests.deployments.http.ensembles import Faulty, Loading, Mute, api_of, body, call, served
 
 CHAT = "/v1/chat/completions"
 LOST = QuorumLost(2, {"ann": "no reply in 2.0 s", "bob": "dead"})

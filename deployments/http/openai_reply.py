@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from deployments.exchange import Exchange
-from deployments.transcript import Transcript
+from deployments.http.exchange import Exchange
+from deployments.http.transcript import Transcript
 
 
 class Form(Protocol):

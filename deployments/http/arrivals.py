@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final, TypeAlias
 
-from deployments.ensemble import Ensemble
+from deployments.http.ensemble import Ensemble
 from runtime.errors import EngineFault
 from runtime.types import Ended, Event, Query
 

@@ -14,20 +14,20 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from deployments.arrivals import arrivals
-from deployments.catalogue import Catalogue
-from deployments.disconnect import ClientLeft, while_connected
-from deployments.edge import Edge, body_of
-from deployments.ensemble import Ensemble
-from deployments.exchange import Exchange, chat_exchange, check_choices, completion_exchange
-from deployments.http_errors import fault_of, unavailable
-from deployments.json_bytes import encode
-from deployments.openai_reply import CHAT, TEXT, Form, whole
-from deployments.openai_schema import ChatAsked, CompletionAsked, Prompt, parse
-from deployments.sse import EventStream
-from deployments.streaming import events
-from deployments.traces import Traces
-from deployments.transcript import Transcript
+from deployments.http.arrivals import arrivals
+from deployments.http.catalogue import Catalogue
+from deployments.http.disconnect import ClientLeft, while_connected
+from deployments.http.edge import Edge, body_of
+from deployments.http.ensemble import Ensemble
+from deployments.http.exchange import Exchange, chat_exchange, check_choices, completion_exchange
+from deployments.http.errors import fault_of, unavailable
+from deployments.http.json_bytes import encode
+from deployments.http.openai_reply import CHAT, TEXT, Form, whole
+from deployments.http.openai_schema import ChatAsked, CompletionAsked, Prompt, parse
+from deployments.http.sse import EventStream
+from deployments.http.streaming import events
+from deployments.http.traces import Traces
+from deployments.http.transcript import Transcript
 from runtime.config import GatewayConfig
 from runtime.errors import BadRequest, OrchestrionError
 

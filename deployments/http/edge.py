@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.http_errors import fault_of
+from deployments.http.errors import fault_of
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.exchange import Exchange
+from deployments.http.exchange import Exchange
 from runtime.types import Ended, Event, Written
 
 

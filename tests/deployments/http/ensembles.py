@@ -17,8 +17,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from deployments.ensemble import Ensemble
-from deployments.gateway import build_api
+from deployments.http.ensemble import Ensemble
+from deployments.http.gateway import build_api
 from runtime.config import GatewayConfig
 from runtime.types import Checkpoint, Ended, Event, Query, Span, Written
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway import build_api
+from deployments.http.gateway import build_api
 from runtime.config import GatewayConfig
 from runtime.errors import MemberFailed, QuorumLost
-from tests.deployments.ensembles import Chorus, Loading, api_of, body, call
+from tests.deployments.http.ensembles import Chorus, Loading, api_of, body, call
 
 CHAT = "/v1/chat/completions"
 STARTING = Loading(QuorumLost(1, {"ann": "loading weights"}))
@@ -76,7 +76,7 @@ async def test_a_card_that_never_comes_counts_as_loading(monkeypatch: pytest.Mon
             await asyncio.Event().wait()
             raise AssertionError
 
-    monkeypatch.setattr("deployments.gateway.CARD_PATIENCE_S", 0.05)
+    monkeypatch.setattr("deployments.http.gateway.CARD_PATIENCE_S", 0.05)
     api = api_of({"up": Chorus(), "m": Hanging()})
     ready = await call(api, "GET", "/ready")
     asked = await call(api, "POST", CHAT, body(model="m"))

@@ -18,7 +18,9 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from tests.deployments.ensembles import WORDS, Chorus, api_of, served
+from deployments.config import AppConfig
+from deployments.local import LocalStack
+from tests.deployments.http.ensembles import WORDS, Chorus, api_of, served
 
 ASK = [{"role": "user", "content": "Say something long about France."}]
 SAME = ("method", "level", "spans", "steps", "stop_reason", "degraded", "warnings", "seed")
@@ -39,12 +41,44 @@ class Contract:
     """What ``token_ids`` say."""
 
 
-@pytest.fixture(scope="module", params=["doubles"])
+def tale(member: str) -> dict[str, Any]:
+    """A table model that tells of its favourite animal at some length."""
+    other = "dog" if member == "cat" else "cat"
+    table = {
+        "": {" the": 1},
+        " the": {f" {member}": 3, f" {other}": 2},
+        " cat": {" sat": 1},
+        " dog": {" ran": 1},
+        " sat": {" at": 1},
+        " ran": {" at": 1},
+        " at": {" home": 1},
+        " home": {".": 1},
+        ".": {"<eos>": 1},
+    }
+    words = [" the", " cat", " dog", " sat", " ran", " at", " home", "."]
+    return {"engine": {"type": "table", "vocabulary": words, "table": table}}
+
+
+@pytest.fixture(scope="module", params=["doubles", "coordinators"])
 def contract(request: pytest.FixtureRequest) -> Iterator[Contract]:
-    models = {"ensemble/chorus": Chorus(), "ann": Chorus(("ann",))}
-    with served(api_of(models)) as url:
-        text = f"{WORDS[0]} {WORDS[3]}"
-        yield Contract(url, "ensemble/chorus", "ann", ("ann", "bob"), (0, 3), text)
+    if request.param == "doubles":
+        models = {"ensemble/chorus": Chorus(), "ann": Chorus(("ann",))}
+        with served(api_of(models)) as url:
+            text = f"{WORDS[0]} {WORDS[3]}"
+            yield Contract(url, "ensemble/chorus", "ann", ("ann", "bob"), (0, 3), text)
+        return
+    method = {"type": "sweetspan", "span_words": 1, "members": ["cat", "dog"]}
+    stack = LocalStack(
+        AppConfig.model_validate(
+            {
+                "members": {"cat": tale("cat"), "dog": tale("dog")},
+                "ensembles": {"ensemble/pets": method},
+            }
+        )
+    )
+    with served(stack.api()) as url:
+        yield Contract(url, "ensemble/pets", "cat", ("cat", "dog"), (0, 1), " the cat")
+    asyncio.run(stack.close())
 
 
 @pytest.fixture

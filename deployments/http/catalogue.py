@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from deployments.ensemble import Ensemble
+from deployments.http.ensemble import Ensemble
 from runtime.errors import (
     BadRequest,
     EngineFault,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from deployments.openai_schema import Asked, ChatAsked, CompletionAsked
-from deployments.refusals import ignored_params
+from deployments.http.openai_schema import Asked, ChatAsked, CompletionAsked
+from deployments.http.refusals import ignored_params
 from runtime.errors import BadRequest
 from runtime.types import Budget, Message, Query
 

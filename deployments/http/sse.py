@@ -9,8 +9,8 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from deployments.disconnect import ClientLeft, while_connected
-from deployments.json_bytes import encode
+from deployments.http.disconnect import ClientLeft, while_connected
+from deployments.http.json_bytes import encode
 
 DONE: Final = b"data: [DONE]\n\n"
 KEEP_ALIVE: Final = b": keep-alive\n\n"

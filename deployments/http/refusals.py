@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from deployments.openai_schema import Asked, ChatAsked
+from deployments.http.openai_schema import Asked, ChatAsked
 from runtime.errors import BadRequest
 
 ASKS_NOTHING: Final[Mapping[str, Callable[[Any], bool]]] = {

@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
-from deployments import sse
-from deployments.arrivals import arrivals
-from deployments.ensemble import Ensemble
-from deployments.exchange import Exchange
-from deployments.http_errors import fault_of
-from deployments.openai_reply import Form, choice, head
-from deployments.traces import Traces
-from deployments.transcript import Transcript
+from deployments.http import sse
+from deployments.http.arrivals import arrivals
+from deployments.http.ensemble import Ensemble
+from deployments.http.exchange import Exchange
+from deployments.http.errors import fault_of
+from deployments.http.openai_reply import Form, choice, head
+from deployments.http.traces import Traces
+from deployments.http.transcript import Transcript
 from runtime.errors import OrchestrionError
 from runtime.types import Ended, Event, Written
 
