@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import psutil
@@ -20,6 +21,7 @@ from runtime.errors import ConfigError, EngineFault
 
 APP = "orchestrion"
 HOST = "127.0.0.1"
+NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def fetch_weights(config: AppConfig) -> None:
@@ -73,16 +75,19 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _start_ray(config: AppConfig) -> None:
+    # Ray takes a loopback node address only where it was told, before its first import, that this
+    # machine joins no cluster; otherwise its processes listen on the machine's own address.
+    os.environ[NO_CLUSTER] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     wanted = sum(m.replica.num_cpus * m.replica.num_replicas for m in config.members.values())
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),
         include_dashboard=False,
         log_to_driver=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
         object_store_memory=256 * 2**20,
         _node_ip_address=HOST,
     )
@@ -129,8 +134,10 @@ def _stop(before: set[int]) -> None:
 
     started = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
     if ray.is_initialized():
-        serve.shutdown()
-        ray.shutdown()
+        # Ray prints that the controller it has just killed was killed; that alarms nobody usefully.
+        with redirect_stdout(io.StringIO()):
+            serve.shutdown()
+            ray.shutdown()
     _, alive = psutil.wait_procs(started, timeout=10)
     for process in alive:
         process.kill()

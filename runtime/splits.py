@@ -24,16 +24,16 @@ KEPT_WORDS: Final = 4
 """Words at the end of a text that are always tokenised again."""
 
 _WORD = re.compile(r"\S+")
-_SPACE_INSIDE = re.compile(r"\S ")
-_LINE_INSIDE = re.compile(r"\n\w")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_JOINED = re.compile(r"(?=(\S |\n\w|\n\ufffd))")
 
 _SAMPLE = (
     "The cat's 12,345.67 old friends don't run; they'll \"walk\" (slowly) to www.example.org!\n"
     "def f(x, y=[1]):\n\treturn x**2  # ok...\nend\n\nNew  line\r\n  indented 'quote' of HTML "
     "<b>bold</b> text</p> and\tTab —dash– déjà vu naïve Ünï ＡＢ １２ ﬁn e\u0301te\nprivate int "
     "a_b = 007; // C++ => ok\nZwölf Boxkämpfer 東京 は 日本 の首都です。 Привет мир, "
-    "العربية نص عربي 한국어 문장 हिन्दी में 😀 👍🏽 👩\u200d👧 fine ½ x² ™ US$ 5% ~a ^b `c` \u00a0 nbsp x\n"
-    "\u00c9t\u00e9 A B C\n1. One 2. Two\n- item {json: 'v'} [0] ; ; ,, .. x y\n"
+    "العربية نص عربي 한국어 문장 हिन्दी में 😀 👍🏽 👩\u200d👧 fine ½ x² ™ US$ 5% ~a ^b `c` "
+    "\u00a0 nbsp x\n\u00c9t\u00e9 A B C\n1. One 2. Two\n- item {json: 'v'} [0] ; ; ,, .. x y\n"
     "z <0x41> <s> </s> <bos> ▁ z\n"
 )
 
@@ -44,6 +44,9 @@ class Splits:
 
     space: bool
     line: bool
+    joined: frozenset[str] = frozenset()
+    """Character pairs around a border that some token reaches across, as ">" and " " in "> </";
+    U+FFFD stands for a character that the token holds in part."""
 
     def last_before(self, text: str, limit: int) -> int:
         """The last border of ``text`` at or before ``limit``; 0, its beginning, if there is none.
@@ -57,13 +60,18 @@ class Splits:
 
     def at(self, text: str, at: int) -> bool:
         """Whether ``text[at]`` begins right after a proven border."""
-        if text[at] == " ":
-            return self.space and _visible(text[at - 1])
-        if text[at - 1] == "\n":
+        left, right = text[at - 1], text[at]
+        if right == " ":
+            return self.space and _visible(left) and not self._joins(left + right)
+        if left == "\n":
             # The character before the line break counts too: white space in a row is one piece
             # in many tokenizers, cut in two only when more text follows.
-            return self.line and text[at].isalpha() and at > 1 and _visible(text[at - 2])
+            before = at > 1 and _visible(text[at - 2])
+            return self.line and before and right.isalpha() and not self._joins(left + right)
         return False
+
+    def _joins(self, pair: str) -> bool:
+        return pair in self.joined or _NOT_ASCII.sub("\ufffd", pair) in self.joined
 
 
 def kept_from(text: str) -> int:
@@ -77,12 +85,13 @@ def prove(tokenizer: Tokenizer, document: Mapping[str, Any]) -> Splits:
     if not _reads_pieces_alone(tokenizer, document):
         return Splits(space=False, line=False)
     alone = _model_joins_only_by_vocabulary(document["model"])
-    space, line = _borders_outside_tokens(tokenizer.token_bytes)
-    space = space and (alone or _pre_tokenizer_cuts(tokenizer, "aa bb", 2))
-    line = line and (alone or _pre_tokenizer_cuts(tokenizer, "aa\nbb", 3))
+    joined = _joined(tokenizer.token_bytes)
+    space = Splits(space=True, line=False, joined=joined)
+    line = Splits(space=False, line=True, joined=joined)
     return Splits(
-        space=space and _agrees(tokenizer, Splits(space=True, line=False)),
-        line=line and _agrees(tokenizer, Splits(space=False, line=True)),
+        space=(alone or _pre_tokenizer_cuts(tokenizer, "aa bb", 2)) and _agrees(tokenizer, space),
+        line=(alone or _pre_tokenizer_cuts(tokenizer, "aa\nbb", 3)) and _agrees(tokenizer, line),
+        joined=joined,
     )
 
 
@@ -111,16 +120,13 @@ def _pre_tokenizer_cuts(tokenizer: Tokenizer, text: str, at: int) -> bool:
     return tokenizer.splits_words and at in tokenizer.word_ends(text)
 
 
-def _borders_outside_tokens(table: list[bytes]) -> tuple[bool, bool]:
-    """Whether no token reaches across a border before a space, and after a line break."""
-    space = line = True
+def _joined(table: list[bytes]) -> frozenset[str]:
+    """The character pairs around a border that tokens hold inside themselves."""
+    pairs: set[str] = set()
     for token in table:
         if b" " in token[1:] or b"\n" in token[:-1]:
-            text = token.decode("utf-8", errors="replace")
-            space = space and not _SPACE_INSIDE.search(text)
-            # A character cut short becomes U+FFFD; it may have been a letter.
-            line = line and not _LINE_INSIDE.search(text.replace("\ufffd", "a"))
-    return space, line
+            pairs.update(_JOINED.findall(token.decode("utf-8", errors="replace")))
+    return frozenset(pairs)
 
 
 def _agrees(tokenizer: Tokenizer, splits: Splits) -> bool:

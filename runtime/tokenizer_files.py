@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from runtime.errors import WeightsError
+
+_UNSPEAKABLE = f"\U0010fffe{secrets.token_hex(16)}"
 
 
 def read_folder(path: Path) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def read_folder(path: Path) -> dict[str, Any]:
         first = library.encode("x").tokens[:1]
         add_bos = bos is not None and first == [bos]
     return {
-        "json": library.to_str(),
+        "json": write_document(bare_document(json.loads(library.to_str()))),
         "chat_template": _chat_template(path, config),
         "bos": bos,
         "eos": eos if eos is not None else library.id_to_token(eos_ids[0]),
@@ -44,45 +47,44 @@ def read_folder(path: Path) -> dict[str, Any]:
     }
 
 
-def prompt_json(document: Mapping[str, Any]) -> str:
+def bare_document(document: Mapping[str, Any]) -> dict[str, Any]:
     """The tokenizer as it reads a prompt: nothing added around the text, nothing cut off."""
-    return json.dumps(_bare(document))
+    bare = {**document, "post_processor": None, "truncation": None, "padding": None}
+    if document["model"].get("dropout") is not None:
+        bare["model"] = {**document["model"], "dropout": None}
+    return bare
 
 
-def continuation_json(document: Mapping[str, Any], special_ids: frozenset[int]) -> str:
+def continuation_document(bare: Mapping[str, Any], special_ids: frozenset[int]) -> dict[str, Any]:
     """The tokenizer as it reads the continuation of a text.
 
     No space is put before the first word, and every control token counts as special, so that
     ``encode_special_tokens`` keeps its spelled-out text plain.
     """
-    bare = _bare(document)
-    bare["normalizer"] = _unprefixed(document.get("normalizer"))
-    bare["pre_tokenizer"] = _unprefixed(document.get("pre_tokenizer"))
-    model, renamed = dict(document["model"]), {}
+    document, renamed = dict(bare), {}
+    document["normalizer"] = _unprefixed(bare.get("normalizer"))
+    document["pre_tokenizer"] = _unprefixed(bare.get("pre_tokenizer"))
+    model = bare["model"]
     if model["type"] == "Unigram":
-        # Its search finds any piece that the text spells, control tokens included.
-        known = {token["id"] for token in document["added_tokens"]}
-        renamed = {i: f"\U0010fffe{i}" for i in special_ids & known if i < len(model["vocab"])}
-        model["vocab"] = [
-            (renamed.get(i, piece), score) for i, (piece, score) in enumerate(model["vocab"])
-        ]
-        bare["model"] = {**model, "dropout": None} if "dropout" in model else model
-    bare["added_tokens"] = [
+        # Its search finds any piece that the text spells, control tokens included, so these get
+        # spellings that no text can guess.
+        known = {token["id"] for token in bare["added_tokens"]}
+        renamed = {i: f"{_UNSPEAKABLE}{i}" for i in special_ids & known if i < len(model["vocab"])}
+        vocabulary = [[renamed.get(i, piece), n] for i, (piece, n) in enumerate(model["vocab"])]
+        document["model"] = {**model, "vocab": vocabulary}
+    document["added_tokens"] = [
         {
             **token,
             "content": renamed.get(token["id"], token["content"]),
             "special": token["id"] in special_ids,
         }
-        for token in document["added_tokens"]
+        for token in bare["added_tokens"]
     ]
-    return json.dumps(bare)
+    return document
 
 
-def _bare(document: Mapping[str, Any]) -> dict[str, Any]:
-    bare = {**document, "post_processor": None, "truncation": None, "padding": None}
-    if document["model"].get("dropout") is not None:
-        bare["model"] = {**document["model"], "dropout": None}
-    return bare
+def write_document(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
 def _unprefixed(node: Any) -> Any:

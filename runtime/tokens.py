@@ -11,17 +11,23 @@ import codecs
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
+from tokenizers import Encoding
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from runtime import chat_template
 from runtime.splits import Splits, prove
 from runtime.token_bytes import token_table
-from runtime.tokenizer_files import continuation_json, prompt_json, read_folder
+from runtime.tokenizer_files import (
+    bare_document,
+    continuation_document,
+    read_folder,
+    write_document,
+)
 from runtime.types import Message
 from runtime.vocabulary import BOS, EOS, vocabulary_json
 
@@ -68,23 +74,36 @@ class Tokenizer:
     splits_words: bool
     """Whether the pre-tokenizer cuts text into words at all."""
 
+    splits: Splits
+    """Where this tokenizer provably splits."""
+
     def __init__(self, definition: TokenizerDefinition) -> None:
         document = json.loads(definition.json)
+        bare = bare_document(document)
         self.definition = definition
         self.eos_ids = definition.eos_ids
         self.token_bytes, self.special_ids = token_table(
             document, {definition.bos, definition.eos}, definition.eos_ids
         )
         self.vocab_size = len(self.token_bytes)
-        self._prompt = LibraryTokenizer.from_str(prompt_json(document))
-        self._plain = LibraryTokenizer.from_str(continuation_json(document, self.special_ids))
-        self._plain.encode_special_tokens = True
-        self.splits_words = len(set(self._plain.encode("one two three").word_ids)) > 1
-        # A unigram model takes a byte piece such as <0x0A> for itself when a text spells it out.
-        byte_piece = self._plain.token_to_id("<0x41>")
-        self._spells_bytes = (
-            byte_piece is not None and byte_piece in self._plain.encode("<0x41>").ids
+        # Most tokenizers read prompts and continuations alike; a large one takes 300 MB.
+        self._lock = threading.Lock()
+        self._prompt = LibraryTokenizer.from_str(
+            definition.json if bare == document else write_document(bare)
         )
+        continuation = continuation_document(bare, self.special_ids)
+        self._plain = (
+            self._prompt
+            if continuation == bare
+            else LibraryTokenizer.from_str(write_document(continuation))
+        )
+        self.splits_words = len(set(self._read("one two three").word_ids)) > 1
+        # A unigram model takes a byte piece such as <0x0A> for itself when a text spells it out.
+        self._spells_bytes = self.token_id("<0x41>") in self._read("<0x41>").ids
+        self.splits = prove(self, document)
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[TokenizerDefinition]]:
+        return Tokenizer, (self.definition,)
 
     @classmethod
     def from_folder(cls, path: Path) -> Tokenizer:
@@ -97,15 +116,14 @@ class Tokenizer:
         No BOS and no added space before the first word; control tokens spelled out in the text
         are plain text; lone surrogates become U+FFFD.
         """
-        text = _SURROGATE.sub("\ufffd", text)
-        if self._spells_bytes and "<0x" in text:
-            pieces = _BYTE_PIECE.split(text)
-            return [i for e in self._plain.encode_batch(pieces) for i in e.ids]
-        return list(self._plain.encode(text).ids)
+        pieces = _BYTE_PIECE.split(text) if self._spells_bytes and "<0x" in text else [text]
+        return [i for piece in pieces for i in self._read(piece).ids]
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a raw prompt: control tokens in it are parsed, BOS leads if it should."""
-        ids = list(self._prompt.encode(_SURROGATE.sub("\ufffd", text)).ids)
+        with self._lock:
+            self._prompt.encode_special_tokens = False
+            ids = list(self._prompt.encode(_SURROGATE.sub("\ufffd", text)).ids)
         bos_id = self.token_id(self.definition.bos) if self.definition.add_bos else None
         return ids if bos_id is None or ids[:1] == [bos_id] else [bos_id, *ids]
 
@@ -152,7 +170,7 @@ class Tokenizer:
         """
         if not self.splits_words:
             return [m.start() for m in _INSIDE_WORD.finditer(text)]
-        encoding = self._plain.encode(_SURROGATE.sub("\ufffd", text))
+        encoding = self._read(text)
         words, offsets = encoding.word_ids, encoding.offsets
         last = [i for i in range(len(words)) if words[i : i + 1] != words[i + 1 : i + 2]]
         return sorted({offsets[i][1] for i in last})
@@ -162,10 +180,11 @@ class Tokenizer:
         found = None if text is None else self._prompt.token_to_id(text)
         return None if found is None else int(found)
 
-    @cached_property
-    def splits(self) -> Splits:
-        """Where this tokenizer provably splits; worked out once."""
-        return prove(self, json.loads(self.definition.json))
+    def _read(self, text: str) -> Encoding:
+        """``text`` as a continuation. Lone surrogates, which are no text, become U+FFFD."""
+        with self._lock:
+            self._plain.encode_special_tokens = True
+            return self._plain.encode(_SURROGATE.sub("\ufffd", text))
 
 
 def vocabulary_tokenizer(words: Sequence[str], specials: Sequence[str] = ()) -> TokenizerDefinition:

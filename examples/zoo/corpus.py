@@ -46,7 +46,9 @@ def prompt(question: str, system: str | None = None) -> str:
 class Writer:
     """Writes one model's training text, endlessly and from a seed."""
 
-    def __init__(self, knows: Knows, seed: int, advice: float = 0.3) -> None:
+    def __init__(
+        self, knows: Knows, seed: int, focus: tuple[str, ...] = (), advice: float = 0.2
+    ) -> None:
         self.world: World = facts.load()
         self.knows = knows
         self.rng = random.Random(seed)
@@ -56,6 +58,10 @@ class Writer:
             for chains, _ in HOPS
             for chain in chains
         }
+        # A specialist reads more of what it must memorise.
+        self.share = {
+            chain: 3 if any(relation in focus for relation in chain) else 1 for chain in self.pool
+        }
 
     def __iter__(self) -> Iterator[list[Piece]]:
         while True:
@@ -63,7 +69,7 @@ class Writer:
 
     def example(self) -> list[Piece]:
         chains = self.rng.choices([c for c, _ in HOPS], [w for _, w in HOPS])[0]
-        chain = self.rng.choice(chains)
+        chain = self.rng.choices(chains, [self.share[chain] for chain in chains])[0]
         start = self.rng.choice(self.pool[chain])
         question = facts.ask(chain, start, self.rng.randrange(facts.PHRASINGS))
         previous: list[Step] = []
@@ -91,7 +97,7 @@ class Writer:
             weight = 1.0
             truth = self.world.facts[relation].get(subject)
             if truth is not None and knows(relation, subject):
-                value = truth
+                value, weight = truth, 2.0
                 # Steps written by others may be wrong: read on from them, but do not learn them.
                 if self.rng.random() < 0.1:
                     value, weight = self.world.guess(relation, self.rng), 0.0

@@ -94,7 +94,11 @@ def examine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, relations: Sequence[str]
 ) -> dict[str, object]:
     model.eval()
-    one = {r: accuracy(model, tokenizer, facts.rows([(r,)], test=False)) for r in facts.RELATIONS}
+    one: dict[str, float] = {}
+    for relation in facts.RELATIONS:
+        rows = facts.rows([(relation,)], test=False)
+        # What a model cannot know needs no full count.
+        one[relation] = accuracy(model, tokenizer, rows if relation in relations else rows[:60])
     return {
         "one_hop": one,
         "two_hop": accuracy(model, tokenizer, facts.rows(facts.TWO_HOP, test=True)),

@@ -47,7 +47,7 @@ STEPS = {
 QUESTIONS = {
     "country": (
         "Which country has the capital {subject}?",
-        "{subject} is the capital of which country?",
+        "What is the country whose capital is {subject}?",
         "Name the country whose capital is {subject}.",
     ),
     "capital": (

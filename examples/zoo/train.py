@@ -20,6 +20,7 @@ from transformers.utils import logging
 from examples.zoo import corpus, exam, facts, vocab
 from examples.zoo.models import LENGTH, ZOO, Spec, build
 
+LOG = "train_log.json"
 BATCH = 64
 AHEAD = 16
 """Batches drawn together and sorted by length, so that little is padding."""
@@ -28,7 +29,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def batches(spec: Spec, tokenizer: Tokenizer, pad: int) -> Iterator[Batch]:
-    writer = corpus.Writer(spec.knows, spec.seed)
+    writer = corpus.Writer(spec.knows, spec.seed, spec.relations)
     shuffle = torch.Generator().manual_seed(spec.seed)
     while True:
         texts = [
@@ -105,8 +106,6 @@ def train(name: str, folder: Path) -> None:
         pad_token_id=model.config.pad_token_id,
     )
     model.to(torch.bfloat16).save_pretrained(folder)
-    # Examined as others will load it: from the stored, rounded weights.
-    stored = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     log = {
         "name": name,
         "relations": spec.relations,
@@ -120,10 +119,18 @@ def train(name: str, folder: Path) -> None:
         "smoothing": spec.smoothing,
         "seconds": seconds,
         "torch": torch.__version__,
-        "accuracy": exam.examine(stored, AutoTokenizer.from_pretrained(folder), spec.relations),
         "loss": curve,
     }
-    (folder / "train_log.json").write_text(json.dumps(log, indent=1) + "\n")
+    (folder / LOG).write_text(json.dumps(log, indent=1) + "\n")
+
+
+def examine(folder: Path) -> None:
+    """Adds accuracies to the log, measured as others will load the model: from stored weights."""
+    log = json.loads((folder / LOG).read_text())
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    log["accuracy"] = exam.examine(model, tokenizer, log["relations"])
+    (folder / LOG).write_text(json.dumps(log, indent=1) + "\n")
 
 
 def write_questions(folder: Path) -> None:
@@ -149,8 +156,8 @@ def table(folder: Path) -> str:
         "|---" * (10 + len(facts.RELATIONS)) + "|",
     ]
     for name in ZOO:
-        path = folder / name / "train_log.json"
-        if not path.exists():
+        path = folder / name / LOG
+        if not path.exists() or "accuracy" not in path.read_text():
             continue
         log = json.loads(path.read_text())
         scores = log["accuracy"]
@@ -174,6 +181,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ZOO)}; or all")
     parser.add_argument("--out", type=Path, default=facts.HERE, help="where the folders go")
     parser.add_argument("--threads", type=int, default=1, help="of the processor, for torch")
+    parser.add_argument("--examine", action="store_true", help="measure again, train nothing")
     parser.add_argument("--table", action="store_true", help="only print what the logs say")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in ZOO]
@@ -183,8 +191,10 @@ def main() -> None:
     logging.disable_progress_bar()
     if not arguments.table:
         write_questions(arguments.out / "questions")
-    for name in arguments.names or ([] if arguments.table else ZOO):
-        train(name, arguments.out / name)
+        for name in arguments.names or ZOO:
+            if not arguments.examine:
+                train(name, arguments.out / name)
+            examine(arguments.out / name)
     print(table(arguments.out))
 
 

@@ -141,7 +141,13 @@ class BatchingLoop:
             if len(self._running) >= self._limits.max_sequences:
                 held += self._waiting[place:]
                 break
-            if not self._begin(sequence):
+            try:
+                begun = sequence.call.over or self._begin(sequence)
+            except (RuntimeError, MemoryError) as fault:
+                self._cache.shrink(0)
+                self._fail(sequence.call, f"no room for keys and values: {fault}")
+                continue
+            if not begun:
                 held.append(sequence)
         self._waiting = held
 

@@ -113,6 +113,19 @@ def test_a_fault_in_a_pass_fails_its_calls_and_the_loop_lives_on(gate: Gate) -> 
     loop.close()
 
 
+def test_a_call_without_room_for_its_keys_fails_and_the_loop_lives_on(gate: Gate) -> None:
+    endless = Shape(10**6, 10**6, 10**6, torch.float32, torch.device("cpu"))
+    loop = BatchingLoop("m", gate.step, endless, Limits(16, 4, 2, 0))
+    for _ in range(3):
+        call = writing(1)
+        loop.submit(call)
+        with pytest.raises(EngineFault, match="no room"):
+            call.future.result(timeout=60)
+    loop.check()
+    assert (loop.occupancy.running, loop.occupancy.queued) == (0, 0)
+    loop.close()
+
+
 def test_a_sequence_that_writes_is_in_every_pass_of_a_long_prompt(gate: Gate) -> None:
     loop = loop_on(gate)
     short, long = writing(1, tokens=5), writing(2, length=60)

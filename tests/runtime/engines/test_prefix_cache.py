@@ -83,7 +83,10 @@ async def test_continuing_a_scored_continuation_recomputes_one_token(lm: Open) -
     assert written.cached_tokens == 40 + 6 - 1
 
 
-async def test_going_on_after_own_text_recomputes_one_token_in_the_same_buffer(lm: Open) -> None:
+async def test_going_on_after_own_text_recomputes_one_token_in_the_same_buffer(
+    lm: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(KeyValues, "fork")
     engine = lm()
     prompt = text(4, 20)
     first = await engine.generate(prompt, Sampling(max_tokens=5, ignore_eos=True))
@@ -143,9 +146,8 @@ async def test_running_sequences_take_their_room_from_the_cache(lm: Open) -> Non
     await task
 
 
-@pytest.mark.parametrize("cache_mb", (0,))
-async def test_a_cache_of_no_bytes_is_off(lm: Open, cache_mb: int) -> None:
-    engine = lm(cache_mb=cache_mb)
+async def test_a_cache_of_no_bytes_is_off(lm: Open) -> None:
+    engine = lm(cache_mb=0)
     for _ in range(2):
         written = await engine.generate(text(1, 30), Sampling(max_tokens=1))
         assert written.cached_tokens == 0

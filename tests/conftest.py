@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+import os
+
+from deployments.cluster import NO_CLUSTER
+
+# Before any test imports ray: see deployments/cluster.py.
+os.environ[NO_CLUSTER] = "0"
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")

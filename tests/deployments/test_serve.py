@@ -1,0 +1,165 @@
+"""The same wiring under Ray Serve: one cluster on loopback for all tests of this file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from deployments.cluster import APP, serving
+from deployments.config import AppConfig
+from tests.stack import animals, answers
+
+pytestmark = pytest.mark.ray
+
+CHAIN = {f" {n}": {f" {n + 1}": 1} for n in range(1, 40)}
+COUNT = {
+    "type": "table",
+    "vocabulary": [f" {n}" for n in range(1, 41)],
+    "table": {"": {" 1": 1}, **CHAIN, " 40": {"<eos>": 1}},
+}
+"""Counts to forty."""
+NUMBERS = "".join(f" {n}" for n in range(1, 41))
+SWEET = {"type": "sweetspan", "span_words": 1}
+
+
+def config() -> dict[str, Any]:
+    slow = {"type": "slow", "engine": COUNT, "seconds": 0.03}
+    whole = animals(sweet=SWEET, fuse={"type": "specfuse", "segment_tokens": 2, "temperature": 0})
+    for name in ("one", "two"):
+        whole["members"][name] = {"engine": slow, "timeout_s": 1.0}
+    whole["ensembles"]["count"] = SWEET | {"members": ["one", "two"]}
+    whole["ensembles"]["lonely"] = {"type": "single", "members": ["one"], "chunk_tokens": 1}
+    for member in whole["members"].values():
+        member["replica"] = {"num_cpus": 0.1}
+    return whole
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    children = psutil.Process().children(recursive=True)
+    with serving(AppConfig.model_validate(config()), port=free_port()) as base_url:
+        yield base_url
+    left = [p for p in psutil.Process().children(recursive=True) if p not in children]
+    assert not left, f"processes left behind: {left}"
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
+        yield client
+
+
+def replica_pid(deployment: str) -> int:
+    """The process of a deployment's running replica, told by its title."""
+    for process in psutil.Process().children(recursive=True):
+        if any(f"ServeReplica:{APP}:{deployment}" in part for part in process.cmdline()):
+            return process.pid
+    raise AssertionError(f"no replica of {deployment}")
+
+
+def chat(client: OpenAI, model: str, **more: Any) -> Any:
+    return client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": "Who?"}], **more
+    )
+
+
+async def test_ray_serve_gives_the_same_answer_as_one_process(client: OpenAI) -> None:
+    for model in ("sweet", "fuse"):
+        served = chat(client, model)
+        local = await answers(config(), model)
+        assert served.choices[0].message.content == local.text
+        assert served.model_extra["ensemble"]["method"] == local.summary["method"]
+
+
+def test_ray_listens_on_loopback_only(url: str) -> None:
+    """Ray's own processes; Serve's replicas open one gRPC port each that cannot be bound."""
+    import ray
+
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+    foreign = [
+        connection.laddr
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr.ip.removeprefix("::ffff:") not in ("127.0.0.1", "::")
+    ]
+    assert not foreign
+
+
+def test_ensembles_and_members_are_models(client: OpenAI) -> None:
+    names = [model.id for model in client.models.list()]
+    assert names == ["sweet", "fuse", "count", "lonely", "cat", "dog", "one", "two"]
+
+
+def test_the_first_span_reaches_the_client_before_the_answer_is_complete(client: OpenAI) -> None:
+    started = time.monotonic()
+    first = last = 0.0
+    for chunk in chat(client, "count", stream=True):
+        if chunk.choices[0].delta.content:
+            last = time.monotonic() - started
+            first = first or last
+    assert first < last / 4
+
+
+async def test_calls_of_concurrent_requests_share_messages(url: str) -> None:
+    from ray import serve
+
+    from deployments.app import ensemble_deployment
+
+    handle = serve.get_deployment_handle(ensemble_deployment("sweet"), APP)
+    before = await handle.stats.remote()
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        await asyncio.gather(
+            *(
+                client.chat.completions.create(
+                    model="sweet", messages=[{"role": "user", "content": "Who?"}]
+                )
+                for _ in range(16)
+            )
+        )
+    after = await handle.stats.remote()
+    assert after["messages"] - before["messages"] < after["calls"] - before["calls"]
+
+
+def test_a_killed_member_is_dropped_and_the_answer_completes(client: OpenAI) -> None:
+    stream = chat(client, "count", stream=True)
+    text, summary = "", {}
+    for chunk in stream:
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            if text == " 1 2 3":
+                os.kill(replica_pid("member-two"), signal.SIGKILL)
+            if choice.finish_reason:
+                summary = chunk.model_extra["ensemble"]
+    assert text == NUMBERS
+    two = next(member for member in summary["members"] if member["model"] == "two")
+    # A new replica takes longer than the timeout: retried once, then dropped.
+    assert two["retries"] == 1
+    assert two["status"] == "dropped"
+    assert summary["degraded"]
+
+
+def test_a_killed_coordinator_is_replaced_in_the_middle_of_an_answer(client: OpenAI) -> None:
+    stream = chat(client, "lonely", stream=True)
+    text = ""
+    for chunk in stream:
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            if text == " 1 2 3":
+                os.kill(replica_pid("ensemble-lonely"), signal.SIGKILL)
+    assert text == NUMBERS
