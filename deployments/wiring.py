@@ -34,9 +34,7 @@ def coordinate(
     """The coordinator of one ensemble, with its own connections and trace log."""
     used = {member: members[member] for member in config.members}
     connections = connect(used, channels, coalesce=config.coalesce)
-    return Coordinator(
-        name, build_policy(config), connections, TraceLog(traces), currency=currency
-    )
+    return Coordinator(name, build_policy(config), connections, TraceLog(traces), currency=currency)
 
 
 def alone(

@@ -55,9 +55,7 @@ class RemoteEngine:
             raise RuntimeError("RemoteEngine.open() was not awaited")
         return self._spec
 
-    async def generate(
-        self, prompt: Tokens, sampling: Sampling, score_tail: int = 0
-    ) -> Generation:
+    async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
         return await self._post("generate", tuple(prompt), sampling, score_tail)
 
     async def score(

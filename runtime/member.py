@@ -11,7 +11,13 @@ from typing import Protocol, TypeVar
 
 from runtime.connection import Connection
 from runtime.context import Context
-from runtime.errors import BudgetSpent, EngineFault, MemberFailed, Overloaded
+from runtime.errors import (
+    BudgetSpent,
+    ContextOverflow,
+    EngineFault,
+    MemberFailed,
+    Overloaded,
+)
 from runtime.types import EngineFinish, Generation, MemberUsage, Sampling
 
 T = TypeVar("T")
@@ -50,6 +56,8 @@ class Draft:
     tokens: tuple[int, ...] = ()
     piece_ends: tuple[int, ...] = ()
     """Character offset in ``text`` at which each token's text ends."""
+    before: tuple[float, ...] = ()
+    """Logprobs of the text that the draft was written after, where that was judged with it."""
 
     def cut(self, length: int) -> Draft:
         """The first ``length`` characters, with the tokens that end within them.
@@ -97,24 +105,32 @@ class Member:
         self.context = context
         self._purse = purse
 
-    @property
-    def room(self) -> int:
-        """Tokens that still fit the member's window."""
-        return self.connection.spec.context_length - len(self.context.ids)
-
-    async def draft(self, sampling: Sampling, answer_ids: Sequence[int] | None = None) -> Draft:
+    async def draft(
+        self,
+        sampling: Sampling,
+        answer_ids: Sequence[int] | None = None,
+        after: str = "",
+        judge: bool = False,
+    ) -> Draft:
         """Continues the accepted text. Whole UTF-8 characters only.
 
         ``answer_ids`` are used instead of the canonical tokens of the accepted text: a member that
-        writes alone goes on from exactly what it wrote.
+        writes alone goes on from exactly what it wrote. ``after`` is text that may be accepted
+        next; with ``judge`` the same request scores it too.
         """
-        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, max(self.room, 1)))
         prompt = list(self.context.ids)
+        tail: list[int] = []
         if answer_ids is not None:
             prompt[len(prompt) - len(self.context.answer_ids) :] = answer_ids
-        reply = await self._call(lambda engine: engine.generate(prompt, sampling))
+        elif after:
+            kept, tail = self.context.preview(after)
+            prompt[kept:] = tail
+        room = self.connection.spec.context_length - len(prompt)
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, max(room, 1)))
+        judged = len(tail) if judge else 0
+        reply = await self._call(lambda engine: engine.generate(prompt, sampling, judged))
         self._book_generation(len(prompt), reply)
-        return self._read(reply)
+        return replace(self._read(reply), before=reply.tail_logprobs)
 
     async def score(self, candidates: Sequence[Candidate]) -> list[tuple[float, ...]]:
         """Logprobs of each candidate's tokens (its text in this member's own tokens) after the
@@ -139,8 +155,7 @@ class Member:
             ),
         )
         return [
-            reply.logprobs[max(n - keep, 0) :]
-            for (n, _), reply in zip(views, replies, strict=True)
+            reply.logprobs[max(n - keep, 0) :] for (n, _), reply in zip(views, replies, strict=True)
         ]
 
     def _read(self, reply: Generation) -> Draft:
@@ -214,11 +229,13 @@ class Member:
                 reason = f"no reply in {config.timeout_s:g} s"
             except EngineFault as fault:
                 reason = str(fault)
-            except Overloaded as full:
+            except ContextOverflow as full:  # the engine knows its model, not its member's name
+                raise ContextOverflow(self.name, full.tokens, full.limit) from None
+            except Overloaded as busy:
                 if not self._purse.begun:
                     raise
-                reason = str(full)
-                await asyncio.sleep(_sooner(full.retry_after, left))
+                reason = str(busy)
+                await asyncio.sleep(_sooner(busy.retry_after, left))
             finally:
                 self._purse.book(
                     self.name,

@@ -26,7 +26,7 @@ from runtime.types import (
     StopReason,
 )
 
-__all__ = ["Candidate", "Draft", "Member", "Session", "mean_probability", "perplexity"]
+__all__ = ["Candidate", "Draft", "Member", "Session", "mean_probability", "perplexity", "together"]
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class Session:
         Raises ``QuorumLost`` when too few members are left, ``BudgetSpent`` at a limit.
         """
         names = [n for n in self.live if members is None or n in set(members)]
-        answers = await _all(*(ask(self.live[name]) for name in names))
+        answers = await together(*(_tolerant(ask(self.live[name])) for name in names))
         result: dict[str, T] = {}
         for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, MemberFailed):
@@ -182,7 +182,9 @@ class Session:
         ending: StopReason | None = "eos" if draft.final else None
         if not text and ending is None:
             ending = "eos"
-            self.warnings.append(f"{draft.author} had no whole character to add at step {self.step}")
+            self.warnings.append(
+                f"{draft.author} had no whole character to add at step {self.step}"
+            )
         stop_at = find_stop(self.text + text, self.query.stop, len(self.text))
         if stop_at is not None:
             text = text[: max(stop_at - len(self.text), 0)]
@@ -284,23 +286,21 @@ class Session:
         )
 
 
-async def _all(*asks: Awaitable[T]) -> list[T | MemberFailed]:
-    """Results in order, a failed member's fault in its place; any other fault cancels the rest."""
+async def together(*asks: Awaitable[T]) -> list[T]:
+    """Results in order; the first fault, or being cancelled, cancels the rest."""
     tasks = [asyncio.ensure_future(ask) for ask in asks]
-    pending: set[asyncio.Future[T]] = set(tasks)
-    results: dict[asyncio.Future[T], T | MemberFailed] = {}
     try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                try:
-                    results[task] = task.result()
-                except MemberFailed as failed:
-                    results[task] = failed
-        return [results[task] for task in tasks]
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _tolerant(ask: Awaitable[T]) -> T | MemberFailed:
+    try:
+        return await ask
+    except MemberFailed as failed:
+        return failed
 
 
 def _seed(seed: int, member: str) -> int:

@@ -49,13 +49,21 @@ applications:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("          type: sweetspan", "          type: sweetspam", [":10:", "sweetspam", "specfuse"]),
+        (
+            "          type: sweetspan",
+            "          type: sweetspam",
+            [":10:", "sweetspam", "specfuse"],
+        ),
         ("members: [one]", "members: [oen]", ["oen", "did you mean 'one'"]),
         ("members: [one]", "span_word: 3\n          members: [one]", [":12:", "span_words"]),
         ("members: [one]", "span_words: 0\n          members: [one]", [":12:", "span_words"]),
         ("members: [one]", "members: [one, one]", ["twice", "weights"]),
         ("members: [one]", "quorum: 2\n          members: [one]", ["quorum", "lower it"]),
-        ("            type: echo", "            typo: echo", [":7:", "engine", "type", "transformers"]),
+        (
+            "            type: echo",
+            "            typo: echo",
+            [":7:", "engine", "type", "transformers"],
+        ),
         ("        both:", "        one:", ["both a member and an ensemble"]),
         ("deployments.app:build_app", "elsewhere:build", ["import_path", "deployments.app"]),
         ("applications:", "applikations:", ["applications", "quickstart"]),

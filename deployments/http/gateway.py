@@ -19,8 +19,8 @@ from deployments.http.catalogue import Catalogue
 from deployments.http.disconnect import ClientLeft, while_connected
 from deployments.http.edge import Edge, body_of
 from deployments.http.ensemble import Ensemble
-from deployments.http.exchange import Exchange, chat_exchange, check_choices, completion_exchange
 from deployments.http.errors import fault_of, unavailable
+from deployments.http.exchange import Exchange, chat_exchange, check_choices, completion_exchange
 from deployments.http.json_bytes import encode
 from deployments.http.openai_reply import CHAT, TEXT, Form, whole
 from deployments.http.openai_schema import ChatAsked, CompletionAsked, Prompt, parse

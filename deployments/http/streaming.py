@@ -10,8 +10,8 @@ from typing import Any
 from deployments.http import sse
 from deployments.http.arrivals import arrivals
 from deployments.http.ensemble import Ensemble
-from deployments.http.exchange import Exchange
 from deployments.http.errors import fault_of
+from deployments.http.exchange import Exchange
 from deployments.http.openai_reply import Form, choice, head
 from deployments.http.traces import Traces
 from deployments.http.transcript import Transcript

@@ -20,7 +20,10 @@ def answers(
     for at in range(0, len(questions), 64):
         prompts = [corpus.prompt(question) for question in questions[at : at + 64]]
         inputs = tokenizer(
-            prompts, return_tensors="pt", padding=True, add_special_tokens=False,
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=False,
             return_token_type_ids=False,
         )
         output = model.generate(**inputs, max_new_tokens=96, do_sample=False)

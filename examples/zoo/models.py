@@ -77,9 +77,7 @@ def build(spec: Spec, tokenizer: Tokenizer) -> PreTrainedModel:
         return GPTNeoXForCausalLM(GPTNeoXConfig(**shape, tie_word_embeddings=False))
     if spec.architecture == "qwen2":
         return Qwen2ForCausalLM(
-            Qwen2Config(
-                **shape, num_key_value_heads=spec.hidden // 32, tie_word_embeddings=True
-            )
+            Qwen2Config(**shape, num_key_value_heads=spec.hidden // 32, tie_word_embeddings=True)
         )
     return LlamaForCausalLM(
         LlamaConfig(**shape, num_key_value_heads=spec.hidden // 32, tie_word_embeddings=True)

@@ -54,9 +54,7 @@ def loss_of(model: PreTrainedModel, batch: Batch, smoothing: float) -> torch.Ten
     hidden = model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
     minded = weights[:, 1:] > 0
     logits = model.get_output_embeddings()(hidden[minded])
-    losses = cross_entropy(
-        logits, ids[:, 1:][minded], reduction="none", label_smoothing=smoothing
-    )
+    losses = cross_entropy(logits, ids[:, 1:][minded], reduction="none", label_smoothing=smoothing)
     minds = weights[:, 1:][minded]
     return (losses * minds).sum() / minds.sum()
 

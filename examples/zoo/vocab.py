@@ -87,14 +87,10 @@ def unigram(size: int, seed: int) -> Tokenizer:
     merges = Tokenizer(models.BPE())
     merges.pre_tokenizer = split
     names = [UNK, *SPECIALS]
-    trainer = trainers.BpeTrainer(
-        vocab_size=size - 256, special_tokens=names, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=size - 256, special_tokens=names, show_progress=False)
     texts = list(sample(seed))
     merges.train_from_iterator(texts, trainer)
-    counts = Counter(
-        piece for encoding in merges.encode_batch(texts) for piece in encoding.tokens
-    )
+    counts = Counter(piece for encoding in merges.encode_batch(texts) for piece in encoding.tokens)
     total = counts.total()
     order = sorted(merges.get_vocab().items(), key=lambda item: item[1])
     pieces = [(piece, math.log((counts[piece] + 0.5) / total)) for piece, _ in order]
@@ -131,9 +127,9 @@ def save(tokenizer: Tokenizer, folder: Path, length: int) -> None:
     path.write_text(json.dumps(state, indent=2) + "\n")
 
 
-def weigh(tokenizer: Tokenizer, texts: Sequence[Sequence[tuple[str, float]]]) -> list[
-    tuple[list[int], list[float]]
-]:
+def weigh(
+    tokenizer: Tokenizer, texts: Sequence[Sequence[tuple[str, float]]]
+) -> list[tuple[list[int], list[float]]]:
     """Token ids of each text, tokenised as a whole, with the weight of the piece each starts in."""
     encodings = tokenizer.encode_batch(
         ["".join(text for text, _ in pieces) for pieces in texts], add_special_tokens=False

@@ -1,18 +1,29 @@
-"""The loop that span methods share; each method fills in ``propose`` and ``select``."""
+"""The loop that span methods share; each method fills in ``sampling``, ``trim`` and ``select``."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias, TypeVar
 
-from policies.base import C, Policy
-from runtime.session import Candidate, Draft, Session
-from runtime.types import Span
+from policies.base import Policy
+from runtime.config import PolicyConfig
+from runtime.session import Candidate, Draft, Member, Session, together
+from runtime.types import Sampling, Span
 
-Judgements: TypeAlias = Mapping[str, Mapping[int, tuple[float, ...]]]
+S = TypeVar("S", bound="SpanConfig")
+
+Judgements: TypeAlias = dict[str, dict[int, tuple[float, ...]]]
 """judge -> candidate index -> logprobs of the candidate in the judge's own tokens."""
+
+
+class SpanConfig(PolicyConfig):
+    speculate: bool = False
+    """While a round is judged, every member also drafts on from the candidate whose author is
+    surest, in the request that scores it. The text stays the same. A right guess saves a message
+    and a pass, a wrong one costs a draft: worth it where messages are slow and members have idle
+    compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +61,63 @@ def distinct(drafts: Mapping[str, Draft]) -> Round:
     return Round(tuple(candidates), own)
 
 
-async def cross_score(session: Session, judges: Sequence[str], round_: Round) -> Judgements:
+async def cross_score(
+    session: Session, judges: Sequence[str], round_: Round, ahead: Ahead | None = None
+) -> Judgements:
     """Every judge's logprobs of every candidate.
 
     A member never re-scores what it wrote: it knows those logprobs. Judges that fail are dropped
-    by the session and missing here.
+    by the session and missing here. With ``ahead`` each judge drafts on meanwhile.
     """
     candidates = round_.candidates
-    foreign = {
-        judge: [
-            i for i in range(len(candidates)) if judge not in round_.own or round_.own[judge][0] != i
-        ]
-        for judge in judges
-    }
-    asked = [judge for judge in judges if foreign[judge]]
-    replies = await session.each(
-        lambda member: member.score(
-            [Candidate(candidates[i].text, candidates[i].final) for i in foreign[member.name]]
-        ),
-        asked,
-    )
-    table: dict[str, dict[int, tuple[float, ...]]] = {}
-    for judge in judges:
-        if judge in asked and judge not in replies:
-            continue
-        row = dict(zip(foreign[judge], replies.get(judge, ()), strict=True))
-        if judge in round_.own:
-            index, logprobs = round_.own[judge]
-            row[index] = logprobs
-        table[judge] = row
-    return table
+
+    async def judge(member: Member) -> dict[int, tuple[float, ...]]:
+        index, logprobs = round_.own.get(member.name, (None, ()))
+        row = {} if index is None else {index: logprobs}
+        foreign = [i for i in range(len(candidates)) if i != index]
+        work: list[Awaitable[None]] = []
+
+        async def score(asked: list[int]) -> None:
+            texts = [Candidate(candidates[i].text, candidates[i].final) for i in asked]
+            row.update(zip(asked, await member.score(texts), strict=True))
+
+        async def draft_on(ahead: Ahead) -> None:
+            draft = await ahead.draft(session, member, judge=ahead.guess in foreign)
+            if ahead.guess in foreign:
+                row[ahead.guess] = draft.before
+
+        if ahead is not None:
+            work.append(draft_on(ahead))
+        asked = [i for i in foreign if ahead is None or i != ahead.guess]
+        if asked:
+            work.append(score(asked))
+        await together(*work)
+        return row
+
+    return await session.each(judge, judges)
+
+
+@dataclass
+class Ahead:
+    """Drafts written before the verdict, after the candidate that is expected to win."""
+
+    guess: int
+    text: str
+    sampling: Callable[[Session, Member], Sampling]
+    drafts: dict[str, Draft] = field(default_factory=dict)
+
+    async def draft(self, session: Session, member: Member, *, judge: bool) -> Draft:
+        sampling = self.sampling(session, member)
+        draft = await member.draft(sampling, after=self.text, judge=judge)
+        self.drafts[member.name] = draft
+        return draft
+
+
+def likely_winner(round_: Round) -> int | None:
+    """The candidate that its author is surest of; ``None`` when that one ends the answer."""
+    means = [sum(c.logprobs) / len(c.logprobs) for c in round_.candidates]
+    best = max(range(len(means)), key=means.__getitem__)
+    return None if round_.candidates[best].final else best
 
 
 def by_author(round_: Round, values: Sequence[float]) -> dict[str, float]:
@@ -87,8 +125,11 @@ def by_author(round_: Round, values: Sequence[float]) -> dict[str, float]:
     return {author: values[index] for author, (index, _) in round_.own.items()}
 
 
-class SpanPolicy(Policy[C]):
+class SpanPolicy(Policy[S]):
     """propose -> cross-score -> select -> commit, until the winning span ends the answer.
+
+    A method says how spans are drafted (``sampling``), where a draft ends (``trim``), and which
+    candidate wins (``select``).
 
     Cost of a round: one drafting call and one scoring call to each active member; no scoring call
     when all of them wrote the same text.
@@ -97,25 +138,43 @@ class SpanPolicy(Policy[C]):
     level: ClassVar[str] = "span"
 
     async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
+        ready: dict[str, Draft] = {}
         while session.ending is None:
-            drafts = await self.propose(session)
+            judges = self.active(session)
+            drafts = {name: ready[name] for name in judges if name in ready}
+            if not drafts:
+                drafts = await session.each(
+                    lambda member: member.draft(self.sampling(session, member)), judges
+                )
             if not drafts:  # every active member failed; those that are left take over
                 continue
-            round_ = distinct(drafts)
-            judges = self.active(session)
-            judged: Judgements = {}
+            round_ = distinct({n: self.trim(session, d) for n, d in drafts.items()})
+            judges = [name for name in judges if name in session.live]
+            ahead, judged = self._ahead(round_), Judgements()
             if len(round_.candidates) > 1:
-                judged = await cross_score(session, judges, round_)
+                judged = await cross_score(session, judges, round_, ahead)
             verdict = self.select(session, round_, judged)
+            guessed = ahead is not None and verdict.winner is round_.candidates[ahead.guess]
+            ready = ahead.drafts if ahead is not None and guessed else {}
             yield session.commit(verdict.winner, verdict.scores, verdict.weights)
+
+    def _ahead(self, round_: Round) -> Ahead | None:
+        guess = likely_winner(round_) if self.config.speculate else None
+        if guess is None:
+            return None
+        return Ahead(guess, round_.candidates[guess].text, self.sampling)
 
     def active(self, session: Session) -> list[str]:
         """Members that take part in this round, in the ensemble's order."""
         return list(session.live)
 
     @abstractmethod
-    async def propose(self, session: Session) -> Mapping[str, Draft]:
-        """One candidate from each active member."""
+    def sampling(self, session: Session, member: Member) -> Sampling:
+        """How a member drafts its candidate."""
+
+    @abstractmethod
+    def trim(self, session: Session, draft: Draft) -> Draft:
+        """The candidate that a draft holds."""
 
     @abstractmethod
     def select(self, session: Session, round_: Round, judged: Judgements) -> Verdict:

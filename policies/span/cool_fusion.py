@@ -26,18 +26,18 @@ from pydantic import Field
 from policies.span.base import (
     Judgements,
     Round,
+    SpanConfig,
     SpanPolicy,
     Verdict,
     by_author,
     cross_score,
     distinct,
 )
-from runtime.config import PolicyConfig
 from runtime.session import Draft, Member, Session, perplexity
 from runtime.types import Sampling, Span
 
 
-class CoolFusionConfig(PolicyConfig):
+class CoolFusionConfig(SpanConfig):
     type: Literal["cool-fusion"] = "cool-fusion"
     aligned: bool = True
     """Segments end at word borders of all members; false: of their author."""
@@ -77,19 +77,17 @@ class CoolFusion(SpanPolicy[CoolFusionConfig]):
             if session.ending is not None:
                 return
 
-    async def propose(self, session: Session) -> Mapping[str, Draft]:
+    def sampling(self, session: Session, member: Member) -> Sampling:
         config = self.config
-        drafts = await session.each(
-            lambda member: member.draft(
-                session.sampling(
-                    member, config.max_segment_tokens, temperature=config.temperature, words=1
-                )
-            )
+        return session.sampling(
+            member, config.max_segment_tokens, temperature=config.temperature, words=1
         )
-        return {name: self._segment(session, draft) for name, draft in drafts.items()}
 
-    def _segment(self, session: Session, draft: Draft) -> Draft:
-        judges = session.live.values() if self.config.aligned else [session.live[draft.author]]
+    def trim(self, session: Session, draft: Draft) -> Draft:
+        if self.config.aligned or draft.author not in session.live:
+            judges = list(session.live.values())
+        else:
+            judges = [session.live[draft.author]]
         tail = _last_words(session.text)
         text = tail + draft.text
         ends = [member.connection.tokenizer.word_ends(text) for member in judges]
@@ -112,9 +110,7 @@ class CoolFusion(SpanPolicy[CoolFusionConfig]):
         self, session: Session, spans: list[Span], alone: Mapping[str, Draft]
     ) -> list[Draft]:
         """The drafts to commit: the fused spans again, or one member's own answer."""
-        parts = [
-            Draft(author=s.author, text=s.text, logprobs=(0.0,), final=s.final) for s in spans
-        ]
+        parts = [Draft(author=s.author, text=s.text, logprobs=(0.0,), final=s.final) for s in spans]
         whole = Draft(
             author="",
             text="".join(part.text for part in parts),

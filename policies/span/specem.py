@@ -4,7 +4,8 @@ Inference and verification as in SpecFuse, but each judge's normalised scores ar
 weights follow the Hedge rule: after round t member i gains the reward of its wins,
 
     eta_t = (learning_rate / 10) * sqrt(1 / K) / t
-    reward_i = wins_i / (K - 1)^2,  wins_i = #{(j, k): j, k != i, score_j(i) >= score_j(k)}, at least 1
+    wins_i = #{(j, k): j, k != i, score_j(i) >= score_j(k)}, at least 1
+    reward_i = wins_i / (K - 1)^2
     w_i <- w_i * exp(eta_t * reward_i), then normalised; uniform at the start of every answer.
 
 Cost per round and member: as SpecFuse.

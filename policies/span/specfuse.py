@@ -25,13 +25,13 @@ from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
-from policies.span.base import Judgements, Round, SpanPolicy, Verdict, by_author
-from runtime.config import PolicyConfig
-from runtime.session import Draft, Session, mean_probability
+from policies.span.base import Judgements, Round, SpanConfig, SpanPolicy, Verdict, by_author
+from runtime.session import Draft, Member, Session, mean_probability
+from runtime.types import Sampling
 from runtime.words import cut_partial_word
 
 
-class SegmentConfig(PolicyConfig):
+class SegmentConfig(SpanConfig):
     segment_tokens: int = Field(10, ge=1)
     """Tokens of a segment, in its author's tokenizer."""
     temperature: float = Field(0.6, ge=0)
@@ -39,7 +39,7 @@ class SegmentConfig(PolicyConfig):
     top_p: float = Field(0.9, gt=0, le=1)
 
 
-S = TypeVar("S", bound=SegmentConfig)
+G = TypeVar("G", bound=SegmentConfig)
 
 
 class SpecFuseConfig(SegmentConfig):
@@ -67,23 +67,17 @@ def leaving(quality: Mapping[str, float], fraction: float) -> list[str]:
     return [name for name, p in share.items() if p < fraction / n and name != best]
 
 
-class SegmentPolicy(SpanPolicy[S]):
+class SegmentPolicy(SpanPolicy[G]):
     """What SpecFuse and SpecEM share: how segments are drafted and valued."""
 
-    async def propose(self, session: Session) -> Mapping[str, Draft]:
+    def sampling(self, session: Session, member: Member) -> Sampling:
         config = self.config
-        drafts = await session.each(
-            lambda member: member.draft(
-                session.sampling(
-                    member,
-                    config.segment_tokens,
-                    temperature=config.temperature,
-                    top_p=config.top_p,
-                )
-            ),
-            self.active(session),
+        return session.sampling(
+            member, config.segment_tokens, temperature=config.temperature, top_p=config.top_p
         )
-        return {name: whole_segment(draft) for name, draft in drafts.items()}
+
+    def trim(self, session: Session, draft: Draft) -> Draft:
+        return whole_segment(draft)
 
 
 def whole_segment(draft: Draft) -> Draft:

@@ -9,26 +9,26 @@ Cost per round and member: one drafting call, one scoring call for all foreign s
 The paper names no code and its text leaves these open; our choices:
 - the span is 4 words (the paper's example), a word being a run of non-white-space; the white space
   after it belongs to the next span;
-- the filter works on one candidate's scores: if the highest perplexity is more than ``outlier_ratio``
-  times the lowest, both are dropped; if that leaves none, only the highest is dropped;
+- the filter works on one candidate's scores: if the highest perplexity is more than
+  ``outlier_ratio`` times the lowest, both are dropped; if that leaves none, only the highest is;
 - the author's own score counts like the others; ties go to the member named first;
 - a span that ends in its author's EOS is judged together with each judge's own EOS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from policies.span.base import Judgements, Round, SpanPolicy, Verdict, by_author
-from runtime.config import PolicyConfig
-from runtime.session import Draft, Session, perplexity
+from policies.span.base import Judgements, Round, SpanConfig, SpanPolicy, Verdict, by_author
+from runtime.session import Draft, Member, Session, perplexity
+from runtime.types import Sampling
 from runtime.words import cut_words
 
 
-class SweetSpanConfig(PolicyConfig):
+class SweetSpanConfig(SpanConfig):
     type: Literal["sweetspan"] = "sweetspan"
     span_words: int = Field(4, ge=1)
     """L: words in a span."""
@@ -53,19 +53,17 @@ class SweetSpan(SpanPolicy[SweetSpanConfig]):
     paper: ClassVar[str] = "2409.18583"
     title: ClassVar[str] = "SweetSpan"
 
-    async def propose(self, session: Session) -> Mapping[str, Draft]:
+    def sampling(self, session: Session, member: Member) -> Sampling:
         config = self.config
-        drafts = await session.each(
-            lambda member: member.draft(
-                session.sampling(
-                    member,
-                    config.max_span_tokens,
-                    temperature=config.temperature,
-                    words=config.span_words,
-                )
-            )
+        return session.sampling(
+            member,
+            config.max_span_tokens,
+            temperature=config.temperature,
+            words=config.span_words,
         )
-        return {name: whole_words(draft, config.span_words) for name, draft in drafts.items()}
+
+    def trim(self, session: Session, draft: Draft) -> Draft:
+        return whole_words(draft, self.config.span_words)
 
     def select(self, session: Session, round_: Round, judged: Judgements) -> Verdict:
         if not judged:

@@ -40,9 +40,7 @@ class Engine(Protocol):
     @property
     def spec(self) -> EngineSpec: ...
 
-    async def generate(
-        self, prompt: Tokens, sampling: Sampling, score_tail: int = 0
-    ) -> Generation:
+    async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
         """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
         ...
 

@@ -38,7 +38,7 @@ def weight_files(folder: Path, weights: str) -> list[Path]:
             names = sorted(
                 set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             )
-        except (ValueError, KeyError, AttributeError) as fault:
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise WeightsError(
                 f"weights {weights!r}: {index} cannot be read ({fault!r}); fetch it again"
             ) from None

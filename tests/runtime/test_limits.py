@@ -63,9 +63,7 @@ async def test_a_request_can_only_narrow_its_ensembles_budget() -> None:
         (("!",), " the dog ran."),
     ],
 )
-async def test_stop_strings_are_found_across_span_borders(
-    stop: tuple[str, ...], text: str
-) -> None:
+async def test_stop_strings_are_found_across_span_borders(stop: tuple[str, ...], text: str) -> None:
     answer = await answers(animals(e=SWEET | {"members": ["dog", "cat"]}), "e", stop=stop)
     assert answer.text == text
     assert answer.end.stop_reason == ("eos" if "!" in stop else "stop")

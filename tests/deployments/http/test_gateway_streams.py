@@ -14,7 +14,16 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from runtime.errors import EngineFault
-from tests.deployments.http.ensembles import Chorus, Endless, Faulty, Mute, api_of, body, call, served
+from tests.deployments.http.ensembles import (
+    Chorus,
+    Endless,
+    Faulty,
+    Mute,
+    api_of,
+    body,
+    call,
+    served,
+)
 
 CHAT = "/v1/chat/completions"
 

@@ -24,7 +24,7 @@ def yes_or_no(yes: float, no: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("method", ["sweetspan", "cool-fusion"])
 async def test_the_lowest_mean_perplexity_wins(method: str) -> None:
-    """" yes" and EOS: a gives 0.75 and 1, b 0.2 and 1. " no" and EOS: a 0.25 and 1, b 0.8 and 1."""
+    # yes and EOS: a gives 0.75 and 1, b 0.2 and 1; no and EOS: a 0.25 and 1, b 0.8 and 1
     config = {
         "members": {"a": {"engine": yes_or_no(3, 1)}, "b": {"engine": yes_or_no(1, 4)}},
         "ensembles": {"e": {"type": method, "members": ["a", "b"]}},
@@ -201,6 +201,27 @@ async def test_a_members_own_span_is_never_scored_again() -> None:
     assert answer.member("cat")["prompt_tokens"] == 2 * prompt + 5
 
 
+@pytest.mark.parametrize("method", GREEDY)
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+async def test_drafting_ahead_changes_no_text_and_saves_messages(
+    method: str, temperature: float
+) -> None:
+    plain = animals(e=GREEDY[method])
+    ahead = animals(e=GREEDY[method] | {"speculate": True})
+    saved = 0
+    for seed in range(6):
+        one = await answers(plain, "e", seed=seed, temperature=temperature)
+        two = await answers(ahead, "e", seed=seed, temperature=temperature)
+        assert one.text == two.text
+        for a, b in zip(one.written, two.written, strict=True):
+            assert a.span is not None
+            assert b.span is not None
+            assert a.span.scores == pytest.approx(b.span.scores, rel=1e-6)
+        saved += one.summary["usage"]["model_calls"] - two.summary["usage"]["model_calls"]
+    if temperature == 0:
+        assert saved > 0
+
+
 async def test_specem_shows_weights_that_add_up_to_one() -> None:
     answer = await answers(animals(e=GREEDY["specem"]), "e", trace="full")
     weights = [r["weights"] for r in answer.summary["full"]["rounds"]]
@@ -216,7 +237,7 @@ async def test_a_weak_member_exits_and_is_asked_no_more() -> None:
     odd = {
         "type": "table",
         "vocabulary": [" ah", " oh"],
-        "table": {"": {" oh": 6, " ah": 4}, " oh": {" oh": 6, " ah": 4}, " ah": {" oh": 6, " ah": 4}},
+        "table": dict.fromkeys(["", " oh", " ah"], {" oh": 6, " ah": 4}),
     }
     config = {
         "members": {"sure": {"engine": sure}, "odd": {"engine": odd}},
