@@ -69,31 +69,25 @@ def write(models: Mapping[str, Naive], prompt: str, max_tokens: int, reporter: s
     answer = ""
     with ThreadPoolExecutor(len(models)) as pool:
         while len(models[reporter].tokenizer.encode(answer)) < max_tokens:
-            drafts = dict(
-                zip(
-                    active,
-                    pool.map(
-                        lambda name: models[name].draft(prompt, answer, config.segment_tokens),
-                        active,
-                    ),
-                    strict=True,
-                )
-            )
+            drafting = {
+                name: pool.submit(models[name].draft, prompt, answer, config.segment_tokens)
+                for name in active
+            }
+            drafts = {name: work.result() for name, work in drafting.items()}
             candidates = list(dict.fromkeys(drafts.values()))
-            best = candidates[0]
-            if len(candidates) > 1:
-                table = list(
-                    pool.map(
-                        lambda name: [models[name].score(prompt, answer, c) for c in candidates],
-                        active,
-                    )
-                )
-                means = [sum(column) / len(table) for column in zip(*table, strict=True)]
-                for name, text in drafts.items():
-                    quality[name] += means[candidates.index(text)]
-                best = candidates[max(range(len(means)), key=means.__getitem__)]
-                gone = leaving({n: quality[n] for n in active}, config.exit_fraction)
-                active = [name for name in active if name not in gone]
-            answer += best
+            if len(candidates) == 1:
+                answer += candidates[0]
+                continue
+            scoring = [
+                [pool.submit(models[name].score, prompt, answer, text) for text in candidates]
+                for name in active
+            ]
+            table = [[work.result() for work in row] for row in scoring]
+            means = [sum(column) / len(table) for column in zip(*table, strict=True)]
+            for name, text in drafts.items():
+                quality[name] += means[candidates.index(text)]
+            gone = leaving({name: quality[name] for name in active}, config.exit_fraction)
+            active = [name for name in active if name not in gone]
+            answer += candidates[max(range(len(means)), key=means.__getitem__)]
     ids = models[reporter].tokenizer.encode(answer)[:max_tokens]
     return models[reporter].tokenizer.decode(ids)

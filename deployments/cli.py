@@ -106,7 +106,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Last line: one JSON object")] = False,
     port: Port = None,
 ) -> None:
-    """Ensembles and each member alone on the same questions: accuracy, calls, tokens, cost, time."""
+    """Ensembles and each member alone on the same questions: accuracy, calls, cost, time."""
     from rich.console import Console
 
     from deployments import evaluate as evaluation

@@ -69,8 +69,8 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as fault:
             raise ConfigError(
-                f"cannot listen on {host}:{port} ({fault.strerror}); stop what runs there or choose "
-                "another port with --port"
+                f"cannot listen on {host}:{port} ({fault.strerror}); stop what runs there or "
+                "choose another port with --port"
             ) from None
 
 
