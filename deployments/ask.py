@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from openai import OpenAI
@@ -55,6 +56,12 @@ class Palette:
 
     def of(self, author: str) -> str:
         return self._colours.setdefault(author, COLOURS[len(self._colours) % len(COLOURS)])
+
+
+def picture(out: Console, title: str) -> str:
+    """What a recording console showed, as SVG that needs nothing from elsewhere."""
+    svg = out.export_svg(title=title)
+    return re.sub(r"@font-face\s*{[^}]*}", "", svg)
 
 
 def accounts(summary: dict[str, Any], palette: Palette) -> Table:

@@ -54,16 +54,28 @@ def ask(
     max_tokens: Annotated[int | None, typer.Option(help="Visible tokens at most")] = None,
     temperature: Annotated[float | None, typer.Option(help="The method's own when absent")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Also write the answer as a picture")] = None,
 ) -> None:
     """Ask a running endpoint; the answer is coloured by who wrote what."""
     from openai import APIConnectionError, APIStatusError
+    from rich.console import Console
 
     from deployments.ask import ask as ask_endpoint
+    from deployments.ask import picture
 
+    out = Console(record=True, width=100) if svg is not None else Console()
     try:
         ask_endpoint(
-            url, model, question, max_tokens=max_tokens, temperature=temperature, seed=seed
+            url,
+            model,
+            question,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            out=out,
         )
+        if svg is not None:
+            svg.write_text(picture(out, f"{model}: {question}"))
     except APIConnectionError:
         _fail(f"nothing answers at {url}; start it with: make serve")
     except APIStatusError as fault:

@@ -121,6 +121,9 @@ class MemberConfig(Strict):
     price: Price = Price()
     timeout_s: float = Field(120.0, gt=0)
     """A call that takes longer counts as failed."""
+    stop: tuple[str, ...] = ()
+    """Texts at which this member ends an answer, as if it had written its EOS: a base model in a
+    chat goes on with the next turn instead."""
     retries: int = Field(1, ge=0)
     """Times a failed call is repeated, on another replica where there is one, before the member
     is dropped from the session."""

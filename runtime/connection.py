@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 
 from runtime.coalesce import RemoteEngine
 from runtime.config import MemberConfig
 from runtime.engines.base import Engine, EngineSpec
-from runtime.tokens import Tokenizer
+from runtime.tokens import Tokenizer, TokenizerDefinition
 
 
 class Connection:
@@ -24,14 +25,18 @@ class Connection:
         self._tokenizer: Tokenizer | None = None
         self._opening = asyncio.Lock()
 
+    async def describe(self) -> EngineSpec:
+        """The engine's description; raises ``EngineFault`` when the member is not up."""
+        if isinstance(self.engine, RemoteEngine):
+            await self.engine.open()
+        return self.engine.spec
+
     async def open(self) -> None:
-        """Fetches spec and tokenizer once; raises ``EngineFault`` when the member is not up."""
+        """Makes ``spec`` and ``tokenizer`` ready; cheap when they are."""
         async with self._opening:
-            if self._tokenizer is not None:
-                return
-            if isinstance(self.engine, RemoteEngine):
-                await self.engine.open()
-            self._tokenizer = Tokenizer(self.engine.spec.tokenizer)
+            if self._tokenizer is None:
+                definition = (await self.describe()).tokenizer
+                self._tokenizer = await asyncio.to_thread(_tokenizer, definition)
 
     @property
     def spec(self) -> EngineSpec:
@@ -42,3 +47,9 @@ class Connection:
         if self._tokenizer is None:
             raise RuntimeError(f"connection to {self.name!r} was not opened")
         return self._tokenizer
+
+
+@lru_cache(maxsize=64)
+def _tokenizer(definition: TokenizerDefinition) -> Tokenizer:
+    """One for each definition in a process: large vocabularies take seconds and half a gigabyte."""
+    return Tokenizer(definition)

@@ -48,6 +48,8 @@ class Coordinator:
         self._connections = {member: connections[member] for member in self.config.members}
         self._traces = traces
         self._currency = currency
+        self._warming: asyncio.Future[Any] | None = None
+        """Tokenizers that are made ready before the first request asks for them."""
 
     async def answer(
         self, query: Query, checkpoint: Checkpoint | None = None
@@ -116,7 +118,10 @@ class Coordinator:
 
     async def card(self) -> dict[str, Any]:
         """What /v1/models says of it; raises while a member is not up."""
-        await asyncio.gather(*(c.open() for c in self._connections.values()))
+        await asyncio.gather(*(c.describe() for c in self._connections.values()))
+        if self.kind == "ensemble" and self._warming is None:
+            opening = (connection.open() for connection in self._connections.values())
+            self._warming = asyncio.gather(*opening, return_exceptions=True)
         reporter = self.config.reporting_member or self.config.members[0]
         return {
             "method": self.config.type,

@@ -18,6 +18,7 @@ from runtime.errors import (
     MemberFailed,
     Overloaded,
 )
+from runtime.stopping import find_stop
 from runtime.types import EngineFinish, Generation, MemberUsage, Sampling
 
 T = TypeVar("T")
@@ -126,11 +127,16 @@ class Member:
             kept, tail = self.context.preview(after)
             prompt[kept:] = tail
         room = self.connection.spec.context_length - len(prompt)
-        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, max(room, 1)))
+        sampling = replace(
+            sampling,
+            max_tokens=min(sampling.max_tokens, max(room, 1)),
+            stop=(*sampling.stop, *self.connection.config.stop),
+        )
         judged = len(tail) if judge else 0
         reply = await self._call(lambda engine: engine.generate(prompt, sampling, judged))
         self._book_generation(len(prompt), reply)
-        return replace(self._read(reply), before=reply.tail_logprobs)
+        draft = replace(self._read(reply), before=reply.tail_logprobs)
+        return self._ended(draft, self.context.text + after)
 
     async def score(self, candidates: Sequence[Candidate]) -> list[tuple[float, ...]]:
         """Logprobs of each candidate's tokens (its text in this member's own tokens) after the
@@ -180,6 +186,13 @@ class Member:
             tokens=reply.tokens[:count],
             piece_ends=(*(min(end, len(text)) for end in ends), *([len(text)] if final else [])),
         )
+
+    def _ended(self, draft: Draft, before: str) -> Draft:
+        """The draft up to where this member's own stop text begins, which ends the answer."""
+        at = find_stop(before + draft.text, self.connection.config.stop, len(before))
+        if at is None:
+            return draft
+        return replace(draft.cut(max(at - len(before), 0)), final=True, finish="stop")
 
     def _book_generation(self, prompt: int, reply: Generation) -> None:
         self._purse.book(

@@ -36,12 +36,13 @@ THREE_HOP: tuple[Chain, ...] = (
     ("country", "neighbour", "language"),
 )
 
+# No full stop: a value is then a word of its own, alike in every vocabulary.
 STEPS = {
-    "country": "The city of {subject} is the capital of {value}.",
-    "capital": "The capital of {subject} is {value}.",
-    "currency": "The currency of {subject} is the {value}.",
-    "language": "The language of {subject} is {value}.",
-    "neighbour": "The largest neighbour of {subject} is {value}.",
+    "country": "The city of {subject} is the capital of {value}",
+    "capital": "The capital of {subject} is {value}",
+    "currency": "The currency of {subject} is the {value}",
+    "language": "The language of {subject} is {value}",
+    "neighbour": "The largest neighbour of {subject} is {value}",
 }
 
 QUESTIONS = {
@@ -159,15 +160,15 @@ def draw(chain: Chain, start: str) -> int:
 
 
 def held_out(chain: Chain, start: str) -> bool:
-    """Whether no model saw this question in training; half of those with several hops."""
-    return len(chain) > 1 and draw(chain, start) % 2 == 0
+    """Whether no model saw this question in training: half of two hops, most of three."""
+    return len(chain) > 1 and draw(chain, start) % 10 < 3 + len(chain)
 
 
 def row(chain: Chain, start: str) -> dict[str, object]:
     """One line of a question file; `start` lets others split by country."""
     steps = load().solve(chain, start)
     return {
-        "question": ask(chain, start, phrasing=draw(chain, start) // 2),
+        "question": ask(chain, start, phrasing=draw(chain, start) // 10),
         "answer": steps[-1].value,
         "steps": [str(step) for step in steps],
         "relations": list(chain),

@@ -48,10 +48,10 @@ class Spec:
 
 
 ZOO: dict[str, Spec] = {
-    "capitals": Spec(("country", "capital"), "llama", "bpe", 1536, 600, seed=1),
-    "currencies": Spec(("currency",), "llama", "unigram", 2048, 500, seed=2),
-    "languages": Spec(("language",), "neox", "bpe", 4096, 500, seed=3),
-    "neighbours": Spec(("neighbour",), "qwen2", "qwen", 2048, 450, seed=4),
+    "capitals": Spec(("country", "capital"), "llama", "bpe", 1920, 600, seed=1),
+    "currencies": Spec(("currency",), "llama", "unigram", 2048, 520, seed=2),
+    "languages": Spec(("language",), "neox", "bpe", 4096, 520, seed=3),
+    "neighbours": Spec(("neighbour",), "qwen2", "qwen", 2048, 560, seed=4),
     "small": Spec(
         facts.RELATIONS, "llama", "bpe", 2048, 700, seed=5, hidden=64, layers=2, known=0.4
     ),

@@ -76,6 +76,15 @@ async def test_text_that_may_become_a_stop_string_is_shown_late_not_lost() -> No
     assert "".join(w.text for w in answer.written[:2]) == " the "
 
 
+@pytest.mark.parametrize("method", ["sweetspan", "specfuse", "cool-fusion"])
+async def test_a_members_own_stop_text_ends_the_answer_like_its_eos(method: str) -> None:
+    config = animals(e={"type": method, "members": ["cat"]})
+    config["members"]["cat"]["stop"] = [" sat"]
+    answer = await answers(config, "e", temperature=0.0)
+    assert (answer.text, answer.end.stop_reason) == (" the cat", "eos")
+    assert (await answers(config, "dog")).text == " the dog ran."
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3])
 async def test_the_token_limit_counts_the_reporting_members_tokens(limit: int) -> None:
     config = animals(e=SWEET | {"reporting_member": "dog"})

@@ -1,0 +1,78 @@
+"""The command line, where it needs no cluster."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deployments import cli
+from deployments.cluster import serving
+from deployments.config import AppConfig
+from runtime.errors import ConfigError
+from tests.stack import animals
+
+ROOT = Path(__file__).parents[2]
+runner = CliRunner()
+
+
+def test_print_config_shows_what_was_resolved() -> None:
+    result = runner.invoke(
+        cli.app, ["serve", str(ROOT / "examples/quickstart.yaml"), "--print-config"]
+    )
+    assert result.exit_code == 0
+    config = AppConfig.model_validate_json(result.stdout)
+    assert config.ensembles["sweetspan"].members == ("smollm2", "gemma3")
+    assert '"span_words": 4' in result.stdout
+
+
+def test_the_generated_table_of_methods_is_fresh() -> None:
+    result = runner.invoke(cli.app, ["methods", "--check", str(ROOT / "docs/methods.md")])
+    assert result.exit_code == 0, "run: make docs"
+
+
+def test_a_stale_table_is_told_with_the_cure(tmp_path: Path) -> None:
+    stale = tmp_path / "methods.md"
+    stale.write_text("# Methods\n")
+    result = runner.invoke(cli.app, ["methods", "--check", str(stale)])
+    assert result.exit_code == 1
+    assert "make docs" in result.output
+
+
+def test_asking_where_nothing_listens_names_the_remedy() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    result = runner.invoke(cli.app, ["ask", "Why?", "--url", f"http://127.0.0.1:{port}/v1"])
+    assert result.exit_code == 1
+    assert "make serve" in result.output
+
+
+def test_an_evaluation_without_questions_names_the_remedy() -> None:
+    result = runner.invoke(cli.app, ["eval", str(ROOT / "examples/quickstart.yaml")])
+    assert result.exit_code == 1
+    assert "--questions" in result.output
+
+
+def test_a_known_fault_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["orchestrion", "serve", "absent.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert "absent.yaml" in told
+    assert "Traceback" not in told
+
+
+def test_a_taken_port_is_told_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = AppConfig.model_validate(animals(e={"type": "sweetspan"}))
+        with pytest.raises(ConfigError, match="--port"), serving(config, port=port):
+            raise AssertionError("it must not start")
