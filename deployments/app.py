@@ -16,6 +16,9 @@ from deployments.serve_channel import ServeChannel, ServeEnsemble
 from deployments.wiring import alone
 from runtime.config import MemberConfig
 
+DRAIN_S = 0.2
+"""How often a replica that is told to stop looks whether its requests are done."""
+
 
 def build_app(config: AppConfig) -> serve.Application:
     """One deployment for each member and each ensemble, and the gateway in front.
@@ -34,6 +37,7 @@ def build_app(config: AppConfig) -> serve.Application:
             name=ensemble_deployment(name),
             num_replicas=policy.replicas,
             max_ongoing_requests=1024,
+            graceful_shutdown_wait_loop_s=DRAIN_S,
             ray_actor_options={"num_cpus": 0},
         ).bind(
             name,
@@ -50,6 +54,7 @@ def build_app(config: AppConfig) -> serve.Application:
         name="gateway",
         num_replicas=config.gateway.replicas,
         max_ongoing_requests=4096,
+        graceful_shutdown_wait_loop_s=DRAIN_S,
         ray_actor_options={"num_cpus": 0},
     )
     return gateway.bind(*coordinators.values(), *members.values())
@@ -83,6 +88,7 @@ def _options(member: MemberConfig) -> dict[str, Any]:
         "num_replicas": replica.num_replicas,
         "max_ongoing_requests": replica.max_ongoing_requests,
         "max_queued_requests": replica.max_queued_requests,
+        "graceful_shutdown_wait_loop_s": DRAIN_S,
         "health_check_period_s": 10,
         "health_check_timeout_s": 60,
         "ray_actor_options": {
