@@ -47,7 +47,7 @@ class Writer:
     """Writes one model's training text, endlessly and from a seed."""
 
     def __init__(
-        self, knows: Knows, seed: int, focus: tuple[str, ...] = (), advice: float = 0.2
+        self, knows: Knows, seed: int, focus: tuple[str, ...], advice: float
     ) -> None:
         self.world: World = facts.load()
         self.knows = knows

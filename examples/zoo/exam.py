@@ -33,15 +33,15 @@ def answers(
     return texts
 
 
-def share(hits: Sequence[bool]) -> float:
-    return round(sum(hits) / max(1, len(hits)), 4)
+def share(hits: Sequence[bool]) -> float | None:
+    return round(sum(hits) / len(hits), 4) if hits else None
 
 
 def accuracy(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     rows: Sequence[dict[str, object]],
-) -> float:
+) -> float | None:
     texts = answers(model, tokenizer, [str(row["question"]) for row in rows])
     return share(
         [facts.answer_of(text) == row["answer"] for text, row in zip(texts, rows, strict=True)]
@@ -53,7 +53,7 @@ def advised(
     tokenizer: PreTrainedTokenizerFast,
     relations: Sequence[str],
     count: int = 120,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Given an earlier answer with wrong steps: are known steps corrected, others trusted?"""
     world = facts.load()
     rng = random.Random(0)
@@ -97,7 +97,7 @@ def examine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, relations: Sequence[str]
 ) -> dict[str, object]:
     model.eval()
-    one: dict[str, float] = {}
+    one: dict[str, float | None] = {}
     for relation in facts.RELATIONS:
         rows = facts.rows([(relation,)], test=False)
         # What a model cannot know needs no full count.

@@ -164,6 +164,14 @@ def held_out(chain: Chain, start: str) -> bool:
     return len(chain) > 1 and draw(chain, start) % 10 < 3 + len(chain)
 
 
+def plain(row: dict[str, object]) -> bool:
+    """Whether each name in it is one word; segments of fixed length may end inside longer ones."""
+    world = load()
+    steps = str(row["steps"])
+    names = {name for table in world.facts.values() for pair in table.items() for name in pair}
+    return not any(" " in name and name in steps for name in names)
+
+
 def row(chain: Chain, start: str) -> dict[str, object]:
     """One line of a question file; `start` lets others split by country."""
     steps = load().solve(chain, start)

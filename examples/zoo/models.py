@@ -26,7 +26,11 @@ INIT = 0.06
 
 @dataclass(frozen=True)
 class Spec:
-    """One model; `known` is the share of facts it learns of each of its relations."""
+    """One model.
+
+    `known` is the share of facts it learns of each of its relations, `advice` the share of its
+    training text that begins with an earlier answer.
+    """
 
     relations: tuple[str, ...]
     architecture: Literal["llama", "qwen2", "neox"]
@@ -38,8 +42,8 @@ class Spec:
     layers: int = 4
     rate: float = 3e-3
     smoothing: float = 0.05
+    advice: float = 0.2
     known: float = 1.0
-    vocabulary_seed: int = 0
 
     def knows(self, relation: str, subject: str) -> bool:
         if relation not in self.relations:
@@ -48,10 +52,10 @@ class Spec:
 
 
 ZOO: dict[str, Spec] = {
-    "capitals": Spec(("country", "capital"), "llama", "bpe", 1920, 600, seed=1),
-    "currencies": Spec(("currency",), "llama", "unigram", 2048, 520, seed=2),
+    "capitals": Spec(("country", "capital"), "llama", "bpe", 1920, 700, seed=1, advice=0.4),
+    "currencies": Spec(("currency",), "llama", "unigram", 2048, 700, seed=2, advice=0.4),
     "languages": Spec(("language",), "neox", "bpe", 4096, 520, seed=3),
-    "neighbours": Spec(("neighbour",), "qwen2", "qwen", 2048, 560, seed=4),
+    "neighbours": Spec(("neighbour",), "qwen2", "qwen", 2048, 700, seed=4, advice=0.4),
     "small": Spec(
         facts.RELATIONS, "llama", "bpe", 2048, 700, seed=5, hidden=64, layers=2, known=0.4
     ),

@@ -29,7 +29,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def batches(spec: Spec, tokenizer: Tokenizer, pad: int) -> Iterator[Batch]:
-    writer = corpus.Writer(spec.knows, spec.seed, spec.relations)
+    writer = corpus.Writer(spec.knows, spec.seed, spec.relations, spec.advice)
     shuffle = torch.Generator().manual_seed(spec.seed)
     while True:
         texts = [
@@ -92,7 +92,7 @@ def train(name: str, folder: Path) -> None:
     spec = ZOO[name]
     torch.manual_seed(spec.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = vocab.train(spec.tokenizer, spec.vocabulary, spec.vocabulary_seed)
+    tokenizer = vocab.train(spec.tokenizer, spec.vocabulary, list(vocab.sample(0, spec.advice)))
     vocab.save(tokenizer, folder, LENGTH)
     model = build(spec, tokenizer)
     started = time.monotonic()
@@ -115,6 +115,7 @@ def train(name: str, folder: Path) -> None:
         "steps": spec.steps,
         "batch": BATCH,
         "smoothing": spec.smoothing,
+        "advice": spec.advice,
         "seconds": seconds,
         "torch": torch.__version__,
         "loss": curve,
@@ -133,9 +134,11 @@ def examine(folder: Path) -> None:
 
 def write_questions(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    two_hop = facts.rows(facts.TWO_HOP, test=True)
     files = {
         "one_hop": facts.rows(facts.ONE_HOP, test=False),
-        "two_hop": facts.rows(facts.TWO_HOP, test=True),
+        "two_hop": [row for row in two_hop if facts.plain(row)],
+        "two_hop_long": [row for row in two_hop if not facts.plain(row)],
         "two_hop_train": facts.rows(facts.TWO_HOP, test=False),
         "three_hop": facts.rows(facts.THREE_HOP, test=True),
         "three_hop_train": facts.rows(facts.THREE_HOP, test=False),
@@ -168,7 +171,7 @@ def table(folder: Path) -> str:
             f"{log['vocabulary']:,}",
             log["seed"],
             f"{log['seconds']:.0f}",
-            *(f"{share:.3f}" for share in shares),
+            *("-" if share is None else f"{share:.3f}" for share in shares),
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)

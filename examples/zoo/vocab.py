@@ -28,9 +28,9 @@ QWEN_SPLIT = (
 Kind = Literal["bpe", "qwen", "unigram"]
 
 
-def sample(seed: int, count: int = 4000) -> Iterator[str]:
+def sample(seed: int, advice: float, count: int = 4000) -> Iterator[str]:
     """Text to learn a vocabulary from; every name appears, at a line's start and inside it."""
-    writer = Writer(lambda relation, subject: True, seed)
+    writer = Writer(lambda relation, subject: True, seed, (), advice)
     for _, pieces in zip(range(count), writer, strict=False):
         text = "".join(piece.text for piece in pieces)
         for special in SPECIALS:
@@ -41,24 +41,26 @@ def sample(seed: int, count: int = 4000) -> Iterator[str]:
             yield f"{value}\n {value}.\n {value}"
 
 
-def train(kind: Kind, size: int, seed: int) -> Tokenizer:
+def train(kind: Kind, size: int, texts: Sequence[str]) -> Tokenizer:
     if kind == "unigram":
-        return unigram(size, seed)
+        return unigram(size, texts)
     if kind == "bpe":
-        return byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), size, seed)
+        return byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), size, texts)
     # Qwen's own split joins a full stop and the newline after it; learned apart, they stay apart.
     split: list[pre_tokenizers.PreTokenizer] = [
         pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ]
     newline = pre_tokenizers.Split("\n", "isolated")
-    tokenizer = byte_level(pre_tokenizers.Sequence([newline, *split]), size, seed)
+    tokenizer = byte_level(pre_tokenizers.Sequence([newline, *split]), size, texts)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
     tokenizer.normalizer = normalizers.NFC()
     return tokenizer
 
 
-def byte_level(split: pre_tokenizers.PreTokenizer, size: int, seed: int) -> Tokenizer:
+def byte_level(
+    split: pre_tokenizers.PreTokenizer, size: int, texts: Sequence[str]
+) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
@@ -68,11 +70,11 @@ def byte_level(split: pre_tokenizers.PreTokenizer, size: int, seed: int) -> Toke
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(sample(seed), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
-def unigram(size: int, seed: int) -> Tokenizer:
+def unigram(size: int, texts: Sequence[str]) -> Tokenizer:
     """SentencePiece's unigram with byte fallback; a "▁" is exactly one space.
 
     The pieces come from merges and their scores from counts: the library's own unigram trainer
@@ -88,7 +90,6 @@ def unigram(size: int, seed: int) -> Tokenizer:
     merges.pre_tokenizer = split
     names = [UNK, *SPECIALS]
     trainer = trainers.BpeTrainer(vocab_size=size - 256, special_tokens=names, show_progress=False)
-    texts = list(sample(seed))
     merges.train_from_iterator(texts, trainer)
     counts = Counter(piece for encoding in merges.encode_batch(texts) for piece in encoding.tokens)
     total = counts.total()
