@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from runtime.calls import Call, CallRunner, Outcome
@@ -32,7 +31,7 @@ class MemberServer:
         """Serve replaces the replica when this raises."""
         await self.engine.check()
 
-    def __del__(self) -> None:
-        """Serve calls this when it stops the replica."""
+    async def __del__(self) -> None:
+        """Serve awaits this when it stops the replica."""
         if hasattr(self, "engine"):
-            asyncio.run(self.engine.close())
+            await self.engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -55,6 +56,9 @@ class ServeChannel:
     async def _ask(self, response: Any) -> Any:
         try:
             return await response
+        except asyncio.CancelledError:
+            response.cancel()  # Serve lets the replica work on unless it is told
+            raise
         except (*GONE, BackPressureError) as fault:
             raise typed(fault, f"member {self._name!r}") from fault
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from runtime.engines.base import Engine
-from runtime.errors import OrchestrionError
+from runtime.errors import EngineFault, OrchestrionError
 from runtime.types import Sampling
+
+logger = logging.getLogger(__name__)
 
 Verb = Literal["generate", "score", "next_token", "embed"]
 
@@ -81,4 +84,5 @@ def _outcome(task: asyncio.Task[Any]) -> Outcome:
         return Outcome(task.result())
     if isinstance(fault, OrchestrionError):
         return Outcome(error=fault)
-    raise fault
+    logger.error("an engine call failed", exc_info=fault)
+    return Outcome(error=EngineFault(repr(fault)))  # the other calls of its message go on

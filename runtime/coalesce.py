@@ -7,9 +7,11 @@ number of messages, not of calls, bounds a coordinator that serves many requests
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from runtime.calls import Call, Outcome, Verb
 from runtime.engines.base import EngineSpec
+from runtime.errors import EngineFault, Overloaded
 from runtime.types import Distribution, Generation, Sampling, Score, Tokens
 
 
@@ -87,7 +90,9 @@ class RemoteEngine:
         lane = call.lane if self._coalesce else call.id
         if lane not in self._waiting:
             self._waiting[lane] = []
-            loop.call_soon(self._dispatch, lane)
+            # A context of its own: a shared message must not count as part of the request that
+            # happened to post first, or the end of that request would cancel it for all.
+            loop.call_soon(self._dispatch, lane, context=contextvars.Context())
         self._waiting[lane].append((call, reply))
         return await reply
 
@@ -114,7 +119,9 @@ class RemoteEngine:
         if all(reply.done() for _, reply in posted):
             message.cancel()
         else:
-            aborting = asyncio.ensure_future(self._channel.abort([call.id]))
+            loop = asyncio.get_running_loop()
+            abort = self._channel.abort([call.id])
+            aborting = loop.create_task(_quiet(abort), context=contextvars.Context())
             self._messages.add(aborting)
             aborting.add_done_callback(self._messages.discard)
 
@@ -128,6 +135,8 @@ class RemoteEngine:
             for _, reply in posted:
                 reply.cancel()
             raise
+        if isinstance(outcomes, asyncio.CancelledError):  # by the other end; nobody here left
+            outcomes = EngineFault("the message was cancelled on its way")
         if isinstance(outcomes, BaseException):  # every caller that waits learns of it
             for _, reply in posted:
                 if not reply.done():
@@ -140,3 +149,9 @@ class RemoteEngine:
                 reply.set_exception(outcome.error)
             else:
                 reply.set_result(outcome.value)
+
+
+async def _quiet(abort: Awaitable[None]) -> None:
+    """An abort that does not arrive changes nothing: nobody waits for that call any more."""
+    with suppress(EngineFault, Overloaded):
+        await abort
