@@ -136,8 +136,10 @@ def _stop(before: set[int]) -> None:
     if ray.is_initialized():
         # Ray prints that the controller it has just killed was killed; that alarms nobody usefully.
         with redirect_stdout(io.StringIO()):
-            serve.shutdown()
-            ray.shutdown()
+            try:
+                serve.shutdown()
+            finally:
+                ray.shutdown()
     _, alive = psutil.wait_procs(started, timeout=10)
     for process in alive:
         process.kill()

@@ -50,6 +50,8 @@ class LocalStack:
         return build_api(self.config.gateway, self.models, keep=self.config.trace.keep)
 
     async def close(self) -> None:
-        """Stops the engines."""
+        """Writes the traces and stops the engines."""
+        for model in self.models.values():
+            model.close()
         for engine in self.engines.values():
             await engine.close()

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import threading
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runtime.config import TraceConfig
 from runtime.session import Session
+
+logger = logging.getLogger(__name__)
+
+KEPT_ROWS: Final = 10_000
+"""Rows held in memory while the folder cannot be written; older ones are lost first."""
 
 _SPAN = pa.struct(
     [
@@ -113,40 +120,46 @@ def _member(session: Session, name: str) -> Mapping[str, Any]:
 class TraceLog:
     """Collects rows and writes them a file at a time, since Parquet files cannot grow."""
 
-    def __init__(self, config: TraceConfig, rows: int = 256, seconds: float = 2.0) -> None:
+    def __init__(self, config: TraceConfig, seconds: float = 2.0) -> None:
         self.config = config
         self._folder = Path(config.folder) if config.folder else None
-        self._rows, self._seconds = rows, seconds
+        self._seconds = seconds
         self._waiting: list[dict[str, Any]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._lock = threading.Lock()
 
     def add(self, session: Session, stop_reason: str, error: str | None = None) -> None:
-        """Takes a row; it is on disk after ``seconds`` at the latest."""
+        """Takes a row; it is on disk soon after ``seconds``."""
         if self._folder is None:
             return
-        self._waiting.append(
-            record(
-                session,
-                stop_reason=stop_reason,
-                error=error,
-                store_text=self.config.store_text,
-            )
+        row = record(
+            session, stop_reason=stop_reason, error=error, store_text=self.config.store_text
         )
-        if len(self._waiting) >= self._rows:
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self.flush)
+        with self._lock:
+            self._waiting.append(row)
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._seconds, self._write_soon)
+
+    def _write_soon(self) -> None:
+        """Writes in a thread: a slow disk must not hold up the answers."""
+        self._timer = None
+        asyncio.get_running_loop().run_in_executor(None, self.flush)
 
     def flush(self) -> None:
-        """Writes what waits. The file appears whole or not at all."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._waiting or self._folder is None:
+        """Writes what waits. A file appears whole or not at all; rows that cannot be written are
+        kept for the next time."""
+        with self._lock:
+            rows, self._waiting = self._waiting, []
+        if not rows or self._folder is None:
             return
-        rows, self._waiting = self._waiting, []
-        self._folder.mkdir(parents=True, exist_ok=True)
         name = f"trace-{int(time.time() * 1000)}-{uuid.uuid4().hex[:8]}"
         partial = self._folder / f".{name}.partial"
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
-        partial.rename(self._folder / f"{name}.parquet")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+            partial.rename(self._folder / f"{name}.parquet")
+        except OSError as fault:
+            logger.error("cannot write the trace to %s: %s", self._folder, fault)
+            with self._lock:
+                self._waiting = [*rows, *self._waiting][-KEPT_ROWS:]
