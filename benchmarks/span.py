@@ -59,7 +59,6 @@ def pretrained(config: AppConfig, repeats: int) -> dict[str, Any]:
     }
     reporter = next(iter(folders))
     tokenizer = Tokenizer.from_folder(folders[reporter])
-    prompts = [long_prompt(tokenizer, run) for run in range(repeats)]
     members, ensembles = list(folders), ["specfuse", "sweetspan"]
     seconds: dict[str, list[float]] = {name: [] for name in [*members, *ensembles]}
     texts: list[str] = []
@@ -67,15 +66,17 @@ def pretrained(config: AppConfig, repeats: int) -> dict[str, Any]:
         client = OpenAI(base_url=url, api_key="none", timeout=900, max_retries=0)
         complete(client, reporter, "Once upon a time", 4)
         with bar("600-token prompts", len(seconds) * repeats) as step:
-            for prompt in prompts:
+            for run in range(repeats):
                 for model in seconds:
+                    prompt = long_prompt(tokenizer, f"{model}, part {run + 1}")
                     started = time.perf_counter()
                     text = complete(client, model, prompt, NEW_TOKENS)
                     seconds[model].append(time.perf_counter() - started)
                     if model == "specfuse":
                         texts.append(text)
                     step.done()
-    naive_seconds, same = naive(folders, prompts[0], texts[0])
+    first = long_prompt(tokenizer, "specfuse, part 1")
+    naive_seconds, same = naive(folders, first, texts[0])
     times = {name: statistics.median(values) for name, values in seconds.items()}
     own = sum(times[name] for name in members)
     return {
@@ -88,9 +89,9 @@ def pretrained(config: AppConfig, repeats: int) -> dict[str, Any]:
     }
 
 
-def long_prompt(tokenizer: Tokenizer, run: int) -> str:
-    """600 tokens; each run begins differently, so no run finds another's prefix in a cache."""
-    ids = tokenizer.encode(f"Notes, part {run + 1}.\n" + PASSAGE.read_text() * 3)
+def long_prompt(tokenizer: Tokenizer, title: str) -> str:
+    """600 tokens; every title begins differently, so no run finds another's prefix in a cache."""
+    ids = tokenizer.encode(f"Notes of {title}.\n" + PASSAGE.read_text() * 3)
     return tokenizer.decode(ids[:PROMPT_TOKENS])
 
 
@@ -102,6 +103,8 @@ def complete(client: OpenAI, model: str, prompt: str, tokens: int) -> str:
         temperature=0,
         extra_body={"ignore_eos": True},
     )
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens == tokens, "every run must write as much"
     return reply.choices[0].text
 
 
@@ -128,16 +131,21 @@ def zoo(config: AppConfig) -> dict[str, Any]:
     split = config.ensembles["specfuse"].model_copy(update={"coalesce": False})
     config = config.model_copy(update={"ensembles": config.ensembles | {"specfuse-split": split}})
     assert config.evaluation is not None
-    asked = [q.question for q in read_questions(Path(config.evaluation.questions), 96)]
+    asked = [q.question for q in read_questions(Path(config.evaluation.questions), 240)]
+    questions = {"warm-up": asked[:16], "1": asked[16:48]}
+    questions |= {"specfuse": asked[48:144], "specfuse-split": asked[144:240]}  # nobody repeats any
     rates: dict[str, float] = {}
     per_message: dict[str, float] = {}
     with serving(config, port=PORT) as url:
-        asyncio.run(load_test(url, "specfuse", asked[:16], 16))  # first calls warm everything
-        rates["1"] = asyncio.run(load_test(url, "specfuse", asked[:32], 1))
+        asyncio.run(load_test(url, "specfuse", questions["warm-up"], 16))
+        asyncio.run(
+            load_test(url, "specfuse-split", questions["warm-up"], 16)
+        )  # first calls warm everything
+        rates["1"] = asyncio.run(load_test(url, "specfuse", questions["1"], 1))
         for model in ("specfuse", "specfuse-split"):
             handle = serve.get_deployment_handle(ensemble_deployment(model), APP)
             before = handle.stats.remote().result()
-            rates[model] = asyncio.run(load_test(url, model, asked, 16))
+            rates[model] = asyncio.run(load_test(url, model, questions[model], 16))
             after = handle.stats.remote().result()
             calls, messages = (after[key] - before[key] for key in ("calls", "messages"))
             per_message[model] = calls / messages

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openai import AsyncOpenAI
+from openai import APIError, AsyncOpenAI
 from rich.table import Table
 
-from deployments.progress import bar
+from deployments.progress import bar, console
 from runtime.config import EvaluationConfig
 from runtime.errors import ConfigError
 
@@ -116,17 +116,23 @@ async def evaluate(
     spans: Counter[str] = Counter()
     row = Row(name=model, kind=kind, accuracy=0.0, calls=0, tokens=0, cost=0.0, seconds=0.0)
     facts = known = right = 0
+    faults: list[APIError] = []
 
     async def one(question: Question) -> None:
         nonlocal facts, known, right
-        async with gate:
-            reply = await client.chat.completions.create(
-                model=model,
-                messages=[{"role": "user", "content": question.question}],
-                max_tokens=config.max_tokens,
-                seed=1234,
-            )
-        step.done()
+        try:
+            async with gate:
+                reply = await client.chat.completions.create(
+                    model=model,
+                    messages=[{"role": "user", "content": question.question}],
+                    max_tokens=config.max_tokens,
+                    seed=1234,
+                )
+        except APIError as fault:
+            faults.append(fault)
+            return
+        finally:
+            step.done()
         text = reply.choices[0].message.content or ""
         summary = (reply.model_extra or {})["ensemble"]
         right += same_answer(given_answer(text, config.answer_pattern), question.answer)
@@ -142,12 +148,13 @@ async def evaluate(
 
     started = time.monotonic()
     with bar(model, len(questions)) as step:
-        replies = await asyncio.gather(*map(one, questions), return_exceptions=True)
+        await asyncio.gather(*map(one, questions))
     row.seconds = time.monotonic() - started
     await client.close()
-    faults = [reply for reply in replies if isinstance(reply, BaseException)]
     if len(faults) == len(questions) > 0:
         raise faults[0]
+    if faults:
+        console.print(f"{model}: {len(faults)} questions failed; the first: {faults[0]}")
     row.errors = len(faults)
     row.accuracy = right / len(questions) if questions else 0.0
     total = sum(spans.values())
@@ -173,9 +180,9 @@ async def compare(
 
 def table(rows: Sequence[Row]) -> Table:
     """For people."""
-    columns = ("model", "kind", "accuracy", "calls", "tokens", "cost", "seconds", "spans by")
+    numbers = ("accuracy", "calls", "tokens", "cost", "seconds", "errors", "facts by expert")
     shown = Table()
-    for name in columns:
+    for name in ("model", "kind", *numbers, "spans by"):
         shown.add_column(name, justify="left" if name in ("model", "kind", "spans by") else "right")
     for row in rows:
         shown.add_row(
@@ -186,6 +193,8 @@ def table(rows: Sequence[Row]) -> Table:
             str(row.tokens),
             f"{row.cost:.6f}",
             f"{row.seconds:.1f}",
+            str(row.errors),
+            "" if row.expert_share is None else f"{row.expert_share:.0%}",
             ", ".join(f"{name} {share:.0%}" for name, share in row.share.items()),
         )
     return shown
