@@ -46,9 +46,7 @@ def prompt(question: str, system: str | None = None) -> str:
 class Writer:
     """Writes one model's training text, endlessly and from a seed."""
 
-    def __init__(
-        self, knows: Knows, seed: int, focus: tuple[str, ...], advice: float
-    ) -> None:
+    def __init__(self, knows: Knows, seed: int, focus: tuple[str, ...], advice: float) -> None:
         self.world: World = facts.load()
         self.knows = knows
         self.rng = random.Random(seed)

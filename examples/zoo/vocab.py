@@ -58,9 +58,7 @@ def train(kind: Kind, size: int, texts: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
-def byte_level(
-    split: pre_tokenizers.PreTokenizer, size: int, texts: Sequence[str]
-) -> Tokenizer:
+def byte_level(split: pre_tokenizers.PreTokenizer, size: int, texts: Sequence[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
