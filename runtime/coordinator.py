@@ -6,17 +6,23 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 from runtime.coalesce import RemoteEngine
 from runtime.config import PolicyConfig
 from runtime.connection import Connection
-from runtime.errors import BadRequest, BudgetSpent, ContextOverflow, OrchestrionError
+from runtime.errors import (
+    BadRequest,
+    BudgetSpent,
+    ContextOverflow,
+    EngineFault,
+    OrchestrionError,
+)
 from runtime.session import Session
 from runtime.stopping import safe_length
 from runtime.summary import summarise
 from runtime.trace import TraceLog
-from runtime.types import Checkpoint, Ended, Event, Query, Span, Written
+from runtime.types import Checkpoint, Ended, Event, Query, Span, StopReason, Written
 
 
 class Policy(Protocol):
@@ -60,33 +66,36 @@ class Coordinator:
         """
         self._check(query)
         session = Session(query, self.config, self._connections, checkpoint)
-        stop_reason, error = "cancelled", None
-        shown = safe_length(session.text, query.stop)
+        stop_reason: str = "error"
+        error: str | None = "an unexpected fault; the log holds it"
+        shown = -1
         try:
             try:
                 await session.open()
+                shown = _showable(session)
                 async with aclosing(self.policy.answer(session)) as spans:
                     async for span in spans:
-                        if session.ending is None:
-                            safe = max(shown, safe_length(session.text, query.stop))
-                        else:
-                            safe = len(session.text)
+                        safe = max(shown, _showable(session))
                         text, shown = session.text[shown:safe], safe
                         yield Written(text, span, session.checkpoint())
                         if session.ending is not None:
                             break
-                stop_reason = session.ending or "eos"
             except BudgetSpent as spent:
-                stop_reason = f"budget_{spent.which}"
+                session.ending = cast(StopReason, f"budget_{spent.which}")
             except ContextOverflow:
                 if not session.begun:
                     raise
-                stop_reason = "context"
-            if shown < len(session.text):
+                session.ending = "context"
+            session.ending = session.ending or "eos"
+            stop_reason, error = session.ending, None
+            if 0 <= shown < len(session.text):
                 yield Written(session.text[shown:], None, session.checkpoint())
-            yield self._end(session, stop_reason)
+            yield self._end(session, session.ending)
         except OrchestrionError as fault:
             stop_reason, error = "error", str(fault)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            stop_reason, error = "cancelled", None
             raise
         finally:
             self._traces.add(session, stop_reason, error)
@@ -102,10 +111,10 @@ class Coordinator:
         if query.members is not None and not query.members:
             raise BadRequest("ensemble.members is empty; name at least one", "ensemble.members")
 
-    def _end(self, session: Session, stop_reason: str) -> Ended:
+    def _end(self, session: Session, stop_reason: StopReason) -> Ended:
         return Ended(
             finish_reason="stop" if stop_reason in ("eos", "stop") else "length",
-            stop_reason=stop_reason,  # type: ignore[arg-type]
+            stop_reason=stop_reason,
             prompt_tokens=session.prompt_tokens,
             completion_tokens=session.completion_tokens,
             summary=summarise(
@@ -118,7 +127,13 @@ class Coordinator:
 
     async def card(self) -> dict[str, Any]:
         """What /v1/models says of it; raises while a member is not up."""
-        await asyncio.gather(*(c.describe() for c in self._connections.values()))
+        connections = self._connections.values()
+        told = await asyncio.gather(*(c.describe() for c in connections), return_exceptions=True)
+        up = [spec for spec in told if not isinstance(spec, BaseException)]
+        for fault in told:
+            known = isinstance(fault, EngineFault)
+            if isinstance(fault, BaseException) and not (known and len(up) >= self.config.quorum):
+                raise fault
         if self.kind == "ensemble" and self._warming is None:
             opening = (connection.open() for connection in self._connections.values())
             self._warming = asyncio.gather(*opening, return_exceptions=True)
@@ -135,7 +150,7 @@ class Coordinator:
                 "echo": False,
                 "tools": False,
             },
-            "max_model_len": min(c.spec.context_length for c in self._connections.values()),
+            "max_model_len": min(spec.context_length for spec in up),
             "tokenizer": reporter,
             "fingerprint": hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:12],
         }
@@ -164,3 +179,10 @@ class Coordinator:
             "calls": sum(engine.calls_sent for engine in remote),
             "messages": sum(engine.messages_sent for engine in remote),
         }
+
+
+def _showable(session: Session) -> int:
+    """How much of the text may be shown: all of it once the answer has ended."""
+    if session.ending is not None:
+        return len(session.text)
+    return safe_length(session.text, session.stops)

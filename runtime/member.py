@@ -7,10 +7,12 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from runtime.config import MemberConfig
 from runtime.connection import Connection
 from runtime.context import Context
+from runtime.engines.base import Engine
 from runtime.errors import (
     BudgetSpent,
     ContextOverflow,
@@ -18,10 +20,12 @@ from runtime.errors import (
     MemberFailed,
     Overloaded,
 )
-from runtime.stopping import find_stop
 from runtime.types import EngineFinish, Generation, MemberUsage, Sampling
 
 T = TypeVar("T")
+
+CHARACTER_TOKENS: Final = 4
+"""Single bytes that the longest UTF-8 character takes: a draft must be able to hold one."""
 
 
 class Purse(Protocol):
@@ -106,6 +110,11 @@ class Member:
         self.context = context
         self._purse = purse
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts at which this member ends an answer."""
+        return self.connection.config.stop
+
     async def draft(
         self,
         sampling: Sampling,
@@ -126,17 +135,21 @@ class Member:
         elif after:
             kept, tail = self.context.preview(after)
             prompt[kept:] = tail
-        room = self.connection.spec.context_length - len(prompt)
-        sampling = replace(
-            sampling,
-            max_tokens=min(sampling.max_tokens, max(room, 1)),
-            stop=(*sampling.stop, *self.connection.config.stop),
-        )
+        room = max(self.connection.spec.context_length - len(prompt), 1)
         judged = len(tail) if judge else 0
+        draft = await self._generate(prompt, sampling, room, judged)
+        if not draft.text and draft.finish == "length" and sampling.max_tokens < CHARACTER_TOKENS:
+            whole = replace(sampling, max_tokens=CHARACTER_TOKENS)
+            draft = await self._generate(prompt, whole, room, judged)
+        return draft
+
+    async def _generate(
+        self, prompt: list[int], sampling: Sampling, room: int, judged: int
+    ) -> Draft:
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         reply = await self._call(lambda engine: engine.generate(prompt, sampling, judged))
         self._book_generation(len(prompt), reply)
-        draft = replace(self._read(reply), before=reply.tail_logprobs)
-        return self._ended(draft, self.context.text + after)
+        return replace(self._read(reply), before=reply.tail_logprobs)
 
     async def score(self, candidates: Sequence[Candidate]) -> list[tuple[float, ...]]:
         """Logprobs of each candidate's tokens (its text in this member's own tokens) after the
@@ -187,13 +200,6 @@ class Member:
             piece_ends=(*(min(end, len(text)) for end in ends), *([len(text)] if final else [])),
         )
 
-    def _ended(self, draft: Draft, before: str) -> Draft:
-        """The draft up to where this member's own stop text begins, which ends the answer."""
-        at = find_stop(before + draft.text, self.connection.config.stop, len(before))
-        if at is None:
-            return draft
-        return replace(draft.cut(max(at - len(before), 0)), final=True, finish="stop")
-
     def _book_generation(self, prompt: int, reply: Generation) -> None:
         self._purse.book(
             self.name,
@@ -221,44 +227,55 @@ class Member:
             cost=cost,
         )
 
-    async def _call(self, ask: Callable[..., Awaitable[T]]) -> T:
-        """One call with timeout, deadline, retries and accounting.
+    async def _call(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
+        """One engine call, booked try by try; see ``persistently``."""
+        tries = 0
 
-        Raises ``MemberFailed`` when every try failed, ``BudgetSpent`` at a limit, and hands on
-        what a retry cannot mend (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
-        """
-        config = self.connection.config
-        reason = ""
-        for attempt in range(config.retries + 1):
+        async def once() -> T:
+            nonlocal tries
             self._purse.check()
-            left = self._purse.left()
+            tries += 1
             started = time.monotonic()
             try:
-                async with asyncio.timeout(_sooner(config.timeout_s, left)):
-                    return await ask(self.connection.engine)
-            except TimeoutError:
-                if left is not None and left <= config.timeout_s:
-                    raise BudgetSpent("time") from None
-                reason = f"no reply in {config.timeout_s:g} s"
-            except EngineFault as fault:
-                reason = str(fault)
-            except ContextOverflow as full:  # the engine knows its model, not its member's name
-                raise ContextOverflow(self.name, full.tokens, full.limit) from None
-            except Overloaded as busy:
-                if not self._purse.begun:
-                    raise
-                reason = str(busy)
-                await asyncio.sleep(_sooner(busy.retry_after, left))
+                return await ask(self.connection.engine)
             finally:
+                waited = time.monotonic() - started
                 self._purse.book(
-                    self.name,
-                    MemberUsage(
-                        calls=1,
-                        seconds=time.monotonic() - started,
-                        retries=1 if attempt else 0,
-                    ),
+                    self.name, MemberUsage(calls=1, seconds=waited, retries=int(tries > 1))
                 )
-        raise MemberFailed(self.name, reason)
+
+        return await persistently(self.connection.config, self.name, self._purse, once)
+
+
+async def persistently(
+    config: MemberConfig, member: str, purse: Purse, ask: Callable[[], Awaitable[T]]
+) -> T:
+    """Asks with timeout, deadline and retries.
+
+    Raises ``MemberFailed`` when every try failed, ``BudgetSpent`` at a limit, ``Overloaded`` when
+    a member is full before the answer has begun, and hands on what a retry cannot mend
+    (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
+    """
+    reason, pause = "", 0.0
+    for _ in range(config.retries + 1):
+        left = purse.left()
+        await asyncio.sleep(_sooner(pause, left))
+        try:
+            async with asyncio.timeout(_sooner(config.timeout_s, left)):
+                return await ask()
+        except TimeoutError:
+            if left is not None and left <= config.timeout_s:
+                raise BudgetSpent("time") from None
+            reason = f"no reply in {config.timeout_s:g} s"
+        except EngineFault as fault:
+            reason = str(fault)
+        except ContextOverflow as full:  # the engine knows its model, not its member's name
+            raise ContextOverflow(member, full.tokens, full.limit) from None
+        except Overloaded as busy:
+            if not purse.begun:
+                raise
+            reason, pause = str(busy), busy.retry_after
+    raise MemberFailed(member, reason)
 
 
 def _sooner(seconds: float, left: float | None) -> float:

@@ -6,14 +6,22 @@ import asyncio
 import copy
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from runtime.config import PolicyConfig
 from runtime.connection import Connection
 from runtime.context import Context
 from runtime.errors import BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
-from runtime.member import Candidate, Draft, Member, mean_probability, perplexity
+from runtime.member import (
+    Candidate,
+    Draft,
+    Member,
+    mean_probability,
+    perplexity,
+    persistently,
+)
 from runtime.stopping import find_stop
 from runtime.types import (
     Budget,
@@ -56,15 +64,18 @@ class Session:
         self.usage: dict[str, MemberUsage] = {
             name: past.usage.get(name, MemberUsage()) for name in names
         }
-        self.ending: StopReason | None = None
+        self.ending: StopReason | None = past.ending
         """Why the answer ended; a policy returns once this is set."""
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(past.warnings)
+        self.stops = query.stop
+        """Texts that end the answer: the caller's, and those of the members themselves."""
         self.prompt_tokens = 0
         self._names = names
         self._connections = connections
         self._budget = config.budget.budget().narrow(query.budget)
         self._started = time.monotonic() - past.elapsed
         self._visible: Context | None = None
+        self._reporter = past.reporter or config.reporting_member
         self._max_tokens = query.max_tokens or config.max_tokens
 
     # -- members -----------------------------------------------------------------------------
@@ -72,20 +83,27 @@ class Session:
     async def open(self) -> None:
         """Gives each member its own prompt. Raises ``ContextOverflow`` if one cannot hold it."""
         wanted = [name for name in self._names if name not in self.dropped]
-        opened = await asyncio.gather(
-            *(self._connections[name].open() for name in wanted), return_exceptions=True
-        )
-        for name, fault in zip(wanted, opened, strict=True):
-            if fault is None:
-                self.live[name] = self._seat(self._connections[name])
+        opened = await together(*(_tolerant(self._open(name)) for name in wanted))
+        for name, seat in zip(wanted, opened, strict=True):
+            if isinstance(seat, MemberFailed):
+                self._drop(name, seat.reason)
             else:
-                self._drop(name, str(fault))
+                self.live[name] = seat
         self._check_quorum()
-        reporter = self.config.reporting_member
-        if reporter not in self.live:
-            reporter = next(iter(self.live))
-        self._visible = Context(self._connections[reporter].tokenizer, (), self.text)
-        self.prompt_tokens = len(self.live[reporter].context.ids) - len(self._visible.ids)
+        if self._reporter not in self.live and (self._reporter is None or not self.begun):
+            self._reporter = next(iter(self.live))
+        reporter = await self._open(self._reporter)
+        self._visible = Context(reporter.connection.tokenizer, (), self.text)
+        self.prompt_tokens = len(reporter.context.ids) - len(self._visible.ids)
+        if not self.query.ignore_eos:
+            own = (stop for member in self.live.values() for stop in member.stops)
+            self.stops = tuple(dict.fromkeys((*self.query.stop, *own)))
+
+    async def _open(self, name: str) -> Member:
+        """Reaches a member within its timeout and retries; raises ``MemberFailed`` otherwise."""
+        connection = self._connections[name]
+        await persistently(connection.config, name, self, connection.open)
+        return self._seat(connection)
 
     def _seat(self, connection: Connection) -> Member:
         query, tokenizer = self.query, connection.tokenizer
@@ -148,7 +166,7 @@ class Session:
             temperature=temperature if asked is None else asked,
             top_p=top_p if query.top_p is None else query.top_p,
             seed=_seed(query.seed, member.name),
-            stop=query.stop,
+            stop=query.stop if query.ignore_eos else (*query.stop, *member.stops),
             words=words,
             ignore_eos=query.ignore_eos,
         )
@@ -160,7 +178,7 @@ class Session:
 
     @property
     def completion_tokens(self) -> int:
-        return len(self.visible.ids)
+        return 0 if self._visible is None else len(self._visible.ids)
 
     @property
     def visible(self) -> Context:
@@ -181,14 +199,15 @@ class Session:
         text = draft.text
         ending: StopReason | None = "eos" if draft.final else None
         if not text and ending is None:
-            ending = "eos"
+            ending = "length" if draft.finish == "length" else "eos"
             self.warnings.append(
                 f"{draft.author} had no whole character to add at step {self.step}"
             )
-        stop_at = find_stop(self.text + text, self.query.stop, len(self.text))
+        stop_at = find_stop(self.text + text, self.stops, len(self.text))
         if stop_at is not None:
+            asked_for = (self.text + text).startswith(self.query.stop, stop_at)
             text = text[: max(stop_at - len(self.text), 0)]
-            ending = "stop"
+            ending = "stop" if asked_for else "eos"
             self.text = self.text[:stop_at]
         self.text += text
         self._count(text, stopped=stop_at is not None)
@@ -213,11 +232,23 @@ class Session:
         self.ending = ending
         return span
 
-    def rewind(self) -> None:
-        """Back to the prompt, for a method that chooses among whole answers; spending stays."""
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """Back to the prompt, for a method that chooses among whole answers; spending stays.
+
+        Should choosing fail, the text as it was comes back.
+        """
+        past = (self.text, self.spans, self.ending, self._visible)
         self.text, self.spans, self.ending = "", [], None
         self._visible = Context(self.visible.tokenizer, ())
         self.live = {name: self._seat(self._connections[name]) for name in self.live}
+        chosen = False
+        try:
+            yield
+            chosen = True
+        finally:
+            if not chosen:
+                self.text, self.spans, self.ending, self._visible = past
 
     def _count(self, text: str, stopped: bool) -> None:
         if stopped:  # the stop string may have begun in an earlier span
@@ -283,6 +314,9 @@ class Session:
             dropped=dict(self.dropped),
             usage=dict(self.usage),
             elapsed=self.elapsed,
+            ending=self.ending,
+            reporter=self._reporter,
+            warnings=tuple(self.warnings),
         )
 
 
@@ -294,6 +328,7 @@ async def together(*asks: Awaitable[T]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # so that their accounts are booked
 
 
 async def _tolerant(ask: Awaitable[T]) -> T | MemberFailed:

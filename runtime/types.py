@@ -123,7 +123,7 @@ class Query:
     """One answer to write. The gateway makes one of these for each choice of a request."""
 
     id: str
-    """Trace id; also the routing key that keeps a request's rounds on one replica."""
+    """Trace id."""
     model: str
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
@@ -204,6 +204,11 @@ class Checkpoint:
     dropped: Mapping[str, Dropped] = field(default_factory=dict)
     usage: Mapping[str, MemberUsage] = field(default_factory=dict)
     elapsed: float = 0.0
+    ending: StopReason | None = None
+    """Set when the text is complete: only the end is left to tell."""
+    reporter: str | None = None
+    """Whose tokens are counted."""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class Ahead:
 
 def likely_winner(round_: Round) -> int | None:
     """The candidate that its author is surest of; ``None`` when that one ends the answer."""
-    means = [sum(c.logprobs) / len(c.logprobs) for c in round_.candidates]
+    means = [sum(c.logprobs) / max(len(c.logprobs), 1) for c in round_.candidates]
     best = max(range(len(means)), key=means.__getitem__)
     return None if round_.candidates[best].final else best
 

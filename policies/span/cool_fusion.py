@@ -69,13 +69,19 @@ class CoolFusion(SpanPolicy[CoolFusionConfig]):
             async for span in fused:
                 yield span
             return
-        alone = await session.each(lambda member: member.draft(self._whole(session, member)))
-        spans = [span async for span in fused]
-        session.rewind()
-        for draft in await self._best(session, spans, alone):
-            yield session.commit(draft)
-            if session.ending is not None:
+        if "chosen" not in session.state:
+            alone = await session.each(lambda member: member.draft(self._whole(session, member)))
+            spans = [span async for span in fused]
+            if not session.text:  # ended by a stop string before it began
+                yield spans[-1]
                 return
+            with session.rewound():
+                best = await self._best(session, spans, alone)
+            session.state["chosen"] = [[part.author, part.text, part.final] for part in best]
+        while session.ending is None and session.state["chosen"]:
+            author, text, final = session.state["chosen"][0]
+            session.state["chosen"] = session.state["chosen"][1:]
+            yield session.commit(Draft(author, text, (0.0,), final))
 
     def sampling(self, session: Session, member: Member) -> Sampling:
         config = self.config

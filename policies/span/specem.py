@@ -69,6 +69,7 @@ class SpecEM(SegmentPolicy[SpecEMConfig]):
 
     def select(self, session: Session, round_: Round, judged: Judgements) -> Verdict:
         weights = self._weights(session)
+        session.state["round"] = session.state.get("round", 0) + 1
         if not judged:
             return Verdict(round_.candidates[0], weights=weights)
         scores = segment_scores(round_, judged)
@@ -79,7 +80,6 @@ class SpecEM(SegmentPolicy[SpecEMConfig]):
             for index, score in enumerate(row):
                 values[index] += share * score
         own = {author: index for author, (index, _) in round_.own.items()}
-        session.state["round"] = session.state.get("round", 0) + 1
         session.state["weights"] = hedge(
             weights, rewards(own, scores), self.config.learning_rate, session.state["round"]
         )
