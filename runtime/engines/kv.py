@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from runtime.engines.prefix_tree import Node, PrefixTree
+
 SMALLEST = 64
 """Buffers grow by at least so many tokens."""
 
@@ -75,19 +77,12 @@ class KeyValues:
         return self._buffer[:, :, None, :, start:stop].flatten(0, 1).unbind(0)
 
 
-def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
-    """Number of leading ids that two int64 arrays share."""
-    n = min(len(a), len(b))
-    differs = a[:n] != b[:n]
-    first = int(differs.argmax()) if n else 0
-    return first if n and differs[first] else n
-
-
 @dataclass(eq=False, slots=True)
 class Entry:
-    ids: np.ndarray
-    """int64 [n]: the tokens whose keys and values are held."""
+    length: int
+    """Tokens whose keys and values are held."""
     kv: KeyValues
+    leaf: Node[Entry] | None = None
 
 
 class PrefixCache:
@@ -97,24 +92,23 @@ class PrefixCache:
         self.bound = bound
         self.bytes = 0
         self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._tree: PrefixTree[Entry] = PrefixTree()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def longest(self, ids: np.ndarray) -> tuple[Entry | None, int]:
-        """The entry that shares most leading tokens with ``ids``, and how many."""
-        found, most = None, 0
-        for entry in self._entries.values():
-            shared = common_prefix(entry.ids, ids)
-            if shared > most:
-                found, most = entry, shared
+        """An entry that shares most leading tokens with ``ids`` (int64 [n]), and how many."""
+        found, shared = self._tree.longest(ids)
         if found is not None:
             self._entries.move_to_end(id(found))
-        return found, most
+        return found, shared
 
     def take(self, entry: Entry) -> KeyValues:
         """Removes the entry and hands its buffer over."""
         del self._entries[id(entry)]
+        assert entry.leaf is not None
+        self._tree.remove(entry.leaf)
         self.bytes -= entry.kv.bytes
         return entry.kv
 
@@ -123,14 +117,13 @@ class PrefixCache:
         bound = min(bound, self.bound)
         if len(ids) == 0 or kv.bytes > bound:
             return
-        for entry in list(self._entries.values()):
-            shared = common_prefix(entry.ids, ids)
-            if shared == len(ids):
-                self._entries.move_to_end(id(entry))
-                return
-            if shared == len(entry.ids):
-                self.take(entry)
-        entry = Entry(ids, kv)
+        nearest, shared = self.longest(ids)
+        if shared == len(ids):
+            return
+        if nearest is not None and shared == nearest.length:
+            self.take(nearest)
+        entry = Entry(len(ids), kv)
+        entry.leaf = self._tree.add(ids, entry)
         self._entries[id(entry)] = entry
         self.bytes += kv.bytes
         self.shrink(bound)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime.engines.kv import KeyValues, PrefixCache, Shape, capacity_for, common_prefix
+from runtime.engines.kv import KeyValues, PrefixCache, Shape, capacity_for
+from runtime.engines.prefix_tree import common_prefix
 from runtime.engines.work import Call, TokenSequence
 from runtime.errors import EngineFault, Overloaded
 
@@ -171,7 +172,7 @@ class BatchingLoop:
         if source is not None and source.kv is not None:
             sequence.kv = self._fork(source.kv, best, sequence)
         elif entry is not None and best > 0:
-            if shared == len(entry.ids):
+            if shared == entry.length:
                 sequence.kv = self._cache.take(entry)
             else:
                 sequence.kv = self._fork(entry.kv, best, sequence)

@@ -136,6 +136,26 @@ async def test_calls_of_concurrent_requests_share_messages(url: str) -> None:
     assert after["messages"] - before["messages"] < after["calls"] - before["calls"]
 
 
+async def test_clients_that_leave_do_not_disturb_those_that_stay(url: str) -> None:
+    """Their calls share messages; a message must not die with the request that began it."""
+
+    async def one(client: AsyncOpenAI) -> Any:
+        reply = await client.chat.completions.create(
+            model="lonely", messages=[{"role": "user", "content": "Who?"}], seed=1
+        )
+        return reply
+
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
+        asked = [asyncio.ensure_future(one(client)) for _ in range(10)]
+        for leaving in asked[::2]:
+            await asyncio.sleep(0.15)
+            leaving.cancel()
+        for reply in await asyncio.gather(*asked[1::2]):
+            assert reply.choices[0].message.content == NUMBERS
+            [member] = reply.model_extra["ensemble"]["members"]
+            assert (member["status"], member["retries"]) == ("ok", 0)
+
+
 def test_a_killed_member_is_dropped_and_the_answer_completes(client: OpenAI) -> None:
     stream = chat(client, "count", stream=True)
     text, summary = "", {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import numpy as np
 import pytest
@@ -29,8 +30,10 @@ class Counting:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        if prompt[0] < 0:
+        if prompt[0] == -1:
             raise EngineFault("negative")
+        if prompt[0] == -2:
+            raise ZeroDivisionError("a bug")
         return Generation(tuple(prompt), (), "length")
 
     async def score(
@@ -103,6 +106,48 @@ async def test_one_failing_call_leaves_the_others_of_its_message_alone() -> None
     )
     assert isinstance(replies[0], EngineFault)
     assert isinstance(replies[1], Generation)
+
+
+async def test_a_bug_in_one_call_is_logged_and_leaves_the_others_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    remote = RemoteEngine(Recording(Counting()))
+    replies = await asyncio.gather(
+        remote.generate([-2], Sampling()),
+        remote.generate([1], Sampling()),
+        return_exceptions=True,
+    )
+    assert isinstance(replies[0], EngineFault)
+    assert "a bug" in str(replies[0])
+    assert isinstance(replies[1], Generation)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_shared_message_belongs_to_no_callers_context() -> None:
+    """Serve cancels what was begun in a request's context when that request's client leaves."""
+    request: ContextVar[str] = ContextVar("request", default="none")
+    seen: list[str] = []
+
+    class Watching(Recording):
+        async def send(self, calls: Sequence[Call]) -> list[Outcome]:
+            seen.append(request.get())
+            return await super().send(calls)
+
+    async def caller(remote: RemoteEngine) -> None:
+        request.set("mine")
+        await remote.generate([1], Sampling())
+
+    await caller(RemoteEngine(Watching(Counting())))
+    assert seen == ["none"]
+
+
+async def test_a_message_that_the_other_end_cancels_is_a_fault_not_a_cancellation() -> None:
+    class Cancelling(Recording):
+        async def send(self, calls: Sequence[Call]) -> list[Outcome]:
+            raise asyncio.CancelledError
+
+    with pytest.raises(EngineFault, match="cancelled"):
+        await RemoteEngine(Cancelling(Counting())).generate([1], Sampling())
 
 
 async def test_a_broken_channel_is_told_to_every_caller() -> None:

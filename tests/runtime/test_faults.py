@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from runtime.errors import QuorumLost
-from tests.stack import CAT, DOG, animals, answers
+from deployments.local import LocalStack
+from runtime.coalesce import RemoteEngine
+from runtime.engines.base import EngineSpec
+from runtime.errors import ContextOverflow, EngineFault, QuorumLost
+from runtime.types import Budget, Message
+from tests.stack import CAT, DOG, animals, answers, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}
 
@@ -75,10 +81,54 @@ async def test_a_standby_takes_over_when_a_single_writer_dies() -> None:
     assert [span["model"] for span in answer.summary["spans"]][-1] == "cat"
 
 
-async def test_a_member_without_room_is_told_by_name() -> None:
-    from runtime.errors import ContextOverflow
-    from runtime.types import Message
+def describing(stack: LocalStack, member: str, describe: Callable[[], Awaitable[Any]]) -> None:
+    """Has one member's end of the ensemble's channel answer ``describe`` like this."""
+    engine = stack.models["e"]._connections[member].engine
+    assert isinstance(engine, RemoteEngine)
+    engine._channel.describe = describe  # type: ignore[method-assign]
 
+
+async def test_a_member_that_is_late_to_come_up_is_asked_again() -> None:
+    async with running(animals(e=SWEET)) as stack:
+        whole = await ask(stack, "e")
+    async with running(animals(e=SWEET)) as stack:
+        known, asked = stack.engines["dog"].spec, []
+
+        async def describe() -> EngineSpec:
+            asked.append(1)
+            if len(asked) == 1:
+                raise EngineFault("still loading")
+            return known
+
+        describing(stack, "dog", describe)
+        answer = await ask(stack, "e")
+    assert len(asked) == 2
+    assert answer.text == whole.text
+    assert not answer.summary["degraded"]
+
+
+async def test_a_member_that_never_comes_up_is_dropped_before_the_answer() -> None:
+    async with running(animals(e=SWEET)) as stack:
+
+        async def describe() -> EngineSpec:
+            raise EngineFault("no such replica")
+
+        describing(stack, "dog", describe)
+        answer = await ask(stack, "e")
+        card = await stack.models["e"].card()
+    assert answer.text == " the cat sat."
+    assert answer.member("dog")["error"] == "no such replica"
+    assert card["members"] == ["cat", "dog"]  # the ensemble can be used while one is away
+
+
+async def test_a_member_that_hangs_before_the_answer_does_not_outlast_the_deadline() -> None:
+    async with running(animals(e=SWEET)) as stack:
+        describing(stack, "dog", asyncio.Event().wait)
+        answer = await ask(stack, "e", budget=Budget(seconds=0.1))
+    assert (answer.text, answer.end.stop_reason) == ("", "budget_time")
+
+
+async def test_a_member_without_room_is_told_by_name() -> None:
     config = with_engine("dog", DOG | {"context_length": 16})
     with pytest.raises(ContextOverflow, match="dog"):
         await answers(config, "e", messages=(Message("user", "far too long a question"),))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from runtime.types import Budget, Checkpoint
+from runtime.types import Budget
 from tests.stack import animals, answers, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}
@@ -102,9 +103,10 @@ async def test_the_token_limit_counts_the_reporting_members_tokens(limit: int) -
         {"type": "specfuse", "segment_tokens": 2},
         {"type": "specem", "segment_tokens": 2},
         {"type": "cool-fusion"},
+        {"type": "cool-fusion", "rerank": True, "aligned": False},
         {"type": "single", "members": ["dog"], "chunk_tokens": 1, "temperature": 1.0},
     ],
-    ids=lambda ensemble: ensemble["type"],
+    ids=["sweetspan", "specfuse", "specem", "cool-fusion", "cool+r", "single"],
 )
 async def test_an_answer_goes_on_from_any_checkpoint_as_if_undisturbed(
     ensemble: dict[str, Any],
@@ -113,16 +115,51 @@ async def test_an_answer_goes_on_from_any_checkpoint_as_if_undisturbed(
         whole = await ask(stack, "e", seed=5)
         assert len(whole.written) > 1
         spans = ()
-        for written in whole.written[:-1]:
+        for written in whole.written:  # the last one too: then only the end is left to tell
             assert written.span is not None
             spans = (*spans, written.span)
-            past = written.checkpoint
-            resumed = await ask(
-                stack,
-                "e",
-                Checkpoint(past.text, past.step, past.state, spans, past.dropped, past.usage),
-                seed=5,
-            )
-            assert past.text + resumed.text == whole.text
+            resumed = await ask(stack, "e", replace(written.checkpoint, spans=spans), seed=5)
+            assert written.checkpoint.text + resumed.text == whole.text
             assert resumed.end.stop_reason == whole.end.stop_reason
+            assert resumed.end.completion_tokens == whole.end.completion_tokens
             assert resumed.summary["spans"] == whole.summary["spans"]
+
+
+async def test_an_answer_cut_by_its_budget_is_not_told_twice() -> None:
+    budget = Budget(calls=5)
+    async with running(animals(e=SWEET)) as stack:
+        whole = await ask(stack, "e", stop=("dog ran fast",), budget=budget)
+        assert whole.written[-1].span is None  # what was held back as a possible stop string
+        assert whole.written[-1].text
+        resumed = await ask(
+            stack, "e", whole.written[-1].checkpoint, stop=("dog ran fast",), budget=budget
+        )
+    assert resumed.text == ""
+    assert resumed.end.stop_reason == "budget_calls"
+
+
+async def test_reranking_that_the_budget_forbids_keeps_the_fused_text() -> None:
+    method = {"type": "cool-fusion", "rerank": True}
+    fused = await answers(animals(e={"type": "cool-fusion"}), "e")
+    whole = await answers(animals(e=method), "e")
+    calls = whole.summary["usage"]["model_calls"]
+    answer = await answers(animals(e=method), "e", budget=Budget(calls=calls - 2))
+    assert answer.end.stop_reason == "budget_calls"
+    assert answer.text == fused.text
+    assert answer.end.completion_tokens == fused.end.completion_tokens
+
+
+@pytest.mark.parametrize("size", [1, 2, 8])
+async def test_a_members_stop_text_is_found_wherever_a_call_ends(size: int) -> None:
+    config = animals(e={"type": "single", "members": ["dog"], "chunk_tokens": size})
+    config["members"]["dog"]["stop"] = ["g r"]
+    answer = await answers(config, "e")
+    assert (answer.text, answer.end.stop_reason) == (" the do", "eos")
+
+
+async def test_ignoring_the_end_ignores_members_own_stop_texts() -> None:
+    config = animals()
+    config["members"]["cat"]["stop"] = [" sat"]
+    answer = await answers(config, "cat", ignore_eos=True, max_tokens=3)
+    assert answer.text == " the cat sat"
+    assert answer.end.stop_reason == "length"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from runtime.config import TraceConfig
 from runtime.errors import QuorumLost
+from runtime.trace import TraceLog
+from runtime.types import Message, Query
 from tests.stack import animals, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}
+WHO = (Message("user", "Who?"),)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -58,3 +63,41 @@ async def test_an_answer_that_failed_is_in_the_trace_too(tmp_path: Path) -> None
     assert "dog" in row["error"]
     dog_row = next(member for member in row["members"] if member["name"] == "dog")
     assert dog_row["dropped_because"]
+
+
+async def test_an_answer_whose_client_left_is_told_apart_from_a_failed_one(tmp_path: Path) -> None:
+    config = animals(e=SWEET) | {"trace": {"folder": str(tmp_path)}}
+    async with running(config) as stack:
+        events = stack.models["e"].answer(Query(id="t", model="e", messages=WHO))
+        assert await anext(events)
+        await events.aclose()
+    [row] = rows(tmp_path)
+    assert row["stop_reason"] == "cancelled"
+    assert row["error"] is None
+
+
+async def test_rows_that_cannot_be_written_are_kept_until_they_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "t"
+    folder.write_text("in the way")
+    config = animals(e=SWEET) | {"trace": {"folder": str(folder)}}
+    async with running(config) as stack:
+        answer = await ask(stack, "e")
+        stack.models["e"].close()
+        assert "cannot write the trace" in caplog.text
+        folder.unlink()
+    [row] = rows(folder)
+    assert row["answer"] == answer.text
+
+
+async def test_rows_reach_the_disk_without_being_asked_for(tmp_path: Path) -> None:
+    log = TraceLog(TraceConfig(folder=str(tmp_path)), seconds=0.01)
+    async with running(animals(e=SWEET)) as stack:
+        coordinator = stack.models["e"]
+        coordinator._traces = log
+        await ask(stack, "e")
+        async with asyncio.timeout(10):
+            while not list(tmp_path.glob("*.parquet")):
+                await asyncio.sleep(0.01)
+    assert len(rows(tmp_path)) == 1

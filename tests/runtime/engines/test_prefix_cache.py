@@ -9,8 +9,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from runtime.engines.kv import KeyValues, PrefixCache, Shape, common_prefix
+from runtime.engines.kv import KeyValues, PrefixCache, Shape
+from runtime.engines.prefix_tree import Node, PrefixTree, common_prefix
 from runtime.engines.transformers import TransformersLM
 from runtime.types import Sampling
 
@@ -31,6 +34,31 @@ def test_a_common_prefix_is_counted_to_the_first_difference() -> None:
     assert common_prefix(ids(1, 2), ids(1, 2, 3)) == 2
     assert common_prefix(ids(9), ids(1)) == 0
     assert common_prefix(ids(), ids(1)) == 0
+
+
+short = st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple)
+
+
+@given(st.lists(st.tuples(st.booleans(), short), max_size=30))
+def test_the_tree_finds_what_comparing_with_every_sequence_finds(
+    orders: list[tuple[bool, tuple[int, ...]]],
+) -> None:
+    tree: PrefixTree[tuple[int, ...]] = PrefixTree()
+    held: dict[tuple[int, ...], Node[tuple[int, ...]]] = {}
+    for adds, tokens in orders:
+        shares = {other: common_prefix(ids(*other), ids(*tokens)) for other in held}
+        most = max(shares.values(), default=0)
+        found, shared = tree.longest(ids(*tokens))
+        assert shared == most
+        assert shares.get(found, 0) == most if found else most == 0
+        related = any(n in (len(other), len(tokens)) for other, n in shares.items())
+        if adds and not related:
+            held[tokens] = tree.add(ids(*tokens), tokens)
+        elif not adds and found:
+            tree.remove(held.pop(found))
+    for leaf in held.values():
+        tree.remove(leaf)
+    assert tree.longest(ids(0)) == tree.longest(ids(1)) == (None, 0)
 
 
 def test_a_buffer_keeps_its_tokens_when_it_grows_and_when_it_is_forked() -> None:
