@@ -91,7 +91,8 @@ def pretrained(config: AppConfig, repeats: int) -> dict[str, Any]:
 
 def long_prompt(tokenizer: Tokenizer, title: str) -> str:
     """600 tokens; every title begins differently, so no run finds another's prefix in a cache."""
-    ids = tokenizer.encode(f"Notes of {title}.\n" + PASSAGE.read_text() * 3)
+    ids = tokenizer.encode(f"Notes of {title}.\n" + PASSAGE.read_text())
+    assert len(ids) >= PROMPT_TOKENS, "repeated text would only be copied, by all members alike"
     return tokenizer.decode(ids[:PROMPT_TOKENS])
 
 
