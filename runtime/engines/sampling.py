@@ -41,11 +41,13 @@ def uniform(seed: int, position: int) -> float:
 def nucleus(probabilities: np.ndarray, top_p: float) -> np.ndarray:
     """Ids, ascending, of the smallest set of most probable tokens that holds ``top_p`` of the mass
     (Holtzman et al., arXiv 1904.09751); among equals the lowest ids are taken."""
-    # Sorting values is several times faster than sorting ids by value.
-    values = np.sort(probabilities)[::-1]
+    # Tokens below this floor hold less than 1 - top_p together, so none of them is in the set; with
+    # a large vocabulary that leaves few to sort. Sorting values is faster than sorting ids by value.
+    floor = (1.0 - top_p) / len(probabilities)
+    values = np.sort(probabilities[probabilities >= floor])[::-1]
     size = int(np.searchsorted(np.cumsum(values), top_p)) + 1
-    if size >= len(values):
-        return np.arange(len(values))
+    if size > len(values):
+        return np.arange(len(probabilities))
     above = np.flatnonzero(probabilities > values[size - 1])
     equal = np.flatnonzero(probabilities == values[size - 1])
     return np.sort(np.concatenate((above, equal[: size - len(above)])))
