@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 from openai import OpenAI
@@ -21,16 +23,15 @@ def ask(
     max_tokens: int | None = None,
     temperature: float | None = None,
     seed: int | None = None,
-    out: Console | None = None,
-) -> dict[str, Any]:
-    """Streams one chat answer to the terminal; returns the ``ensemble`` summary."""
-    out = out or Console()
+) -> Shown:
+    """Streams one chat answer to the terminal, then who wrote what share; returns both."""
+    out = Console()
     client = OpenAI(base_url=base_url, api_key="none", timeout=600, max_retries=0)
     options: dict[str, Any] = {}
     for name, value in [("max_tokens", max_tokens), ("temperature", temperature), ("seed", seed)]:
         if value is not None:
             options[name] = value
-    palette = Palette()
+    palette, answer = Palette(), Text()
     summary: dict[str, Any] = {}
     stream = client.chat.completions.create(
         model=model, messages=[{"role": "user", "content": question}], stream=True, **options
@@ -39,13 +40,23 @@ def ask(
         told = (chunk.model_extra or {}).get("ensemble") or {}
         for choice in chunk.choices:
             if choice.delta.content:
-                style = palette.of(told.get("model", ""))
-                out.print(Text(choice.delta.content, style=style), end="", soft_wrap=True)
+                piece = Text(choice.delta.content, style=palette.of(told.get("model", "")))
+                answer.append_text(piece)
+                out.print(piece, end="", soft_wrap=True)
             if choice.finish_reason:
                 summary = told
+    shown = Shown(answer, accounts(summary, palette))
     out.print("\n")
-    out.print(accounts(summary, palette))
-    return summary
+    out.print(shown.accounts)
+    return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An answer coloured by author, and the accounts below it."""
+
+    answer: Text
+    accounts: Table
 
 
 class Palette:
@@ -58,10 +69,13 @@ class Palette:
         return self._colours.setdefault(author, COLOURS[len(self._colours) % len(COLOURS)])
 
 
-def picture(out: Console, title: str) -> str:
-    """What a recording console showed, as SVG that needs nothing from elsewhere."""
-    svg = out.export_svg(title=title)
-    return re.sub(r"@font-face\s*{[^}]*}", "", svg)
+def picture(shown: Shown, title: str, width: int = 100) -> str:
+    """What was shown, as SVG that needs nothing from elsewhere."""
+    out = Console(record=True, width=width, file=StringIO())
+    out.print(shown.answer)
+    out.print()
+    out.print(shown.accounts)
+    return re.sub(r"@font-face\s*{[^}]*}", "", out.export_svg(title=title))
 
 
 def accounts(summary: dict[str, Any], palette: Palette) -> Table:
@@ -71,10 +85,13 @@ def accounts(summary: dict[str, Any], palette: Palette) -> Table:
         title=f"{summary['method']}: {summary['steps']} steps, {seconds:.1f} s, "
         f"ended by {summary['stop_reason']}"
     )
-    names = ("member", "share", "spans", "calls", "tokens written", "tokens read", "seconds", "")
-    for name in names:
-        table.add_column(name, justify="left" if name in ("member", "") else "right")
-    for member in summary["members"]:
+    columns = ["member", "share", "spans", "calls", "tokens written", "tokens read", "seconds"]
+    faults = [member.get("error", "") for member in summary["members"]]
+    if any(faults):
+        columns.append("dropped because")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("member", "dropped because") else "right")
+    for member, fault in zip(summary["members"], faults, strict=True):
         table.add_row(
             Text(member["model"], style=palette.of(member["model"])),
             f"{member['share']:.0%}",
@@ -83,6 +100,6 @@ def accounts(summary: dict[str, Any], palette: Palette) -> Table:
             str(member["completion_tokens"]),
             str(member["prompt_tokens"]),
             f"{member['latency_ms'] / 1000:.1f}",
-            member.get("error", ""),
+            *([fault] if any(faults) else []),
         )
     return table

@@ -42,7 +42,10 @@ def serve(
     fetch_weights(settings)
     with serving(settings, host=host or own_host, port=port or own_port) as base_url:
         console.print(f"[bold]serving[/bold] {', '.join(settings.ensembles)} at {base_url}")
-        console.print('try: orchestrion ask "Why is the sky blue?" --url ' + base_url)
+        console.print(
+            'try: orchestrion ask "Explain in a few sentences why the sky is blue." --url '
+            + base_url
+        )
         _wait_for_interrupt()
 
 
@@ -58,24 +61,16 @@ def ask(
 ) -> None:
     """Ask a running endpoint; the answer is coloured by who wrote what."""
     from openai import APIConnectionError, APIStatusError
-    from rich.console import Console
 
     from deployments.ask import ask as ask_endpoint
     from deployments.ask import picture
 
-    out = Console(record=True, width=100) if svg is not None else Console()
     try:
-        ask_endpoint(
-            url,
-            model,
-            question,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            out=out,
+        shown = ask_endpoint(
+            url, model, question, max_tokens=max_tokens, temperature=temperature, seed=seed
         )
         if svg is not None:
-            svg.write_text(picture(out, f"{model}: {question}"))
+            svg.write_text(picture(shown, f"{model}: {question}"))
     except APIConnectionError:
         _fail(f"nothing answers at {url}; start it with: make serve")
     except APIStatusError as fault:

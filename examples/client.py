@@ -5,7 +5,7 @@ from openai import OpenAI
 client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
 stream = client.chat.completions.create(
     model="specfuse",
-    messages=[{"role": "user", "content": "Why is the sky blue?"}],
+    messages=[{"role": "user", "content": "Explain in a few sentences why the sky is blue."}],
     stream=True,
 )
 for chunk in stream:

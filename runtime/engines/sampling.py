@@ -41,8 +41,8 @@ def uniform(seed: int, position: int) -> float:
 def nucleus(probabilities: np.ndarray, top_p: float) -> np.ndarray:
     """Ids, ascending, of the smallest set of most probable tokens that holds ``top_p`` of the mass
     (Holtzman et al., arXiv 1904.09751); among equals the lowest ids are taken."""
-    # Tokens below this floor hold less than 1 - top_p together, so none of them is in the set; with
-    # a large vocabulary that leaves few to sort. Sorting values is faster than sorting ids by value.
+    # Tokens below this floor hold less than 1 - top_p together, so none of them is in the set: that
+    # leaves few of a large vocabulary to sort. Values are sorted since that is faster than ids.
     floor = (1.0 - top_p) / len(probabilities)
     values = np.sort(probabilities[probabilities >= floor])[::-1]
     size = int(np.searchsorted(np.cumsum(values), top_p)) + 1

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 from typer.testing import CliRunner
 
 from deployments import cli
+from deployments.ask import Palette, Shown, accounts, picture
 from deployments.cluster import serving
 from deployments.config import AppConfig
 from runtime.errors import ConfigError
@@ -76,3 +80,23 @@ def test_a_taken_port_is_told_before_anything_starts() -> None:
         config = AppConfig.model_validate(animals(e={"type": "sweetspan"}))
         with pytest.raises(ConfigError, match="--port"), serving(config, port=port):
             raise AssertionError("it must not start")
+
+
+def test_the_picture_of_an_answer_holds_all_of_it_in_its_authors_colours() -> None:
+    answer = Text()
+    for n in range(80):
+        answer.append(f"word{n} ", style=("cyan", "magenta")[n % 2])
+    svg = picture(Shown(answer, Table()), "model: question", width=60)
+    assert all(f"word{n}" in svg for n in range(80))
+    assert len(set(re.findall(r"fill: (#\w+)", svg))) >= 3
+    assert "font-face" not in svg
+
+
+def test_accounts_say_why_a_member_was_dropped_only_when_one_was() -> None:
+    member = {"model": "a", "share": 1.0, "spans": 1, "calls": 2}
+    member |= {"completion_tokens": 3, "prompt_tokens": 4, "latency_ms": 5.0}
+    summary = {"latency_ms": {"total": 1.0}, "method": "m", "steps": 1, "stop_reason": "eos"}
+    whole = accounts(summary | {"members": [member]}, Palette())
+    lost = accounts(summary | {"members": [member | {"error": "gone"}]}, Palette())
+    assert [c.header for c in lost.columns[len(whole.columns) :]] == ["dropped because"]
+    assert list(lost.columns[-1].cells) == ["gone"]
