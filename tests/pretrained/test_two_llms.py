@@ -13,6 +13,7 @@ from benchmarks.naive_specfuse import Naive, write
 from deployments.config import AppConfig, load
 from runtime.config import TransformersEngine
 from runtime.errors import WeightsError
+from runtime.types import Message
 from runtime.weights import resolve
 from tests.stack import Answer, ask, running
 
@@ -92,8 +93,10 @@ async def test_both_llms_contribute_to_a_chat_answer(
     config: AppConfig, folders: dict[str, Path]
 ) -> None:
     async with running(config.model_dump(mode="json")) as stack:
-        answer = await ask(stack, "sweetspan", max_tokens=40)
+        question = Message("user", "Explain in a few sentences why the sky is blue.")
+        answer = await ask(stack, "sweetspan", max_tokens=40, messages=(question,))
     assert all(member["calls"] > 2 for member in answer.summary["members"])
+    assert all(member["share"] > 0 for member in answer.summary["members"])
     assert "\ufffd" not in answer.text
     assert sum(member["share"] for member in answer.summary["members"]) == pytest.approx(
         1, abs=0.01
