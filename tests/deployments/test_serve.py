@@ -36,8 +36,10 @@ def config() -> dict[str, Any]:
     whole = animals(sweet=SWEET, fuse={"type": "specfuse", "segment_tokens": 2, "temperature": 0})
     for name in ("one", "two"):
         whole["members"][name] = {"engine": slow, "timeout_s": 1.0}
+    whole["members"]["patient"] = {"engine": slow}
     whole["ensembles"]["count"] = SWEET | {"members": ["one", "two"]}
     whole["ensembles"]["lonely"] = {"type": "single", "members": ["one"], "chunk_tokens": 1}
+    whole["ensembles"]["calm"] = whole["ensembles"]["lonely"] | {"members": ["patient"]}
     for member in whole["members"].values():
         member["replica"] = {"num_cpus": 0.1}
     return whole
@@ -103,7 +105,8 @@ def test_ray_listens_on_loopback_only(url: str) -> None:
 
 def test_ensembles_and_members_are_models(client: OpenAI) -> None:
     names = [model.id for model in client.models.list()]
-    assert names == ["sweet", "fuse", "count", "lonely", "cat", "dog", "one", "two"]
+    ensembles = ["sweet", "fuse", "count", "lonely", "calm"]
+    assert names == [*ensembles, "cat", "dog", "one", "two", "patient"]
 
 
 def test_the_first_span_reaches_the_client_before_the_answer_is_complete(client: OpenAI) -> None:
@@ -141,7 +144,7 @@ async def test_clients_that_leave_do_not_disturb_those_that_stay(url: str) -> No
 
     async def one(client: AsyncOpenAI) -> Any:
         reply = await client.chat.completions.create(
-            model="lonely", messages=[{"role": "user", "content": "Who?"}], seed=1
+            model="calm", messages=[{"role": "user", "content": "Who?"}], seed=1
         )
         return reply
 
