@@ -79,6 +79,8 @@ def _start_ray(config: AppConfig) -> None:
     # machine joins no cluster; otherwise its processes listen on the machine's own address.
     os.environ[NO_CLUSTER] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Serve kills a proxy that is not up after 5 s, which a busy machine needs for the imports.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     import ray
 
     wanted = sum(m.replica.num_cpus * m.replica.num_replicas for m in config.members.values())
