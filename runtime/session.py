@@ -90,14 +90,23 @@ class Session:
             else:
                 self.live[name] = seat
         self._check_quorum()
-        if self._reporter not in self.live and (self._reporter is None or not self.begun):
-            self._reporter = next(iter(self.live))
-        reporter = await self._open(self._reporter)
+        reporter = await self._find_reporter()
         self._visible = Context(reporter.connection.tokenizer, (), self.text)
         self.prompt_tokens = len(reporter.context.ids) - len(self._visible.ids)
         if not self.query.ignore_eos:
             own = (stop for member in self.live.values() for stop in member.stops)
             self.stops = tuple(dict.fromkeys((*self.query.stop, *own)))
+
+    async def _find_reporter(self) -> Member:
+        """Whose tokens are counted: an answer that goes on keeps its own, dropped or not, as long
+        as that one can still be reached."""
+        if self._reporter is not None and self._reporter not in self.live and self.begun:
+            seat = await _tolerant(self._open(self._reporter))
+            if isinstance(seat, Member):
+                return seat
+        if self._reporter not in self.live:
+            self._reporter = next(iter(self.live))
+        return self.live[self._reporter]
 
     async def _open(self, name: str) -> Member:
         """Reaches a member within its timeout and retries; raises ``MemberFailed`` otherwise."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,6 +120,24 @@ async def test_a_member_that_never_comes_up_is_dropped_before_the_answer() -> No
     assert answer.text == " the cat sat."
     assert answer.member("dog")["error"] == "no such replica"
     assert card["members"] == ["cat", "dog"]  # the ensemble can be used while one is away
+
+
+async def test_an_answer_goes_on_elsewhere_though_its_counting_member_is_gone() -> None:
+    flaky = {"type": "flaky", "engine": CAT, "fails_from": 3}
+    async with running(with_engine("cat", flaky)) as stack:
+        whole = await ask(stack, "e")
+    past = next(w.checkpoint for w in whole.written if "cat" in w.checkpoint.dropped)
+    assert past.reporter == "cat"
+    spans = tuple(w.span for w in whole.written if w.span)[: past.step]
+    async with running(with_engine("cat", flaky)) as stack:
+
+        async def describe() -> EngineSpec:
+            raise EngineFault("no such replica")
+
+        describing(stack, "cat", describe)
+        resumed = await ask(stack, "e", replace(past, spans=spans))
+    assert past.text + resumed.text == whole.text
+    assert resumed.end.stop_reason == whole.end.stop_reason
 
 
 async def test_a_member_that_hangs_before_the_answer_does_not_outlast_the_deadline() -> None:
