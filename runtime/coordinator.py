@@ -68,7 +68,7 @@ class Coordinator:
         session = Session(query, self.config, self._connections, checkpoint)
         stop_reason: str = "error"
         error: str | None = "an unexpected fault; the log holds it"
-        shown = -1
+        shown, complete = -1, False
         try:
             try:
                 await session.open()
@@ -90,12 +90,14 @@ class Coordinator:
             stop_reason, error = session.ending, None
             if 0 <= shown < len(session.text):
                 yield Written(session.text[shown:], None, session.checkpoint())
+            complete = True
             yield self._end(session, session.ending)
         except OrchestrionError as fault:
             stop_reason, error = "error", str(fault)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            stop_reason, error = "cancelled", None
+            if not complete:
+                stop_reason, error = "cancelled", None
             raise
         finally:
             self._traces.add(session, stop_reason, error)

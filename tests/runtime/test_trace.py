@@ -12,7 +12,7 @@ import pytest
 from runtime.config import TraceConfig
 from runtime.errors import QuorumLost
 from runtime.trace import TraceLog
-from runtime.types import Message, Query
+from runtime.types import Ended, Message, Query
 from tests.stack import animals, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}
@@ -74,6 +74,17 @@ async def test_an_answer_whose_client_left_is_told_apart_from_a_failed_one(tmp_p
     [row] = rows(tmp_path)
     assert row["stop_reason"] == "cancelled"
     assert row["error"] is None
+
+
+async def test_a_client_that_leaves_with_the_whole_answer_did_not_cancel_it(tmp_path: Path) -> None:
+    config = animals(e=SWEET) | {"trace": {"folder": str(tmp_path)}}
+    async with running(config) as stack:
+        events = stack.models["e"].answer(Query(id="t", model="e", messages=WHO))
+        while not isinstance(await anext(events), Ended):
+            continue
+        await events.aclose()
+    [row] = rows(tmp_path)
+    assert row["stop_reason"] == "eos"
 
 
 async def test_rows_that_cannot_be_written_are_kept_until_they_can(
