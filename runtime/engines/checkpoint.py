@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from runtime.config import TransformersEngine
+from runtime.engines.eos import eos_ids
 from runtime.engines.kv import Shape
 from runtime.engines.loop import FORWARD_FAULTS
 from runtime.engines.ragged import NAME, Probe, planned
@@ -61,7 +61,7 @@ def load(folder: Path, config: TransformersEngine) -> Checkpoint:
         window=window_of(text, config),
         vocab_size=min(vocab_size, model.get_input_embeddings().num_embeddings),
         hidden_size=int(text.hidden_size),
-        eos_ids=_eos_ids(folder, text),
+        eos_ids=eos_ids(folder, text),
     )
 
 
@@ -120,13 +120,3 @@ def _refusal(config: TransformersEngine, reason: str) -> ConfigError:
     return ConfigError(
         f"the transformers engine cannot run {config.weights}: {reason}; serve it with vLLM"
     )
-
-
-def _eos_ids(folder: Path, text: Any) -> tuple[int, ...]:
-    found: list[int] = []
-    file = folder / "generation_config.json"
-    said = json.loads(file.read_text()) if file.is_file() else {}
-    for ids in (said.get("eos_token_id"), getattr(text, "eos_token_id", None)):
-        if ids is not None:
-            found += [ids] if isinstance(ids, int) else ids
-    return tuple(dict.fromkeys(found))

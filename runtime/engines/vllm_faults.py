@@ -1,0 +1,30 @@
+"""vLLM's errors in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vllm.exceptions import (
+    MaxQueuedTokensError,
+    QueueOverflowError,
+    VLLMClientError,
+    VLLMServerError,
+)
+
+from runtime.errors import BadRequest, EngineFault, Overloaded
+
+
+@contextmanager
+def typed_faults(model: str) -> Iterator[None]:
+    """Raises ``Overloaded`` when the queue is full, ``BadRequest`` for what vLLM will not do, and
+    ``EngineFault`` when it cannot go on."""
+    try:
+        yield
+    except (QueueOverflowError, MaxQueuedTokensError) as full:
+        raise Overloaded(f"the queue of {model}") from full
+    except VLLMClientError as refused:
+        raise BadRequest(f"vLLM refuses the call: {refused}") from refused
+    except VLLMServerError as broken:
+        cause = broken.__cause__ or broken
+        raise EngineFault(f"vLLM could not serve {model}: {cause!r}") from broken

@@ -1,0 +1,75 @@
+"""vLLM's answers as ours: rows of logprobs, and which of them the prefix cache swallowed. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import EngineFault
+from runtime.types import ALL, Distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the model says at one position about the token that follows."""
+
+    logprob: float
+    """Of the token that does follow."""
+    top: Distribution | None = None
+
+
+def row(flat: Any, index: int, top_k: int) -> Row:
+    """Row ``index`` of a ``vllm.logprobs.FlatLogprobs``: first the token itself, then the best."""
+    start, end = flat.start_indices[index], flat.end_indices[index]
+    if end <= start:
+        raise EngineFault("vLLM gave no logprobs for a position that was asked for")
+    logprob = float(flat.logprobs[start])
+    if not top_k:
+        return Row(logprob)
+    ids = np.asarray(flat.token_ids[start + 1 : end], dtype=np.int64)
+    best = np.asarray(flat.logprobs[start + 1 : end], dtype=np.float32)
+    return Row(logprob, distribution(ids, best, top_k))
+
+
+def distribution(ids: np.ndarray, logprobs: np.ndarray, top_k: int) -> Distribution:
+    """``ids [k]`` and their logprobs in vLLM's order as a ``Distribution``; equals: lowest id
+    first. With ``ALL`` the ids are a permutation of the vocabulary and become a dense row."""
+    if top_k == ALL:
+        dense = np.empty(len(ids), dtype=np.float32)
+        dense[ids] = logprobs
+        return Distribution(None, dense)
+    order = np.lexsort((ids, -logprobs))[:top_k]
+    return Distribution(ids[order], logprobs[order])
+
+
+def tops(rows: list[Row], top_k: int) -> tuple[Distribution, ...] | None:
+    """The alternatives of each row, where any were asked for."""
+    if not top_k:
+        return None
+    return tuple(row.top for row in rows if row.top is not None)
+
+
+def swallowed(start: int, cached: int) -> int:
+    """How many rows of a text scored from token ``start`` on are missing.
+
+    The row of token ``i`` is made at position ``i - 1``; vLLM computes the positions from
+    ``cached`` on.
+    """
+    return max(0, cached - (start - 1))
+
+
+def pieces(start: int, end: int, block: int) -> list[tuple[int, int]]:
+    """Cuts the tokens ``start`` to ``end`` into ranges that the cache cannot swallow.
+
+    The row of a range's first token is made at the start of a block or later, and its last token is
+    not fed to the model. So the prompt of a range ends within or with that block, and a cache of
+    whole blocks that leaves the prompt's last token to be computed holds none of its rows.
+    """
+    cut = []
+    while start < end:
+        stop = min(((start - 1) // block + 1) * block + 1, end)
+        cut.append((start, stop))
+        start = stop
+    return cut

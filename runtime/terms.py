@@ -1,0 +1,38 @@
+"""On whose behalf an engine call is made: known all the way from a session to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a call carries besides its tokens; it changes where and when a call is served, never
+    its result."""
+
+    request: str = ""
+    """Trace id: calls of one request go to the replica whose cache holds its prefix."""
+    priority: int = 0
+    """Lower is sooner, where the engine schedules by priority."""
+
+
+_NOBODYS = Terms()
+_TERMS: ContextVar[Terms] = ContextVar("terms", default=_NOBODYS)
+
+
+def current_terms() -> Terms:
+    """Of the task that asks; the defaults outside any request."""
+    return _TERMS.get()
+
+
+@contextmanager
+def on_terms(terms: Terms) -> Iterator[None]:
+    """Calls made inside are made on these terms."""
+    token = _TERMS.set(terms)
+    try:
+        yield
+    finally:
+        _TERMS.reset(token)
