@@ -12,12 +12,9 @@ from deployments.config import AppConfig
 from deployments.coordinator import CoordinatorServer
 from deployments.http.gateway import Ensemble, build_api
 from deployments.member import MemberServer
+from deployments.replicas import DRAIN_S, member_options, replicated
 from deployments.serve_channel import ServeChannel, ServeEnsemble
 from deployments.wiring import alone
-from runtime.config import MemberConfig
-
-DRAIN_S = 0.2
-"""How often a replica that is told to stop looks whether its requests are done."""
 
 
 def build_app(config: AppConfig) -> serve.Application:
@@ -26,9 +23,9 @@ def build_app(config: AppConfig) -> serve.Application:
     ``serve run deployments.app:build_app`` and Serve YAML validate ``args`` into the config.
     """
     members = {
-        name: serve.deployment(MemberServer, name=member_deployment(name), **_options(member)).bind(
-            name, member
-        )
+        name: serve.deployment(
+            MemberServer, name=member_deployment(name), **member_options(member)
+        ).bind(name, member)
         for name, member in config.members.items()
     }
     coordinators = {
@@ -74,29 +71,13 @@ def _gateway(config: AppConfig) -> Any:
             for name in config.ensembles
         }
         channels = {
-            name: ServeChannel(name, handle(member_deployment(name))) for name in config.members
+            name: ServeChannel(name, handle(member_deployment(name)), replicated(member))
+            for name, member in config.members.items()
         }
         models |= alone(config.members, channels, config.trace, config.gateway.currency)
         return build_api(config.gateway, models, keep=config.trace.keep, request_ids=False)
 
     return build
-
-
-def _options(member: MemberConfig) -> dict[str, Any]:
-    replica = member.replica
-    return {
-        "num_replicas": replica.num_replicas,
-        "max_ongoing_requests": replica.max_ongoing_requests,
-        "max_queued_requests": replica.max_queued_requests,
-        "graceful_shutdown_wait_loop_s": DRAIN_S,
-        "health_check_period_s": 10,
-        "health_check_timeout_s": 60,
-        "ray_actor_options": {
-            "num_cpus": replica.num_cpus,
-            "num_gpus": replica.num_gpus,
-            "resources": dict(replica.resources),
-        },
-    }
 
 
 def member_deployment(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.replicas import replicated
 from deployments.serve_channel import ServeChannel
 from deployments.wiring import coordinate
 from runtime.config import MemberConfig, PolicyConfig, TraceConfig
@@ -25,7 +26,10 @@ class CoordinatorServer:
         currency: str,
         handles: Mapping[str, DeploymentHandle],
     ) -> None:
-        channels = {member: ServeChannel(member, handle) for member, handle in handles.items()}
+        channels = {
+            member: ServeChannel(member, handle, replicated(members[member]))
+            for member, handle in handles.items()
+        }
         self.coordinator = coordinate(name, config, members, channels, traces, currency)
 
     async def answer(

@@ -12,6 +12,7 @@ from deployments.wiring import alone, coordinate
 from runtime.calls import Call, CallRunner, Outcome
 from runtime.coordinator import Coordinator
 from runtime.engines import Engine, EngineSpec, build_engine
+from runtime.terms import Terms
 
 
 class LocalChannel:
@@ -25,11 +26,14 @@ class LocalChannel:
         await self.engine.check()
         return self.engine.spec
 
+    def place(self, terms: Terms) -> str:
+        return ""
+
     async def send(self, calls: Sequence[Call]) -> list[Outcome]:
         return await self.runner.run(calls)
 
-    async def abort(self, ids: Sequence[str]) -> None:
-        self.runner.abort(ids)
+    async def abort(self, call: Call) -> None:
+        self.runner.abort([call.id])
 
 
 class LocalStack:
@@ -37,7 +41,7 @@ class LocalStack:
 
     def __init__(self, config: AppConfig) -> None:
         self.config = config
-        self.engines = {name: build_engine(m.engine) for name, m in config.members.items()}
+        self.engines = {name: build_engine(m.served_engine) for name, m in config.members.items()}
         channels = {name: LocalChannel(engine) for name, engine in self.engines.items()}
         currency = config.gateway.currency
         self.models: dict[str, Coordinator] = {

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ray import serve
+
+from deployments.replicas import CALLS
 from runtime.calls import Call, CallRunner, Outcome
 from runtime.config import MemberConfig
 from runtime.engines import EngineSpec, build_engine
@@ -14,18 +17,23 @@ class MemberServer:
 
     def __init__(self, name: str, config: MemberConfig) -> None:
         self.name = name
-        self.engine = build_engine(config.engine)
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        self.engine = build_engine(config.served_engine)
         self.runner = CallRunner(self.engine)
 
     async def describe(self) -> EngineSpec:
         return self.engine.spec
 
-    async def calls(self, calls: Sequence[Call]) -> list[Outcome]:
-        """Runs one message's calls together; see ``runtime.coalesce``."""
-        return await self.runner.run(calls)
+    async def calls(self, calls: Sequence[Call]) -> tuple[str, list[Outcome]]:
+        """Runs one message's calls together (see ``runtime.coalesce``), and tells where."""
+        return self._replica, await self.runner.run(calls)
 
     async def abort(self, ids: Sequence[str]) -> None:
         self.runner.abort(ids)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What ``deployments.replicas.CallsPerReplica`` goes by; Serve collects it."""
+        return {CALLS: float(self.runner.running)}
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""

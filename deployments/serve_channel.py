@@ -16,9 +16,11 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from deployments.affinity import Places, affinity_key
 from runtime.calls import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
+from runtime.terms import Terms
 from runtime.types import Checkpoint, Ended, Event, Query, Span, Written
 
 GONE = (RayError, DeploymentUnavailableError, ReplicaUnavailableError)
@@ -36,22 +38,37 @@ def typed(fault: Exception, what: str) -> OrchestrionError:
 
 
 class ServeChannel:
-    """Messages to the replicas of one member."""
+    """Messages to the replicas of one member.
 
-    def __init__(self, name: str, handle: DeploymentHandle) -> None:
+    With several replicas, a request's calls return to the one whose cache holds its prefix: Serve
+    picks it by a consistent hash of the trace id, and replies tell which one it was, so that
+    messages are shared by requests of the same replica.
+    """
+
+    def __init__(self, name: str, handle: DeploymentHandle, replicated: bool = False) -> None:
         self._name = name
-        self._describe = handle.describe
-        self._calls = handle.calls
-        self._abort = handle.abort
+        self._handle = handle
+        self._places = Places() if replicated else None
 
     async def describe(self) -> EngineSpec:
-        return await self._ask(self._describe.remote())
+        return await self._ask(self._handle.describe.remote())
+
+    def place(self, terms: Terms) -> str:
+        return "" if self._places is None else self._places.of(terms)
 
     async def send(self, calls: Sequence[Call]) -> list[Outcome]:
-        return await self._ask(self._calls.remote(list(calls)))
+        replica, outcomes = await self._ask(self._to(calls[0].terms).calls.remote(list(calls)))
+        if self._places is not None:
+            self._places.learn([call.terms for call in calls], replica)
+        return outcomes
 
-    async def abort(self, ids: Sequence[str]) -> None:
-        await self._ask(self._abort.remote(list(ids)))
+    async def abort(self, call: Call) -> None:
+        await self._ask(self._to(call.terms).abort.remote([call.id]))
+
+    def _to(self, terms: Terms) -> DeploymentHandle:
+        if self._places is None:
+            return self._handle
+        return self._handle.options(session_id=affinity_key(terms))
 
     async def _ask(self, response: Any) -> Any:
         try:

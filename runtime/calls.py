@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from runtime.engines.base import Engine
 from runtime.errors import EngineFault, OrchestrionError
+from runtime.terms import Terms, on_terms
 from runtime.types import Sampling
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ class Call:
     id: str
     verb: Verb
     args: tuple[Any, ...]
+    terms: Terms = Terms()
 
     @property
     def lane(self) -> str:
@@ -54,11 +56,16 @@ class CallRunner:
         self.engine = engine
         self._running: dict[str, asyncio.Task[Any]] = {}
 
+    @property
+    def running(self) -> int:
+        """Calls under way."""
+        return len(self._running)
+
     async def run(self, calls: Sequence[Call]) -> list[Outcome]:
         """Outcomes in the order of the calls. Cancelling this cancels them all."""
         tasks = []
         for call in calls:
-            task = asyncio.ensure_future(getattr(self.engine, call.verb)(*call.args))
+            task = asyncio.ensure_future(self._made(call))
             self._running[call.id] = task
             tasks.append(task)
         try:
@@ -68,6 +75,10 @@ class CallRunner:
                 del self._running[call.id]
                 task.cancel()
         return [_outcome(task) for task in tasks]
+
+    async def _made(self, call: Call) -> Any:
+        with on_terms(call.terms):
+            return await getattr(self.engine, call.verb)(*call.args)
 
     def abort(self, ids: Sequence[str]) -> None:
         """Cancels calls whose sender no longer waits for them."""

@@ -13,14 +13,18 @@ import uuid
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from runtime.calls import Call, Outcome, Verb
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, Overloaded
+from runtime.terms import Terms, current_terms
 from runtime.types import Distribution, Generation, Sampling, Score, Tokens
+
+Lane: TypeAlias = tuple[str, str]
+"""Calls that may share a message: about equally long, and served at one place."""
 
 
 class Channel(Protocol):
@@ -28,9 +32,13 @@ class Channel(Protocol):
 
     async def describe(self) -> EngineSpec: ...
 
+    def place(self, terms: Terms) -> str:
+        """Where calls on these terms are served; only calls of one place may share a message."""
+        ...
+
     async def send(self, calls: Sequence[Call]) -> list[Outcome]: ...
 
-    async def abort(self, ids: Sequence[str]) -> None: ...
+    async def abort(self, call: Call) -> None: ...
 
 
 class RemoteEngine:
@@ -42,7 +50,7 @@ class RemoteEngine:
         self._spec: EngineSpec | None = None
         self._prefix = uuid.uuid4().hex[:12]
         self._count = itertools.count()
-        self._waiting: dict[str, list[tuple[Call, asyncio.Future[Any]]]] = {}
+        self._waiting: dict[Lane, list[tuple[Call, asyncio.Future[Any]]]] = {}
         self._messages: set[asyncio.Task[None]] = set()
         self.calls_sent = 0
         self.messages_sent = 0
@@ -85,9 +93,9 @@ class RemoteEngine:
 
     async def _post(self, verb: Verb, *args: Any) -> Any:
         loop = asyncio.get_running_loop()
-        call = Call(f"{self._prefix}-{next(self._count)}", verb, args)
+        call = Call(f"{self._prefix}-{next(self._count)}", verb, args, current_terms())
         reply: asyncio.Future[Any] = loop.create_future()
-        lane = call.lane if self._coalesce else call.id
+        lane = (call.lane, self._channel.place(call.terms)) if self._coalesce else (call.id, "")
         if lane not in self._waiting:
             self._waiting[lane] = []
             # A context of its own: a shared message must not count as part of the request that
@@ -96,7 +104,7 @@ class RemoteEngine:
         self._waiting[lane].append((call, reply))
         return await reply
 
-    def _dispatch(self, lane: str) -> None:
+    def _dispatch(self, lane: Lane) -> None:
         posted = [(c, reply) for c, reply in self._waiting.pop(lane) if not reply.cancelled()]
         if not posted:
             return
@@ -120,7 +128,7 @@ class RemoteEngine:
             message.cancel()
         else:
             loop = asyncio.get_running_loop()
-            abort = self._channel.abort([call.id])
+            abort = self._channel.abort(call)
             aborting = loop.create_task(_quiet(abort), context=contextvars.Context())
             self._messages.add(aborting)
             aborting.add_done_callback(self._messages.discard)

@@ -20,6 +20,7 @@ from runtime.errors import (
     MemberFailed,
     Overloaded,
 )
+from runtime.terms import Terms, on_terms
 from runtime.types import EngineFinish, Generation, MemberUsage, Sampling
 
 T = TypeVar("T")
@@ -30,6 +31,11 @@ CHARACTER_TOKENS: Final = 4
 
 class Purse(Protocol):
     """The session's side of the accounts."""
+
+    @property
+    def terms(self) -> Terms:
+        """On which its calls are made."""
+        ...
 
     @property
     def begun(self) -> bool:
@@ -237,7 +243,8 @@ class Member:
             tries += 1
             started = time.monotonic()
             try:
-                return await ask(self.connection.engine)
+                with on_terms(replace(self._purse.terms, attempt=tries - 1)):
+                    return await ask(self.connection.engine)
             finally:
                 waited = time.monotonic() - started
                 self._purse.book(

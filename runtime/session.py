@@ -23,6 +23,7 @@ from runtime.member import (
 )
 from runtime.stopping import find_stop
 from runtime.tasks import together
+from runtime.terms import Terms
 from runtime.types import (
     Budget,
     Checkpoint,
@@ -52,6 +53,7 @@ class Session:
         past = checkpoint or Checkpoint()
         names = query.members or config.members
         self.query = query
+        self.terms = Terms(query.id, query.priority)
         self.config = config
         self.live: dict[str, Member] = {}
         """Members that have not been dropped, in the ensemble's order."""

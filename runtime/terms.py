@@ -17,6 +17,8 @@ class Terms:
     """Trace id: calls of one request go to the replica whose cache holds its prefix."""
     priority: int = 0
     """Lower is sooner, where the engine schedules by priority."""
+    attempt: int = 0
+    """How often the same call has failed; a repeated one need not go where the first went."""
 
 
 _NOBODYS = Terms()

@@ -136,6 +136,8 @@ class Query:
     seed: int = 0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    priority: int = 0
+    """Lower is served sooner, by engines that schedule by priority."""
     members: tuple[str, ...] | None = None
     """A subset of the ensemble's members, in the ensemble's order."""
     budget: Budget = Budget()

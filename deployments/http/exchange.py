@@ -97,6 +97,7 @@ def _exchange(
         top_p=asked.top_p,
         stop=asked.stop,
         ignore_eos=bool(asked.ignore_eos),
+        priority=asked.priority or 0,
         members=_subset(asked.options.members, card),
         budget=asked.options.budget.budget() if asked.options.budget else Budget(),
         trace=trace,

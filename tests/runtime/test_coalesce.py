@@ -13,6 +13,7 @@ from runtime.calls import Call, CallRunner, Outcome
 from runtime.coalesce import RemoteEngine
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault
+from runtime.terms import Terms, current_terms, on_terms
 from runtime.types import Distribution, Generation, Sampling, Score, Tokens
 
 
@@ -59,14 +60,17 @@ class Recording:
     async def describe(self) -> EngineSpec:
         raise EngineFault("not asked here")
 
+    def place(self, terms: Terms) -> str:
+        return ""
+
     async def send(self, calls: Sequence[Call]) -> list[Outcome]:
         self.messages.append(list(calls))
         if self.broken:
             raise EngineFault("gone")
         return await self.runner.run(calls)
 
-    async def abort(self, ids: Sequence[str]) -> None:
-        self.runner.abort(ids)
+    async def abort(self, call: Call) -> None:
+        self.runner.abort([call.id])
 
 
 async def test_calls_of_one_tick_travel_as_one_message_and_find_their_callers() -> None:
@@ -185,3 +189,36 @@ async def test_a_message_nobody_waits_for_is_cancelled() -> None:
         await calls[0]
     await asyncio.sleep(0.01)
     assert engine.cancelled == 2
+
+
+async def test_only_calls_of_one_place_share_a_message_and_their_terms_travel() -> None:
+    class Placed(Recording):
+        def place(self, terms: Terms) -> str:
+            return terms.request[0]
+
+    channel = Placed(Counting())
+    remote = RemoteEngine(channel)
+    wanted = [Terms("a1"), Terms("b1", priority=5), Terms("a2")]
+
+    async def on(terms: Terms) -> None:
+        with on_terms(terms):
+            await remote.generate([1], Sampling())
+
+    await asyncio.gather(*map(on, wanted))
+    sent = [[call.terms for call in message] for message in channel.messages]
+    assert sorted(sent, key=len) == [[wanted[1]], [wanted[0], wanted[2]]]
+
+
+async def test_the_engine_is_asked_on_the_callers_terms() -> None:
+    seen: list[Terms] = []
+
+    class Noting(Counting):
+        async def generate(
+            self, prompt: Tokens, sampling: Sampling, score_tail: int = 0
+        ) -> Generation:
+            seen.append(current_terms())
+            return await super().generate(prompt, sampling, score_tail)
+
+    with on_terms(Terms("request", priority=3)):
+        await RemoteEngine(Recording(Noting())).generate([1], Sampling())
+    assert seen == [Terms("request", priority=3)]

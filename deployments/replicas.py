@@ -1,0 +1,113 @@
+"""A member's replicas in Ray Serve: what each takes, how many there are, who serves whom."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from ray.serve.config import AutoscalingContext
+
+from runtime.config import MemberConfig, VllmEngine
+
+DRAIN_S: Final = 0.2
+"""How often a replica that is told to stop looks whether its requests are done."""
+MESSAGES: Final = 64
+CALLS: Final = "calls"
+ROUTER: Final = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
+
+
+def replicated(member: MemberConfig) -> bool:
+    """Whether it matters which replica serves a request."""
+    return member.replica.most_replicas > 1
+
+
+def member_options(member: MemberConfig) -> dict[str, Any]:
+    """Options of a member's deployment."""
+    replica = member.replica
+    options: dict[str, Any] = {
+        "max_ongoing_requests": messages_at_once(member),
+        "max_queued_requests": replica.max_queued_requests,
+        "graceful_shutdown_wait_loop_s": DRAIN_S,
+        "health_check_period_s": 10,
+        "health_check_timeout_s": 60,
+        "ray_actor_options": {
+            "num_cpus": replica.num_cpus,
+            "num_gpus": replica.num_gpus,
+            "resources": dict(replica.resources),
+        },
+    }
+    if replica.autoscaling is None:
+        options["num_replicas"] = replica.num_replicas
+    else:
+        options["autoscaling_config"] = _autoscaling(member)
+    if replicated(member):
+        options["request_router_config"] = {"request_router_class": ROUTER}
+    return options | _placement(member)
+
+
+def messages_at_once(member: MemberConfig) -> int:
+    """Enough that a continuous batch is never short of work for want of messages."""
+    asked = member.replica.max_ongoing_requests
+    if asked is not None:
+        return asked
+    engine = member.engine
+    return 2 * engine.max_num_seqs if isinstance(engine, VllmEngine) else MESSAGES
+
+
+def _placement(member: MemberConfig) -> dict[str, Any]:
+    """The placement group of a model that several GPUs share.
+
+    On one node a single bundle holds the replica and its GPUs, and vLLM starts its workers itself.
+    Over several nodes each worker is a Ray actor with a bundle of its own; the replica takes the
+    CPUs of the first and leaves its GPU to the worker.
+    """
+    replica, engine = member.replica, member.engine
+    if not isinstance(engine, VllmEngine) or engine.workers == 1 or replica.num_gpus == 0:
+        return {}
+    if not replica.span_nodes:
+        whole = {"CPU": replica.num_cpus, "GPU": replica.num_gpus} | replica.resources
+        return {"placement_group_bundles": [whole], "placement_group_strategy": "STRICT_PACK"}
+    first = {"CPU": replica.num_cpus, "GPU": 1.0} | replica.resources
+    others = [{"GPU": 1.0} for _ in range(engine.workers - 1)]
+    return {
+        "placement_group_bundles": [first, *others],
+        "placement_group_strategy": "PACK",
+        "ray_actor_options": {
+            "num_cpus": replica.num_cpus,
+            "num_gpus": 0,
+            "resources": dict(replica.resources),
+            # The replica asks vLLM for a GPU's properties, so it must be allowed to see them.
+            "runtime_env": {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}},
+        },
+    }
+
+
+def _autoscaling(member: MemberConfig) -> dict[str, Any]:
+    scaling = member.replica.autoscaling
+    assert scaling is not None
+    return {
+        "min_replicas": scaling.min_replicas,
+        "max_replicas": scaling.max_replicas,
+        "upscale_delay_s": scaling.upscale_delay_s,
+        "downscale_delay_s": scaling.downscale_delay_s,
+        "policy": {
+            "policy_function": f"{__name__}:{CallsPerReplica.__name__}",
+            "policy_kwargs": {"target_calls": scaling.target_calls},
+        },
+    }
+
+
+class CallsPerReplica:
+    """Serve's autoscaling policy by engine calls: its own counts messages, which carry many.
+
+    Serve applies the bounds and delays of the configuration to what this wants.
+    """
+
+    def __init__(self, target_calls: float) -> None:
+        self._target = target_calls
+
+    def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
+        told = (context.aggregated_metrics or {}).get(CALLS, {})
+        if not told:
+            return context.target_num_replicas, {}
+        return max(1, math.ceil(sum(told.values()) / self._target)), {}
