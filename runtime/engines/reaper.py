@@ -13,21 +13,42 @@ import os
 import select
 import subprocess
 import sys
+import threading
 
 import psutil
 
 POLL_S = 0.5
 STOPPED_S = 10.0
 
+_lock = threading.Lock()
+_engines = 0
+_watcher: Watcher | None = None
 
-class Reaper:
-    """A small process that outlives its parent only to kill what the parent's engine leaves behind.
 
-    It takes charge of the processes that the parent starts until ``settled``, and of theirs.
-    """
+def engage() -> None:
+    """To be called before an engine starts its processes. One watcher serves all engines here."""
+    global _engines, _watcher
+    with _lock:
+        _engines += 1
+        if _watcher is None:
+            _watcher = Watcher()
+
+
+def release() -> None:
+    """An engine has stopped its processes in an orderly way."""
+    global _engines, _watcher
+    with _lock:
+        _engines -= 1
+        if _engines == 0 and _watcher is not None:
+            _watcher.close()
+            _watcher = None
+
+
+class Watcher:
+    """A small process that outlives this one only to kill what its engines leave behind."""
 
     def __init__(self) -> None:
-        read, self._write = os.pipe()  # its end dies with this process, in whatever way
+        read, self._write = os.pipe()  # its writing end dies with this process, in whatever way
         try:
             self._process = subprocess.Popen(
                 # isolated: this folder, which holds a vllm.py, stays off the path
@@ -35,43 +56,27 @@ class Reaper:
                 pass_fds=(read,),
                 start_new_session=True,  # not to be killed along with a process group
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
             )
         finally:
             os.close(read)
-        assert self._process.stdout is not None
-        with self._process.stdout as told:
-            told.readline()  # from here on it watches
-
-    def settled(self) -> None:
-        """All processes of the engine are started."""
-        os.write(self._write, b".")
 
     def close(self) -> None:
-        """After the engine's orderly end; kills what that left."""
-        if self._write >= 0:
-            os.close(self._write)
-            self._write = -1
-            self._process.wait(timeout=STOPPED_S)
+        os.write(self._write, b".")
+        os.close(self._write)
+        self._process.wait(timeout=STOPPED_S)
 
 
 def watch(parent: psutil.Process, pipe: int) -> None:
-    """Returns when the parent is gone and nothing of its engine is left."""
-    before = {child.pid for child in _children(parent)}
-    print(flush=True)
+    """Returns when it is told to, or when the parent is gone and nothing of its engines is left."""
     charges: set[psutil.Process] = set()
-    settled = False
-    while True:
-        if not settled:
-            charges |= {child for child in _children(parent) if child.pid not in before}
-        charges |= {grandchild for child in charges for grandchild in _children(child)}
+    while _alive(parent):
+        charges = {child for child in charges | _engine_processes(parent) if _alive(child)}
         ready, _, _ = select.select([pipe], [], [], POLL_S)
-        if ready and not os.read(pipe, 1):
+        if ready:
+            if os.read(pipe, 1):
+                return
             break
-        if not _alive(parent):
-            break
-        settled = settled or bool(ready)
-        charges = {child for child in charges if _alive(child)}
     for child in charges:
         try:
             child.kill()
@@ -79,12 +84,17 @@ def watch(parent: psutil.Process, pipe: int) -> None:
             continue
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _engine_processes(parent: psutil.Process) -> set[psutil.Process]:
+    """Children that Python's multiprocessing spawned or vLLM has named, and all of theirs."""
+    found: set[psutil.Process] = set()
     try:
-        found = process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return [child for child in found if child.pid != os.getpid()]
+        for child in parent.children():
+            title = " ".join(child.cmdline())
+            if "multiprocessing" in title or "VLLM::" in title:
+                found |= {child, *child.children(recursive=True)}
+    except psutil.Error:
+        return found  # one of them is just ending; the next look will tell
+    return found
 
 
 def _alive(process: psutil.Process) -> bool:

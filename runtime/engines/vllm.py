@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 
 from runtime.config import VllmEngine
+from runtime.engines import reaper
 from runtime.engines.base import CAPABILITIES, EngineSpec
 from runtime.engines.eos import eos_ids
 from runtime.engines.limits import check_continuations, check_prompt, check_tail
-from runtime.engines.reaper import Reaper
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
 from runtime.engines.vllm_embed import build_embedder
 from runtime.engines.vllm_faults import typed_faults
@@ -59,14 +59,13 @@ class VllmLM:
     def __init__(self, config: VllmEngine, stat_loggers: Sequence[Any] = ()) -> None:
         folder = resolve(config.weights, config.sha256)
         tokenizer = Tokenizer.from_folder(folder)
-        self._reaper = Reaper()  # first: vLLM's processes outlive a parent that is killed
-        try:
+        with ExitStack() as undo:
+            reaper.engage()  # first: vLLM's processes outlive a parent that is killed
+            undo.callback(reaper.release)
             self._engine = start(config, folder, stat_loggers)
+            undo.callback(self._engine.shutdown)
             self._embedder = build_embedder(config, folder)
-        except BaseException:
-            self._reaper.close()
-            raise
-        self._reaper.settled()
+            undo.pop_all()
         settings = self._engine.vllm_config
         model = settings.model_config
         vocab_size = model.get_vocab_size()
@@ -207,7 +206,7 @@ class VllmLM:
         del self._engine  # or it would try again when the interpreter ends
         if self._embedder is not None:
             await self._embedder.close()
-        self._reaper.close()
+        reaper.release()
 
     # -- asking vLLM ---------------------------------------------------------------------------
 

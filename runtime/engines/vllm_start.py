@@ -27,7 +27,7 @@ def prepare_environment(config: VllmEngine) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         # A forked child of a process with threads, such as a replica, may hang.
-        "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if is_cpu_build():
         wanted |= {
