@@ -71,7 +71,7 @@ def demand(
 
 
 def on_gpu(engine: TransformersEngine | VllmEngine, installed: Installed, machine: Machine) -> bool:
-    """Whether weights go to a GPU; for vLLM the build decides, or the one that would be installed."""
+    """Whether weights go to a GPU; without vLLM, as with the build that would be installed."""
     if isinstance(engine, TransformersEngine):
         wants = engine.device if engine.device != "auto" else "cuda" if machine.gpus else "cpu"
         return wants.startswith("cuda") and installed.torch_build != "cpu"

@@ -34,6 +34,11 @@ class Installed:
     pip: str = "pip"
     """The command that changes this Python's packages."""
 
+    @property
+    def other_gpus(self) -> bool:
+        """Whether torch is built for GPUs that nvidia-smi does not list."""
+        return not self.torch_build.startswith(("cpu", "CUDA"))
+
     def has(self, name: str) -> bool:
         return name in self.versions
 

@@ -48,7 +48,7 @@ def engine(
     name: str, member: MemberConfig, installed: Installed, machine: Machine
 ) -> Iterator[Finding]:
     """Whether the packages are there that the member's engine is made of."""
-    torch_on_gpu = installed.torch_build != "cpu"
+    sees_gpu = installed.other_gpus or (machine.gpus and installed.torch_build != "cpu")
     for needed in with_weights(member.engine):
         if isinstance(needed, VllmEngine):
             missing = [] if vllm_build.builds(installed) else ["vllm"]
@@ -60,15 +60,19 @@ def engine(
             told = f"engine type {needed.type} needs {' and '.join(missing)}, not installed"
             yield Finding("wrong", name, told, command)
         elif not isinstance(needed, VllmEngine):
-            if needed.device.startswith("cuda") and not (machine.gpus and torch_on_gpu):
+            if needed.device.startswith("cuda") and not sees_gpu:
                 told = f"device {needed.device!r}, and torch finds no GPU here"
                 yield Finding("wrong", name, told, f"members.{name}.engine: {{device: cpu}}")
-        elif on_gpu(needed, installed, machine) and not member.replica.num_gpus:
+        elif (
+            needed.workers == 1
+            and not member.replica.num_gpus
+            and on_gpu(needed, installed, machine)
+        ):
             yield Finding(
                 "note",
                 name,
                 "runs on a GPU and asks Ray for none, so others may be placed on the same",
-                f"members.{name}.replica: {{num_gpus: {needed.workers}}}",
+                f"members.{name}.replica: {{num_gpus: 1}}",
             )
 
 

@@ -62,7 +62,7 @@ def _gpu(version: str, installed: Installed, machine: Machine) -> Finding:
         return Finding(
             "wrong", GPU, f"{version} is a CPU build under the GPU build's name", INSTALL_CPU
         )
-    if not machine.gpus:
+    if not machine.gpus and not installed.other_gpus:
         return Finding(
             "wrong", GPU, f"{version} is the GPU build, and no GPU is seen here", INSTALL_CPU
         )
