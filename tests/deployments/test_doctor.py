@@ -107,7 +107,7 @@ def test_extensions_of_another_build_than_torch_are_to_be_uninstalled() -> None:
         unimportable={"torchvision": "operator torchvision::nms does not exist"},
     )
     findings = examine(installed, LAPTOP)
-    found = told(findings, "torchvision")
+    found = told(findings, "torch extensions")
     assert found.level == "wrong" and "torchvision::nms" in found.found
     assert found.remedy == "pip uninstall --yes torchvision"
     assert told(findings, "torchaudio").level == "ok"
