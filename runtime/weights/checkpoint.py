@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import WeightsError
 
@@ -21,7 +22,7 @@ def check_folder(folder: Path, weights: str) -> None:
             "that transformers can load"
         )
     for file in weight_files(folder, weights):
-        _check_whole(file, weights)
+        header(file, weights)
     if not (folder / "tokenizer.json").is_file():
         raise WeightsError(
             f"weights {weights!r}: no tokenizer in {folder} (tokenizer.json is missing); make a "
@@ -85,7 +86,11 @@ def hash_files(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _check_whole(file: Path, weights: str) -> None:
+def header(file: Path, weights: str) -> dict[str, Any]:
+    """Each tensor's dtype, shape and place in a safetensors file.
+
+    Raises ``WeightsError`` for one that is damaged or cut short.
+    """
     # A safetensors file begins with the length of its JSON header, which tells where data ends.
     size = file.stat().st_size
     try:
@@ -93,12 +98,13 @@ def _check_whole(file: Path, weights: str) -> None:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > size:
                 raise ValueError("its header is cut off")
-            tensors = json.loads(stream.read(length))
-        ends = (t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__")
-        expected = 8 + length + max(ends, default=0)
+            tensors: dict[str, Any] = json.loads(stream.read(length))
+        tensors.pop("__metadata__", None)
+        expected = 8 + length + max((t["data_offsets"][1] for t in tensors.values()), default=0)
         if size != expected:
             raise ValueError(f"it has {size} bytes where its header says {expected}")
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise WeightsError(
             f"weights {weights!r}: {file} is damaged or cut short ({fault}); fetch it again"
         ) from None
+    return tensors

@@ -70,3 +70,28 @@ def fetch(name: str, sha256: str | None) -> Path:
     check_folder(path, weights)
     check_hash(path, weights, sha256)
     return path
+
+
+def find(name: str) -> Path | None:
+    """The snapshot folder when the hub's cache has it whole; the network is not asked."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    weights = f"hf:{name}"
+    repository, _, revision = name.partition("@")
+    try:
+        path = Path(
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                allow_patterns=_ALLOWED,
+                ignore_patterns=_IGNORED,
+                local_files_only=True,
+            )
+        )
+        check_folder(path, weights)
+    except HFValidationError as fault:
+        raise WeightsError(f"weights {weights!r}: {fault}; write hf:org/name[@revision]") from None
+    except (LocalEntryNotFoundError, WeightsError):
+        return None
+    return path

