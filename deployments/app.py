@@ -12,6 +12,7 @@ from deployments.config import AppConfig
 from deployments.coordinator import CoordinatorServer
 from deployments.http.gateway import Ensemble, build_api
 from deployments.member import MemberServer
+from deployments.metrics import RayMeter
 from deployments.replicas import DRAIN_S, member_options, replicated
 from deployments.serve_channel import ServeChannel, ServeEnsemble
 from deployments.wiring import alone
@@ -74,7 +75,7 @@ def _gateway(config: AppConfig) -> Any:
             name: ServeChannel(name, handle(member_deployment(name)), replicated(member))
             for name, member in config.members.items()
         }
-        models |= alone(config.members, channels, config.trace, config.gateway.currency)
+        models |= alone(config.members, channels, config.trace, config.gateway.currency, RayMeter())
         return build_api(config.gateway, models, keep=config.trace.keep, request_ids=False)
 
     return build

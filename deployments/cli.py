@@ -28,10 +28,13 @@ def serve(
     config: ConfigFile,
     port: Port = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port for Prometheus; a free one when absent")
+    ] = None,
     print_config: Annotated[bool, typer.Option(help="Print what was resolved, and stop")] = False,
 ) -> None:
     """Serve a configuration on this machine until interrupted."""
-    from deployments.cluster import fetch_weights, serve_options, serving
+    from deployments.cluster import fetch_weights, scrape_url, serve_options, serving
     from deployments.config import load
 
     document, settings = load(config)
@@ -40,8 +43,11 @@ def serve(
         return
     own_host, own_port = serve_options(document)
     fetch_weights(settings)
-    with serving(settings, host=host or own_host, port=port or own_port) as base_url:
+    with serving(
+        settings, host=host or own_host, port=port or own_port, metrics_port=metrics_port
+    ) as base_url:
         console.print(f"[bold]serving[/bold] {', '.join(settings.ensembles)} at {base_url}")
+        console.print(f"metrics at {scrape_url()}")
         console.print(
             'try: orchestrion ask "Explain in a few sentences why the sky is blue." --url '
             + base_url

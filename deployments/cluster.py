@@ -46,7 +46,12 @@ def with_weights(engine: EngineConfig) -> Iterator[TransformersEngine | VllmEngi
 
 @contextmanager
 def serving(
-    config: AppConfig, *, host: str = HOST, port: int = 8000, timeout_s: float = 600
+    config: AppConfig,
+    *,
+    host: str = HOST,
+    port: int = 8000,
+    metrics_port: int | None = None,
+    timeout_s: float = 600,
 ) -> Iterator[str]:
     """Yields the base URL of the endpoint; stops everything that it started on leaving.
 
@@ -55,7 +60,7 @@ def serving(
     _check_port(host, port)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     try:
-        _start_ray(config)
+        _start_ray(config, metrics_port)
         _start_serve(config, host, port, timeout_s)
         yield f"http://{host}:{port}/v1"
     finally:
@@ -76,7 +81,7 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
-def _start_ray(config: AppConfig) -> None:
+def _start_ray(config: AppConfig, metrics_port: int | None) -> None:
     # Ray takes a loopback node address only where it was told, before its first import, that this
     # machine joins no cluster; otherwise its processes listen on the machine's own address.
     os.environ[NO_CLUSTER] = "0"
@@ -94,6 +99,7 @@ def _start_ray(config: AppConfig) -> None:
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
         _node_ip_address=HOST,
+        _metrics_export_port=metrics_port,
     )
 
 
@@ -106,6 +112,15 @@ def _start_serve(config: AppConfig, host: str, port: int, timeout_s: float) -> N
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     serve._run(build_app(config), name=APP, route_prefix="/", _blocking=False)
     _wait_until_up(timeout_s)
+
+
+def scrape_url() -> str:
+    """Where the node of this process exports its metrics for Prometheus."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    [node] = [node for node in ray.nodes() if node["NodeID"] == here]
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 
 def _wait_until_up(timeout_s: float) -> None:

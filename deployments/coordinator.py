@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.metrics import RayMeter
 from deployments.replicas import replicated
 from deployments.serve_channel import ServeChannel
 from deployments.wiring import coordinate
@@ -30,7 +31,8 @@ class CoordinatorServer:
             member: ServeChannel(member, handle, replicated(members[member]))
             for member, handle in handles.items()
         }
-        self.coordinator = coordinate(name, config, members, channels, traces, currency)
+        self.meter = RayMeter()
+        self.coordinator = coordinate(name, config, members, channels, traces, currency, self.meter)
 
     async def answer(
         self, query: Query, checkpoint: Checkpoint | None = None
@@ -51,3 +53,4 @@ class CoordinatorServer:
         """Serve calls this when it stops the replica."""
         if hasattr(self, "coordinator"):
             self.coordinator.close()
+            self.meter.flush()

@@ -12,6 +12,7 @@ from deployments.wiring import alone, coordinate
 from runtime.calls import Call, CallRunner, Outcome
 from runtime.coordinator import Coordinator
 from runtime.engines import Engine, EngineSpec, build_engine
+from runtime.metrics import Counts
 from runtime.terms import Terms
 
 
@@ -41,14 +42,15 @@ class LocalStack:
 
     def __init__(self, config: AppConfig) -> None:
         self.config = config
+        self.counts = Counts()
         self.engines = {name: build_engine(m.served_engine) for name, m in config.members.items()}
         channels = {name: LocalChannel(engine) for name, engine in self.engines.items()}
-        currency = config.gateway.currency
+        more = (config.trace, config.gateway.currency, self.counts)
         self.models: dict[str, Coordinator] = {
-            name: coordinate(name, policy, config.members, channels, config.trace, currency)
+            name: coordinate(name, policy, config.members, channels, *more)
             for name, policy in config.policy_configs().items()
         }
-        self.models |= alone(config.members, channels, config.trace, currency)
+        self.models |= alone(config.members, channels, *more)
 
     def api(self) -> FastAPI:
         return build_api(self.config.gateway, self.models, keep=self.config.trace.keep)

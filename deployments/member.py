@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from ray import serve
 
+from deployments.metrics import RayMeter, label, vllm_loggers
 from deployments.replicas import CALLS
 from runtime.calls import Call, CallRunner, Outcome
 from runtime.config import MemberConfig
 from runtime.engines import EngineSpec, build_engine
+from runtime.report import Load
 
 
 class MemberServer:
@@ -18,15 +20,17 @@ class MemberServer:
     def __init__(self, name: str, config: MemberConfig) -> None:
         self.name = name
         self._replica = serve.get_replica_context().replica_id.unique_id
-        self.engine = build_engine(config.served_engine)
+        self.engine = build_engine(config.served_engine, label(name), vllm_loggers)
         self.runner = CallRunner(self.engine)
+        self.load = Load(name, RayMeter())
 
     async def describe(self) -> EngineSpec:
         return self.engine.spec
 
     async def calls(self, calls: Sequence[Call]) -> tuple[str, list[Outcome]]:
         """Runs one message's calls together (see ``runtime.coalesce``), and tells where."""
-        return self._replica, await self.runner.run(calls)
+        with self.load.message(len(calls)):
+            return self._replica, await self.runner.run(calls)
 
     async def abort(self, ids: Sequence[str]) -> None:
         self.runner.abort(ids)

@@ -10,6 +10,7 @@ from runtime.coalesce import Channel, RemoteEngine
 from runtime.config import MemberConfig, PolicyConfig, TraceConfig
 from runtime.connection import Connection
 from runtime.coordinator import Coordinator
+from runtime.metrics import Meter
 from runtime.trace import TraceLog
 
 
@@ -30,11 +31,19 @@ def coordinate(
     channels: Mapping[str, Channel],
     traces: TraceConfig,
     currency: str,
+    meter: Meter,
 ) -> Coordinator:
     """The coordinator of one ensemble, with its own connections and trace log."""
     used = {member: members[member] for member in config.members}
     connections = connect(used, channels, coalesce=config.coalesce)
-    return Coordinator(name, build_policy(config), connections, TraceLog(traces), currency=currency)
+    return Coordinator(
+        name,
+        build_policy(config),
+        connections,
+        TraceLog(traces),
+        currency=currency,
+        meter=meter,
+    )
 
 
 def alone(
@@ -42,6 +51,7 @@ def alone(
     channels: Mapping[str, Channel],
     traces: TraceConfig,
     currency: str,
+    meter: Meter,
 ) -> dict[str, Coordinator]:
     """A coordinator for each member by itself: every member is a model too."""
     connections = connect(members, channels)
@@ -54,6 +64,7 @@ def alone(
             log,
             kind="member",
             currency=currency,
+            meter=meter,
         )
         for name in members
     }

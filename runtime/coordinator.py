@@ -18,6 +18,8 @@ from runtime.errors import (
     EngineFault,
     OrchestrionError,
 )
+from runtime.metrics import Counts, Meter
+from runtime.report import Report
 from runtime.session import Session
 from runtime.stopping import safe_length
 from runtime.summary import summarise
@@ -46,6 +48,7 @@ class Coordinator:
         *,
         kind: Literal["ensemble", "member"] = "ensemble",
         currency: str = "USD",
+        meter: Meter | None = None,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -54,6 +57,7 @@ class Coordinator:
         self._connections = {member: connections[member] for member in self.config.members}
         self._traces = traces
         self._currency = currency
+        self._report = Report(name, Counts() if meter is None else meter)
         self._warming: asyncio.Future[Any] | None = None
         """Tokenizers that are made ready before the first request asks for them."""
 
@@ -65,16 +69,22 @@ class Coordinator:
         Raises typed errors; closing the iterator cancels what members still do for it.
         """
         self._check(query)
-        session = Session(query, self.config, self._connections, checkpoint)
+        session = Session(query, self.config, self._connections, self._report, checkpoint)
         stop_reason: str = "error"
         error: str | None = "an unexpected fault; the log holds it"
-        shown, complete = -1, False
+        outcome = "fault"
+        shown, complete, waiting = -1, False, not session.begun
+        self._report.begun()
         try:
             try:
                 await session.open()
                 shown = _showable(session)
                 async with aclosing(self.policy.answer(session)) as spans:
                     async for span in spans:
+                        self._report.accepted(span.author)
+                        if waiting:
+                            self._report.waited(session.elapsed)
+                            waiting = False
                         safe = max(shown, _showable(session))
                         text, shown = session.text[shown:safe], safe
                         yield Written(text, span, session.checkpoint())
@@ -87,19 +97,23 @@ class Coordinator:
                     raise
                 session.ending = "context"
             session.ending = session.ending or "eos"
-            stop_reason, error = session.ending, None
+            outcome = stop_reason = session.ending
+            error = None
             if 0 <= shown < len(session.text):
                 yield Written(session.text[shown:], None, session.checkpoint())
             complete = True
             yield self._end(session, session.ending)
         except OrchestrionError as fault:
             stop_reason, error = "error", str(fault)
+            outcome = type(fault).__name__
             raise
         except (asyncio.CancelledError, GeneratorExit):
             if not complete:
-                stop_reason, error = "cancelled", None
+                outcome = stop_reason = "cancelled"
+                error = None
             raise
         finally:
+            self._report.ended(outcome, session.completion_tokens, session.elapsed)
             self._traces.add(session, stop_reason, error)
 
     def _check(self, query: Query) -> None:

@@ -21,6 +21,7 @@ from runtime.member import (
     perplexity,
     persistently,
 )
+from runtime.report import Report
 from runtime.stopping import find_stop
 from runtime.tasks import together
 from runtime.terms import Terms
@@ -48,6 +49,7 @@ class Session:
         query: Query,
         config: PolicyConfig,
         connections: Mapping[str, Connection],
+        report: Report,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         past = checkpoint or Checkpoint()
@@ -74,6 +76,7 @@ class Session:
         self.prompt_tokens = 0
         self._names = names
         self._connections = connections
+        self._report = report
         self._budget = config.budget.budget().narrow(query.budget)
         self._started = time.monotonic() - past.elapsed
         self._visible: Context | None = None
@@ -148,6 +151,7 @@ class Session:
     def _drop(self, name: str, reason: str) -> None:
         self.live.pop(name, None)
         self.dropped[name] = Dropped(self.step, reason)
+        self._report.dropped(name)
 
     def _check_quorum(self) -> None:
         needed = min(self.config.quorum, len(self._names))
@@ -309,6 +313,7 @@ class Session:
 
     def book(self, member: str, usage: MemberUsage) -> None:
         self.usage[member] = self.usage[member].plus(usage)
+        self._report.booked(member, usage)
 
     def spent(self) -> MemberUsage:
         """All members together."""

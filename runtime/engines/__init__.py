@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from runtime.config import (
     EchoEngine,
     EngineConfig,
@@ -16,8 +19,13 @@ from runtime.engines.base import Engine, EngineSpec
 __all__ = ["Engine", "EngineSpec", "build_engine"]
 
 
-def build_engine(config: EngineConfig) -> Engine:
-    """Loads the weights and starts the engine; blocks until it can serve."""
+def build_engine(
+    config: EngineConfig, name: str = "", stat_loggers: Callable[[], Sequence[Any]] = tuple
+) -> Engine:
+    """Loads the weights and starts the engine; blocks until it can serve.
+
+    vLLM's own metrics go to its factories that ``stat_loggers`` gives, with ``name`` as the model.
+    """
     match config:
         case TransformersEngine():
             from runtime.engines.transformers import TransformersLM
@@ -29,7 +37,7 @@ def build_engine(config: EngineConfig) -> Engine:
             prepare_environment(config)  # vLLM reads it when it is imported
             from runtime.engines.vllm import VllmLM
 
-            return VllmLM(config)
+            return VllmLM(config, name, stat_loggers())
         case TableEngine():
             from runtime.engines.scripted import TableLM
 
@@ -41,8 +49,10 @@ def build_engine(config: EngineConfig) -> Engine:
         case FlakyEngine():
             from runtime.engines.scripted import FlakyLM
 
-            return FlakyLM(build_engine(config.engine), config.fails_at, config.fails_from)
+            inner = build_engine(config.engine, name, stat_loggers)
+            return FlakyLM(inner, config.fails_at, config.fails_from)
         case SlowEngine():
             from runtime.engines.scripted import SlowLM
 
-            return SlowLM(build_engine(config.engine), config.seconds, config.slow_from)
+            inner = build_engine(config.engine, name, stat_loggers)
+            return SlowLM(inner, config.seconds, config.slow_from)

@@ -51,18 +51,21 @@ class VllmLM:
     Sampled text: with vLLM's first model runner (CPU) the same as the transformers engine's; with
     its second (GPU) vLLM's own noise, which is keyed by seed and position too.
 
-    ``stat_loggers`` are vLLM's own factories of metrics; see ``deployments/metrics.py``.
+    ``stat_loggers`` are vLLM's own factories of metrics, which call the model ``name``; see
+    ``deployments/metrics.py``.
 
     Raises at construction: ``WeightsError``, ``ConfigError`` (both name the remedy).
     """
 
-    def __init__(self, config: VllmEngine, stat_loggers: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, config: VllmEngine, name: str = "", stat_loggers: Sequence[Any] = ()
+    ) -> None:
         folder = resolve(config.weights, config.sha256)
         tokenizer = Tokenizer.from_folder(folder)
         with ExitStack() as undo:
             reaper.engage()  # first: vLLM's processes outlive a parent that is killed
             undo.callback(reaper.release)
-            self._engine = start(config, folder, stat_loggers)
+            self._engine = start(config, folder, name, stat_loggers)
             undo.callback(self._engine.shutdown)
             self._embedder = build_embedder(config, folder)
             undo.pop_all()

@@ -17,6 +17,8 @@ from runtime.errors import ConfigError
 CPU_KV_BYTES = 2**30
 CPU_BLOCK = 32
 
+TOKEN_BUCKETS = [float(m * 10**e) for e in range(6) for m in (1, 2, 5)]
+
 
 def prepare_environment(config: VllmEngine) -> None:
     """What vLLM reads from the environment, before its first import; what is set stays.
@@ -68,16 +70,20 @@ def _installed(name: str) -> bool:
     return True
 
 
-def engine_args(config: VllmEngine, folder: Path) -> dict[str, Any]:
-    """Arguments of ``vllm.AsyncEngineArgs`` for an engine that writes."""
+def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, Any]:
+    """Arguments of ``vllm.AsyncEngineArgs`` for an engine that writes; ``name`` is what vLLM's
+    metrics call the model."""
     args: dict[str, Any] = {
         "model": str(folder),
+        "served_model_name": name or None,
         "skip_tokenizer_init": True,
         "generation_config": "vllm",
         "enable_prefix_caching": True,
         "logprobs_mode": "raw_logprobs",
         "max_logprobs": -1,
         "disable_log_stats": True,
+        # vLLM's own depend on the window, and Ray drops what has other buckets than a node's first.
+        "custom_histogram_buckets": {"request_tokens": TOKEN_BUCKETS},
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
         "tensor_parallel_size": config.tensor_parallel_size,
@@ -115,7 +121,9 @@ def lora_rank(path: str) -> int:
         ) from fault
 
 
-def start(config: VllmEngine, folder: Path, stat_loggers: Sequence[Any] = ()) -> Any:
+def start(
+    config: VllmEngine, folder: Path, name: str = "", stat_loggers: Sequence[Any] = ()
+) -> Any:
     """An ``AsyncLLM`` that writes; blocks until it can.
 
     Raises ``ConfigError`` for settings that vLLM refuses, before its processes start where it can
@@ -127,7 +135,7 @@ def start(config: VllmEngine, folder: Path, stat_loggers: Sequence[Any] = ()) ->
     from runtime.engines.vllm_noise import NAME
 
     with _refusals(config):
-        args = AsyncEngineArgs(**engine_args(config, folder))
+        args = AsyncEngineArgs(**engine_args(config, folder, name))
         if not args.create_engine_config().use_v2_model_runner:
             args = replace(args, logits_processors=[NAME])
         return AsyncLLM.from_engine_args(args, stat_loggers=list(stat_loggers))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,18 @@ def test_print_config_shows_what_was_resolved() -> None:
     config = AppConfig.model_validate_json(result.stdout)
     assert config.ensembles["sweetspan"].members == ("smollm2", "gemma3")
     assert '"span_words": 4' in result.stdout
+
+
+def test_ray_is_not_loaded_before_it_is_told_to_stay_on_loopback() -> None:
+    """It reads that once, at its first import; too late, and it listens on every address."""
+    script = (
+        "import sys, deployments.cli, deployments.cluster, deployments.config;"
+        "print('ray' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "False"
 
 
 def test_the_generated_table_of_methods_is_fresh() -> None:

@@ -14,8 +14,9 @@ import psutil
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from deployments.cluster import APP, serving
+from deployments.cluster import APP, scrape_url, serving
 from deployments.config import AppConfig
+from tests.scrape import OFTEN, wait_for
 from tests.stack import animals, answers
 
 pytestmark = pytest.mark.ray
@@ -54,8 +55,10 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     children = psutil.Process().children(recursive=True)
-    with serving(AppConfig.model_validate(config()), port=free_port()) as base_url:
-        yield base_url
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(*OFTEN)
+        with serving(AppConfig.model_validate(config()), port=free_port()) as base_url:
+            yield base_url
     left = [p for p in psutil.Process().children(recursive=True) if p not in children]
     assert not left, f"processes left behind: {left}"
 
@@ -93,6 +96,7 @@ def test_ray_listens_on_loopback_only(url: str) -> None:
     import ray
 
     assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+    assert scrape_url().startswith("http://127.0.0.1:")
     foreign = [
         connection.laddr
         for process in psutil.Process().children(recursive=True)
@@ -137,6 +141,32 @@ async def test_calls_of_concurrent_requests_share_messages(url: str) -> None:
         )
     after = await handle.stats.remote()
     assert after["messages"] - before["messages"] < after["calls"] - before["calls"]
+
+
+def test_prometheus_finds_what_an_ensemble_did_in_rays_metrics(client: OpenAI) -> None:
+    told = chat(client, "fuse").model_extra["ensemble"]
+    fuse = {"ensemble": "fuse", "application": APP}
+    wait_for("ray_orchestrion_answers_total", 1, outcome="eos", **fuse)
+    wait_for("ray_orchestrion_rounds_total", told["steps"], **fuse)
+    wait_for("ray_orchestrion_answer_seconds_count", 1, **fuse)
+    assert wait_for("ray_orchestrion_answers_in_progress", 0, **fuse) == 0
+    for member in told["members"]:
+        own = fuse | {"member": member["model"]}
+        wait_for("ray_orchestrion_member_calls_total", member["calls"], **own)
+        wait_for("ray_orchestrion_member_call_seconds_count", member["calls"], **own)
+
+
+def test_a_member_alone_has_metrics_of_its_own_and_so_has_its_replica(client: OpenAI) -> None:
+    answer = chat(client, "dog")
+    [told] = answer.model_extra["ensemble"]["members"]
+    dog = {"ensemble": "dog", "deployment": "gateway"}
+    visible = answer.usage.completion_tokens
+    assert wait_for("ray_orchestrion_visible_tokens_total", visible, **dog) == visible
+    dog["member"] = "dog"
+    for name in ("calls", "prompt_tokens", "completion_tokens"):
+        assert wait_for(f"ray_orchestrion_member_{name}_total", told[name], **dog) == told[name]
+    replica = {"member": "dog", "deployment": "member-dog"}
+    assert wait_for("ray_orchestrion_member_calls_in_progress", 0, **replica) == 0
 
 
 async def test_clients_that_leave_do_not_disturb_those_that_stay(url: str) -> None:

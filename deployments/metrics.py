@@ -1,0 +1,81 @@
+"""Our numbers, and vLLM's, among Ray's metrics, which every node exports for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ray.serve import metrics
+
+from runtime.metrics import SECONDS, Metric, Series
+
+FLUSH_S: Final = 1.0
+"""Telling Ray takes ten times as long as counting here, so it is told of sums. Ray also forgets a
+gauge that it is not told again (after 20 s by default)."""
+
+
+class RayMeter:
+    """Numbers of one Serve replica. Made where a replica runs: Serve tags them with its name."""
+
+    def __init__(self) -> None:
+        self._instruments: dict[Metric, Any] = {}
+        self._counted: dict[Series, float] = defaultdict(float)
+        self._levels: dict[Series, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def record(self, metric: Metric, value: float, *tags: str) -> None:
+        match metric.kind:
+            case "counter":
+                self._counted[metric, tags] += value
+            case "gauge":
+                self._levels[metric, tags] = value
+            case "histogram":
+                self._instrument(metric).observe(value, tags=_labels(metric, tags))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._tick)
+
+    def flush(self) -> None:
+        """Tells Ray what it was not told yet, and the gauges again."""
+        counted, self._counted = self._counted, defaultdict(float)
+        for (metric, tags), amount in counted.items():
+            self._instrument(metric).inc(amount, tags=_labels(metric, tags))
+        for (metric, tags), level in self._levels.items():
+            self._instrument(metric).set(level, tags=_labels(metric, tags))
+
+    def _tick(self) -> None:
+        self.flush()
+        again = asyncio.get_running_loop().call_later
+        self._timer = again(FLUSH_S, self._tick) if self._levels else None
+
+    def _instrument(self, metric: Metric) -> Any:
+        if metric not in self._instruments:
+            self._instruments[metric] = _instrument(metric)
+        return self._instruments[metric]
+
+
+def _instrument(metric: Metric) -> Any:
+    match metric.kind:
+        case "counter":
+            return metrics.Counter(metric.name, metric.meaning, metric.tags)
+        case "gauge":
+            return metrics.Gauge(metric.name, metric.meaning, metric.tags)
+        case "histogram":
+            return metrics.Histogram(metric.name, metric.meaning, list(SECONDS), metric.tags)
+
+
+def _labels(metric: Metric, tags: Sequence[str]) -> dict[str, str]:
+    return dict(zip(metric.tags, map(label, tags), strict=True))
+
+
+def label(name: str) -> str:
+    """A name as Ray's tags can hold it: they take ASCII only."""
+    return name.encode("ascii", "backslashreplace").decode()
+
+
+def vllm_loggers() -> Sequence[Any]:
+    """vLLM's factory of metrics that are Ray's."""
+    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+    return (RayPrometheusStatLogger,)

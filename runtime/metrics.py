@@ -1,0 +1,176 @@
+"""What is counted while answers are written, and the seam to where the numbers go.
+
+docs/metrics.md is the same list for people who read dashboards; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias
+
+SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)
+"""From one scoring call on a GPU to a long answer on a CPU, at most 2.5 times as far each step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # a key of every count: hashed by its identity
+class Metric:
+    """One number, kept for each combination of its tags' values."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    tags: tuple[str, ...]
+    """Names of the configuration and of our own types only, so that there are few of them."""
+    meaning: str
+
+
+ANSWERS = Metric(
+    "orchestrion_answers_total",
+    "counter",
+    ("ensemble", "outcome"),
+    "answers that ended, by stop reason; `cancelled`, or the error's type, for those that broke "
+    "off (`fault` if it has none of ours)",
+)
+ANSWERS_IN_PROGRESS = Metric(
+    "orchestrion_answers_in_progress", "gauge", ("ensemble",), "answers being written"
+)
+ANSWER_SECONDS = Metric(
+    "orchestrion_answer_seconds",
+    "histogram",
+    ("ensemble",),
+    "time from the request to the end, of answers that came to it",
+)
+FIRST_SPAN_SECONDS = Metric(
+    "orchestrion_first_span_seconds",
+    "histogram",
+    ("ensemble",),
+    "time from the request to the first accepted span",
+)
+VISIBLE_TOKENS = Metric(
+    "orchestrion_visible_tokens_total",
+    "counter",
+    ("ensemble",),
+    "completion tokens that clients were sent, by the reporting member's tokenizer, counted when "
+    "the answer ends",
+)
+ROUNDS = Metric(
+    "orchestrion_rounds_total",
+    "counter",
+    ("ensemble", "member"),
+    "accepted spans, by the member that wrote them",
+)
+CALLS = Metric(
+    "orchestrion_member_calls_total",
+    "counter",
+    ("ensemble", "member"),
+    "engine calls, retries and failed ones included",
+)
+CALL_SECONDS = Metric(
+    "orchestrion_member_call_seconds",
+    "histogram",
+    ("ensemble", "member"),
+    "time the coordinator waited for one engine call, retries counted one by one",
+)
+RETRIES = Metric(
+    "orchestrion_member_retries_total",
+    "counter",
+    ("ensemble", "member"),
+    "calls that were made again after one that failed",
+)
+DROPS = Metric(
+    "orchestrion_member_drops_total",
+    "counter",
+    ("ensemble", "member"),
+    "answers that went on without the member after its retries failed",
+)
+PROMPT_TOKENS = Metric(
+    "orchestrion_member_prompt_tokens_total",
+    "counter",
+    ("ensemble", "member"),
+    "prompt and scored tokens that the member processed, without those its cache held",
+)
+CACHED_TOKENS = Metric(
+    "orchestrion_member_cached_tokens_total",
+    "counter",
+    ("ensemble", "member"),
+    "prompt tokens that the member's cache held",
+)
+COMPLETION_TOKENS = Metric(
+    "orchestrion_member_completion_tokens_total",
+    "counter",
+    ("ensemble", "member"),
+    "tokens that the member wrote, accepted or not",
+)
+COST = Metric(
+    "orchestrion_member_cost_total",
+    "counter",
+    ("ensemble", "member"),
+    "cost by the configured prices, in `gateway.currency`",
+)
+MESSAGES_IN_PROGRESS = Metric(
+    "orchestrion_member_messages_in_progress",
+    "gauge",
+    ("member",),
+    "messages that a replica of the member is at work on",
+)
+CALLS_IN_PROGRESS = Metric(
+    "orchestrion_member_calls_in_progress",
+    "gauge",
+    ("member",),
+    "engine calls in those messages",
+)
+
+METRICS: Final = (
+    ANSWERS,
+    ANSWERS_IN_PROGRESS,
+    ANSWER_SECONDS,
+    FIRST_SPAN_SECONDS,
+    VISIBLE_TOKENS,
+    ROUNDS,
+    CALLS,
+    CALL_SECONDS,
+    RETRIES,
+    DROPS,
+    PROMPT_TOKENS,
+    CACHED_TOKENS,
+    COMPLETION_TOKENS,
+    COST,
+    MESSAGES_IN_PROGRESS,
+    CALLS_IN_PROGRESS,
+)
+
+
+class Meter(Protocol):
+    """Where the numbers go."""
+
+    def record(self, metric: Metric, value: float, *tags: str) -> None:
+        """Adds to a counter, sets a gauge, or puts an observation into a histogram. ``tags`` are
+        the values of the metric's tags, in its order."""
+        ...
+
+
+Series: TypeAlias = tuple[Metric, tuple[str, ...]]
+
+
+class Counts:
+    """Keeps the numbers in this process."""
+
+    def __init__(self) -> None:
+        self._values: dict[Series, float] = defaultdict(float)
+        self._observed: dict[Series, int] = defaultdict(int)
+
+    def record(self, metric: Metric, value: float, *tags: str) -> None:
+        series = (metric, tags)
+        if metric.kind == "gauge":
+            self._values[series] = value
+            return
+        self._values[series] += value
+        self._observed[series] += metric.kind == "histogram"
+
+    def value(self, metric: Metric, *tags: str) -> float:
+        """What was counted, the level of a gauge, the sum of a histogram's observations."""
+        return self._values.get((metric, tags), 0.0)
+
+    def observed(self, metric: Metric, *tags: str) -> int:
+        """How many observations a histogram holds."""
+        return self._observed.get((metric, tags), 0)

@@ -1,0 +1,33 @@
+"""Ray's metrics the way Prometheus reads them: over HTTP, from the node's export port."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from deployments.cluster import scrape_url
+
+OFTEN = ("RAY_metrics_report_interval_ms", "1000")
+"""Set in the environment of a cluster, its processes tell their metrics every second, not ten."""
+
+
+def samples(name: str) -> list[Sample]:
+    """All series of a name; the page is long, so that only their lines are parsed."""
+    with urllib.request.urlopen(scrape_url(), timeout=10) as reply:
+        lines = [line for line in reply.read().decode().splitlines() if line.startswith(name + "{")]
+    families = text_string_to_metric_families("\n".join(lines))
+    return [sample for family in families for sample in family.samples]
+
+
+def wait_for(name: str, least: float, seconds: float = 30, **labels: str) -> float:
+    """The sum over the series with these labels, once it is at least so much."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = [s.value for s in samples(name) if labels.items() <= s.labels.items()]
+        if found and sum(found) >= least:
+            return sum(found)
+        assert time.monotonic() < deadline, f"{name} {labels} is {found}, not {least}"
+        time.sleep(0.5)
