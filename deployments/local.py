@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI
 
@@ -38,12 +38,23 @@ class LocalChannel:
 
 
 class LocalStack:
-    """Engines, coordinators and the HTTP application of a configuration."""
+    """Engines, coordinators and the HTTP application of a configuration.
 
-    def __init__(self, config: AppConfig) -> None:
+    ``engines`` that are already there are used for the members of these names; they stay the
+    caller's to close.
+    """
+
+    def __init__(self, config: AppConfig, engines: Mapping[str, Engine] | None = None) -> None:
         self.config = config
         self.counts = Counts()
-        self.engines = {name: build_engine(m.served_engine) for name, m in config.members.items()}
+        self._own = {
+            name: build_engine(member.served_engine)
+            for name, member in config.members.items()
+            if name not in (engines or {})
+        }
+        self.engines = {
+            name: self._own.get(name) or (engines or {})[name] for name in config.members
+        }
         channels = {name: LocalChannel(engine) for name, engine in self.engines.items()}
         more = (config.trace, config.gateway.currency, self.counts)
         self.models: dict[str, Coordinator] = {
@@ -59,5 +70,5 @@ class LocalStack:
         """Writes the traces and stops the engines."""
         for model in self.models.values():
             model.close()
-        for engine in self.engines.values():
+        for engine in self._own.values():
             await engine.close()

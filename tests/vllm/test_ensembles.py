@@ -1,0 +1,142 @@
+"""Ensembles write the same answers on both engines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from deployments.config import AppConfig, load
+from deployments.evaluate import given_answer, read_questions, same_answer
+from deployments.local import LocalStack
+from runtime.config import TransformersEngine, VllmEngine
+from runtime.engines import Engine, build_engine
+from runtime.errors import WeightsError
+from runtime.tokens import Tokenizer
+from runtime.types import Message
+from runtime.weights import resolve
+from tests.stack import ask
+from tests.vllm.conftest import SMALL, Start
+from tests.vllm.parity import both, every_verb_agrees
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+ROOT = Path(__file__).parents[2]
+QUESTIONS = ROOT.parent / "shared" / "data" / "questions" / "gsm8k_test.jsonl"
+METHODS = ("specfuse", "sweetspan", "cool-fusion")
+
+
+async def answers(
+    config: AppConfig, engines: Mapping[str, Engine], questions: Sequence[str], max_tokens: int
+) -> dict[str, list[str]]:
+    """By method; all greedy."""
+    stack = LocalStack(config, engines)
+    wanted: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
+    written = {}
+    for method in METHODS:
+        asked = (ask(stack, method, messages=(Message("user", q),), **wanted) for q in questions)
+        written[method] = [answer.text for answer in await asyncio.gather(*asked)]
+    await stack.close()
+    return written
+
+
+async def test_ensembles_of_the_zoo_answer_the_same_on_both_engines(
+    zoo_on_vllm: dict[str, Engine], zoo_on_transformers: dict[str, Engine]
+) -> None:
+    config = load(ROOT / "examples" / "zoo_two_hop.yaml")[1]
+    assert config.evaluation is not None
+    questions = read_questions(ROOT / config.evaluation.questions, 20)
+    asked = [question.question for question in questions]
+    one, other = [
+        await answers(config, engines, asked, 48) for engines in (zoo_on_vllm, zoo_on_transformers)
+    ]
+    assert one == other
+    pattern = config.evaluation.answer_pattern
+    for method in METHODS:
+        right = [
+            same_answer(given_answer(text, pattern), question.answer)
+            for text, question in zip(one[method], questions, strict=True)
+        ]
+        assert sum(right) > 15, "answers that agree because all are empty would prove nothing"
+
+
+# -- the two pretrained models -----------------------------------------------------------------
+
+Pair = tuple[Engine, Engine]
+
+
+@pytest.fixture(scope="module")
+def quickstart() -> AppConfig:
+    return load(ROOT / "examples" / "quickstart.yaml")[1]
+
+
+@pytest.fixture(scope="module")
+def folders(quickstart: AppConfig) -> dict[str, str]:
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ORCHESTRION_OFFLINE", "1")
+        for name, member in quickstart.members.items():
+            assert isinstance(member.engine, TransformersEngine)
+            try:
+                found[name] = str(resolve(member.engine.weights, member.engine.sha256))
+            except WeightsError as fault:
+                pytest.skip(f"run: orchestrion fetch examples/quickstart.yaml ({fault})")
+    return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def pretrained(start: Start, folders: dict[str, str]) -> dict[str, Pair]:
+    """Each model on vLLM and on transformers, float32."""
+    settings = SMALL | {"kv_cache_memory_bytes": 2**29, "max_model_len": 2048, "max_num_seqs": 16}
+    pairs = {}
+    for name, folder in folders.items():
+        config = TransformersEngine(weights=folder, device="cpu", threads=1, max_context=2048)
+        pairs[name] = (
+            await start(VllmEngine(weights=folder, **settings)),
+            build_engine(config),
+        )
+    return pairs
+
+
+@pytest.mark.pretrained
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+async def test_pretrained_models_agree(pretrained: dict[str, Pair], name: str) -> None:
+    engines = pretrained[name]
+    one, other = (engine.spec for engine in engines)
+    assert (one.vocab_size, one.eos_ids) == (other.vocab_size, other.eos_ids)
+    await every_verb_agrees(engines, (1, 33, 1100))
+
+
+@pytest.mark.pretrained
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+async def test_unicode_tails_agree_on_pretrained_models(
+    pretrained: dict[str, Pair], name: str
+) -> None:
+    engines = pretrained[name]
+    tokenizer = Tokenizer(engines[0].spec.tokenizer)
+    texts = ("Köln und Zürich", " 東京都", "👩‍🚀 flies", "e\u0301te\u0301", " до свидания")
+    tails = [tokenizer.encode(tail) for tail in texts]
+    await both(engines, "score", tokenizer.encode_prompt("A letter:\n"), tails)
+
+
+@pytest.mark.pretrained
+@pytest.mark.timeout(900)
+async def test_ensembles_of_pretrained_models_answer_the_same_on_both_engines(
+    quickstart: AppConfig, pretrained: dict[str, Pair]
+) -> None:
+    if not QUESTIONS.exists():
+        pytest.skip(f"{QUESTIONS.name} is not here: real prompts for this test")
+    lines = QUESTIONS.read_text().splitlines()[:3]
+    asked = [json.loads(line)["question"] for line in lines]
+    one, other = [
+        await answers(quickstart, {name: pair[i] for name, pair in pretrained.items()}, asked, 32)
+        for i in (0, 1)
+    ]
+    assert one == other
+    assert all(len(text) > 40 for texts in one.values() for text in texts)
