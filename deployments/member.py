@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
+import psutil
 from ray import serve
 
 from deployments.metrics import RayMeter, label, vllm_loggers
@@ -20,7 +22,9 @@ class MemberServer:
     def __init__(self, name: str, config: MemberConfig) -> None:
         self.name = name
         self._replica = serve.get_replica_context().replica_id.unique_id
+        started = time.monotonic()
         self.engine = build_engine(config.served_engine, label(name), vllm_loggers)
+        self._startup_s = time.monotonic() - started
         self.runner = CallRunner(self.engine)
         self.load = Load(name, RayMeter())
 
@@ -34,6 +38,17 @@ class MemberServer:
 
     async def abort(self, ids: Sequence[str]) -> None:
         self.runner.abort(ids)
+
+    async def footprint(self) -> dict[str, float]:
+        """Seconds until the engine was up, and MiB of memory that this replica and the processes of
+        its engine hold: ``rss_mb`` counts pages once for each, ``pss_mb`` once in all."""
+        own = psutil.Process()
+        told = [process.memory_full_info() for process in (own, *own.children(recursive=True))]
+        return {
+            "startup_s": self._startup_s,
+            "rss_mb": sum(info.rss for info in told) / 2**20,
+            "pss_mb": sum(info.pss for info in told) / 2**20,
+        }
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What ``deployments.replicas.CallsPerReplica`` goes by; Serve collects it."""

@@ -28,6 +28,7 @@ def prepare_environment(config: VllmEngine) -> None:
     wanted = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for results
         # A forked child of a process with threads, such as a replica, may hang.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
@@ -79,6 +80,9 @@ def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, A
         "skip_tokenizer_init": True,
         "generation_config": "vllm",
         "enable_prefix_caching": True,
+        # Of sliding windows vLLM keeps few states by default, so that a span's context would hardly
+        # ever be found again; None keeps them all.
+        "prefix_cache_retention_interval": None,
         "logprobs_mode": "raw_logprobs",
         "max_logprobs": -1,
         "disable_log_stats": True,

@@ -22,7 +22,7 @@ from runtime.types import Message
 from runtime.weights import resolve
 from tests.stack import ask
 from tests.vllm.conftest import SMALL, Start
-from tests.vllm.parity import both, every_verb_agrees
+from tests.vllm.parity import both, every_verb_agrees, text
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 ROOT = Path(__file__).parents[2]
@@ -110,6 +110,10 @@ async def test_pretrained_models_agree(pretrained: dict[str, Pair], name: str) -
     one, other = (engine.spec for engine in engines)
     assert (one.vocab_size, one.eos_ids) == (other.vocab_size, other.eos_ids)
     await every_verb_agrees(engines, (1, 33, 1100))
+    context = text(engines[0], 4, 600)
+    for _ in range(2):
+        [score] = await engines[0].score(context, [text(engines[0], 5, 10)])
+    assert score.cached_tokens == 576, "sliding windows are kept as densely as full attention"
 
 
 @pytest.mark.pretrained
@@ -139,4 +143,4 @@ async def test_ensembles_of_pretrained_models_answer_the_same_on_both_engines(
         for i in (0, 1)
     ]
     assert one == other
-    assert all(len(text) > 40 for texts in one.values() for text in texts)
+    assert all(len(answer) > 40 for answers_ in one.values() for answer in answers_)
