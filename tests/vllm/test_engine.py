@@ -180,6 +180,7 @@ async def test_meaningless_calls_are_refused_before_vllm_sees_them(zoo_on_vllm: 
         await engine.generate([5], Sampling(), 1)
 
 
+@pytest.mark.slow
 async def test_a_lora_adapter_writes_as_the_merged_weights_do(start: Start, tmp_path: Path) -> None:
     adapter, merged = adapted(ZOO_FOLDER / "small", tmp_path)
     tuned = await start(
@@ -223,6 +224,7 @@ def adapted(folder: Path, to: Path, rank: int = 4, alpha: int = 8) -> tuple[Path
     return adapter, merged
 
 
+@pytest.mark.slow
 async def test_a_closed_engine_fails_its_pending_calls(start: Start) -> None:
     engine = await start(VllmEngine(weights="zoo:small", **SMALL))
     prompt = text(engine, 1, 5)
@@ -238,6 +240,7 @@ async def test_a_closed_engine_fails_its_pending_calls(start: Start) -> None:
         await engine.generate(prompt, LONG)
 
 
+@pytest.mark.slow
 async def test_an_engine_whose_core_died_says_so(start: Start) -> None:
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     engine = await start(VllmEngine(weights="zoo:small", **SMALL))

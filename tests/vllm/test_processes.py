@@ -16,6 +16,7 @@ import pytest
 import yaml
 from openai import OpenAI
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 ENGINE = {
     "type": "vllm",
