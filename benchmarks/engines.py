@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ray import serve
-
 from benchmarks.span import PORT, long_prompt
 from deployments.app import member_deployment
 from deployments.cluster import APP, fetch_weights, serving
@@ -112,6 +110,8 @@ async def _tail_over_full(engine: Engine) -> tuple[float, float]:
 
 def under_load(config: AppConfig) -> dict[str, Any]:
     """SpecFuse over the pretrained pair through Ray Serve, on vLLM and on transformers."""
+    from ray import serve  # not before Ray was told to stay on loopback
+
     first = next(iter(config.members.values())).engine
     assert isinstance(first, TransformersEngine)
     tokenizer = Tokenizer.from_folder(resolve(first.weights, first.sha256))

@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -84,6 +85,11 @@ def _check_port(host: str, port: int) -> None:
 def _start_ray(config: AppConfig, metrics_port: int | None) -> None:
     # Ray takes a loopback node address only where it was told, before its first import, that this
     # machine joins no cluster; otherwise its processes listen on the machine's own address.
+    if "ray" in sys.modules and os.environ.get(NO_CLUSTER) != "0":
+        raise ConfigError(
+            "ray was imported before it could be told to stay on loopback; import it later, or "
+            f"set {NO_CLUSTER}=0 first"
+        )
     os.environ[NO_CLUSTER] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Serve kills a proxy that is not up after 5 s, which a busy machine needs for the imports.
