@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.span import PORT, long_prompt
-from deployments.app import member_deployment
 from deployments.cluster import APP, fetch_weights, serving
 from deployments.config import AppConfig, load
+from deployments.names import member_deployment
 from deployments.progress import bar, console
 from runtime.config import EngineConfig, TransformersEngine, VllmEngine
 from runtime.engines import Engine, build_engine
@@ -29,7 +29,7 @@ from runtime.weights import resolve
 QUICKSTART = Path("examples/quickstart.yaml")
 CONTEXT, TAIL, CANDIDATES = 600, 10, 6
 """Tokens of the context and of a candidate; candidates that are scored one after the other."""
-PROMPT_TOKENS, NEW_TOKENS, AT_ONCE = 100, 32, 16
+PROMPT_TOKENS, NEW_TOKENS, AT_ONCE = 32, 64, 16
 
 
 def main() -> None:

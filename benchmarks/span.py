@@ -128,7 +128,7 @@ def zoo(config: AppConfig) -> dict[str, Any]:
     """16 requests at a time against one at a time, and what coalescing messages saves."""
     from ray import serve
 
-    from deployments.app import ensemble_deployment
+    from deployments.names import ensemble_deployment
 
     split = config.ensembles["specfuse"].model_copy(update={"coalesce": False})
     config = config.model_copy(update={"ensembles": config.ensembles | {"specfuse-split": split}})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,6 +12,7 @@ from deployments.coordinator import CoordinatorServer
 from deployments.http.gateway import Ensemble, build_api
 from deployments.member import MemberServer
 from deployments.metrics import RayMeter
+from deployments.names import ensemble_deployment, member_deployment
 from deployments.replicas import DRAIN_S, member_options, replicated
 from deployments.serve_channel import ServeChannel, ServeEnsemble
 from deployments.wiring import alone
@@ -79,16 +79,3 @@ def _gateway(config: AppConfig) -> Any:
         return build_api(config.gateway, models, keep=config.trace.keep, request_ids=False)
 
     return build
-
-
-def member_deployment(name: str) -> str:
-    return "member-" + _plain(name)
-
-
-def ensemble_deployment(name: str) -> str:
-    return "ensemble-" + _plain(name)
-
-
-def _plain(name: str) -> str:
-    """Serve's deployment names take no slashes; two hex digits keep different names apart."""
-    return re.sub(r"[^A-Za-z0-9_.-]", lambda match: f"~{ord(match[0]):02x}", name)

@@ -96,7 +96,7 @@ def _start_ray(config: AppConfig, metrics_port: int | None) -> None:
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     import ray
 
-    wanted = sum(m.replica.num_cpus * m.replica.num_replicas for m in config.members.values())
+    wanted = sum(m.replica.num_cpus * m.replica.most_replicas for m in config.members.values())
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),

@@ -45,6 +45,7 @@ class RayMeter:
             self._instrument(metric).set(level, tags=_labels(metric, tags))
 
     def _tick(self) -> None:
+        self._timer = None  # so that the next number starts it again, whatever happens here
         self.flush()
         again = asyncio.get_running_loop().call_later
         self._timer = again(FLUSH_S, self._tick) if self._levels else None

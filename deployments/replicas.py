@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ray.serve.config import AutoscalingContext
 
-from runtime.config import MemberConfig, VllmEngine
+from runtime.config import MemberConfig, VllmEngine, innermost
 
 DRAIN_S: Final = 0.2
 """How often a replica that is told to stop looks whether its requests are done."""
@@ -50,7 +50,7 @@ def messages_at_once(member: MemberConfig) -> int:
     asked = member.replica.max_ongoing_requests
     if asked is not None:
         return asked
-    engine = member.engine
+    engine = innermost(member.engine)
     return 2 * engine.max_num_seqs if isinstance(engine, VllmEngine) else MESSAGES
 
 
@@ -61,7 +61,7 @@ def _placement(member: MemberConfig) -> dict[str, Any]:
     Over several nodes each worker is a Ray actor with a bundle of its own; the replica takes the
     CPUs of the first and leaves its GPU to the worker.
     """
-    replica, engine = member.replica, member.engine
+    replica, engine = member.replica, innermost(member.engine)
     if not isinstance(engine, VllmEngine) or engine.workers == 1 or replica.num_gpus == 0:
         return {}
     if not replica.span_nodes:
@@ -110,4 +110,6 @@ class CallsPerReplica:
         told = (context.aggregated_metrics or {}).get(CALLS, {})
         if not told:
             return context.target_num_replicas, {}
-        return max(1, math.ceil(sum(told.values()) / self._target)), {}
+        # A replica that has not told yet counts as one like the others.
+        calls = sum(told.values()) / len(told) * max(len(told), len(context.running_replicas))
+        return max(1, math.ceil(calls / self._target)), {}

@@ -63,7 +63,15 @@ class ServeChannel:
         return outcomes
 
     async def abort(self, call: Call) -> None:
-        await self._ask(self._to(call.terms).abort.remote([call.id]))
+        if self._places is None:
+            await self._ask(self._handle.abort.remote([call.id]))
+        else:
+            # To all: the call may have gone elsewhere than its key says, for its replica was full
+            # or its message was another request's too.
+            try:
+                await self._handle.broadcast("abort", [call.id]).results_async()
+            except GONE as fault:
+                raise typed(fault, f"member {self._name!r}") from fault
 
     def _to(self, terms: Terms) -> DeploymentHandle:
         if self._places is None:

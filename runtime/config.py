@@ -19,6 +19,7 @@ from runtime.engine_config import (
     TableEngine,
     TransformersEngine,
     VllmEngine,
+    innermost,
 )
 from runtime.types import Budget
 
@@ -41,6 +42,7 @@ __all__ = [
     "TraceConfig",
     "TransformersEngine",
     "VllmEngine",
+    "innermost",
 ]
 
 
@@ -121,7 +123,7 @@ class MemberConfig(Strict):
 
     @model_validator(mode="after")
     def _resources_suffice(self) -> MemberConfig:
-        engine, gpus = self.engine, self.replica.num_gpus
+        engine, gpus = innermost(self.engine), self.replica.num_gpus
         if not isinstance(engine, VllmEngine):
             return self
         if engine.workers > 1 and gpus not in (0, engine.workers):
@@ -129,6 +131,12 @@ class MemberConfig(Strict):
                 f"replica.num_gpus is {gpus:g}, but tensor_parallel_size times "
                 f"pipeline_parallel_size needs {engine.workers}"
             )
+        if engine.workers == 1 and gpus > 1:
+            raise ValueError(
+                f"replica.num_gpus is {gpus:g}, but the engine uses one; set tensor_parallel_size"
+            )
+        if self.replica.span_nodes and (engine.workers == 1 or gpus == 0):
+            raise ValueError("replica.span_nodes is for engines that several GPUs share")
         share = engine.gpu_memory_utilization
         if 0 < gpus < 1 and share is not None and share > gpus:
             raise ValueError(
@@ -140,9 +148,14 @@ class MemberConfig(Strict):
     @property
     def served_engine(self) -> EngineConfig:
         """The engine as a replica runs it, with what follows from the replica's resources."""
-        engine, replica = self.engine, self.replica
+        return self._served(self.engine)
+
+    def _served(self, engine: EngineConfig) -> EngineConfig:
+        if isinstance(engine, FlakyEngine | SlowEngine):
+            return engine.model_copy(update={"engine": self._served(engine.engine)})
         if not isinstance(engine, VllmEngine):
             return engine
+        replica = self.replica
         filled: dict[str, Any] = {}
         if 0 < replica.num_gpus < 1 and engine.gpu_memory_utilization is None:
             filled["gpu_memory_utilization"] = round(SHARE_OF_PART * replica.num_gpus, 3)

@@ -60,8 +60,9 @@ class VllmEngine(Strict):
     """GPUs that share each layer; the replica gets a placement group of as many."""
     pipeline_parallel_size: int = Field(1, ge=1)
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
-    """Share of the card for weights, activations and cache together. Absent: vLLM's own, or for a
-    member with a part of a card (``num_gpus`` below 1) nine tenths of that part."""
+    """Share of the card for weights, activations and cache together, with ``embedding: pooling`` of
+    both engines. Absent: vLLM's own, or for a member with a part of a card (``num_gpus`` below 1)
+    nine tenths of that part; with neighbours on the card, set ``kv_cache_memory_bytes`` too."""
     kv_cache_memory_bytes: ByteSize | None = None
     """Size of the cache of keys and values, such as ``2GiB``; takes precedence over
     ``gpu_memory_utilization``. Absent on a CPU: 1 GiB."""
@@ -86,7 +87,7 @@ class VllmEngine(Strict):
     """CPU threads; absent: 1 for each CPU the member was given."""
     embedding: Literal["none", "pooling", "transformers"] = "none"
     """How ``embed`` is served: not at all, by a second vLLM engine that pools, or by transformers.
-    Both load the weights a second time."""
+    Both load the weights a second time. An adapter (``lora_path``) needs ``pooling``."""
 
     @property
     def workers(self) -> int:
@@ -108,6 +109,10 @@ class VllmEngine(Strict):
     def _arguments_exist(self) -> VllmEngine:
         wrong = [_refused(key, value) for key, value in self.engine_args.items()]
         found = [error for error in wrong if error is not None]
+        if self.lora_path is not None and self.embedding == "transformers":
+            raise ValueError(
+                "embedding: transformers knows no adapter; with lora_path use embedding: pooling"
+            )
         if found:
             raise ValidationError.from_exception_data("VllmEngine", found)
         return self
@@ -118,7 +123,7 @@ def _refused(key: str, value: Any) -> InitErrorDetails | None:
     if key in vllm_names.OURS:
         told = f"is written {vllm_names.OURS[key]} here"
     elif key in vllm_names.SET:
-        told = "is set by the engine itself; leave it out"
+        told = f"cannot be set here: {vllm_names.SET[key]}"
     elif key in vllm_names.NAMES:
         return None
     else:
@@ -179,3 +184,10 @@ EngineConfig = Annotated[
 
 FlakyEngine.model_rebuild()
 SlowEngine.model_rebuild()
+
+
+def innermost(engine: EngineConfig) -> EngineConfig:
+    """The engine inside those that only make it fail or dawdle."""
+    while isinstance(engine, FlakyEngine | SlowEngine):
+        engine = engine.engine
+    return engine

@@ -21,23 +21,30 @@ OURS = {
 }
 """Arguments that have another name here."""
 
-SET = (
-    "skip_tokenizer_init",
-    "generation_config",
-    "override_generation_config",
-    "logprobs_mode",
-    "max_logprobs",
-    "enable_prefix_caching",
-    "logits_processors",
-    "disable_log_stats",
-    "enable_log_requests",
-    "stream_interval",
-    "tokens_only",
-    "enable_prompt_embeds",
-    "return_sampling_mask",
-    "watermark_config",
-)
-"""Arguments that the engine sets itself, since its answers would be wrong otherwise."""
+SET = {
+    "skip_tokenizer_init": "texts travel as token ids",
+    "generation_config": "the request says how to sample, not the model's files",
+    "override_generation_config": "the request says how to sample, not the model's files",
+    "logprobs_mode": "methods compare the models' own probabilities",
+    "max_logprobs": "methods ask for as many as they need",
+    "enable_prefix_caching": "rounds rely on it",
+    "logits_processors": "the engine's own one makes sampled text independent of chunks",
+    "disable_log_stats": "metrics are Ray's",
+    "enable_log_requests": "traces tell what was asked",
+    "stream_interval": "stop strings are watched token by token",
+    "tokens_only": "texts travel as token ids",
+    "enable_prompt_embeds": "prompts are token ids",
+    "return_sampling_mask": "no method reads it",
+    "watermark_config": "a marked text is not what the model would write",
+    "kv_sharing_fast_prefill": "it makes the scores of texts wrong",
+    "enable_trace_replay": "texts are scored in one pass, not replayed",
+    "diffusion_config": "methods need models that write from left to right",
+    "data_parallel_size": "a member has replicas instead (replica.num_replicas)",
+    "data_parallel_rank": "a member has replicas instead (replica.num_replicas)",
+    "data_parallel_size_local": "a member has replicas instead (replica.num_replicas)",
+    "prefill_context_parallel_size": "GPUs are counted by tensor and pipeline parallel size",
+}
+"""Arguments that are not the user's, and why."""
 
 NAMES = tuple(
     """

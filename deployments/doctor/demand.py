@@ -9,8 +9,15 @@ from dataclasses import dataclass, replace
 
 from deployments.doctor import vllm_build
 from deployments.doctor.facts import Installed, Machine
-from runtime.config import EngineConfig, FlakyEngine, SlowEngine, TransformersEngine, VllmEngine
-from runtime.engines.vllm_start import CPU_KV_BYTES
+from runtime.config import (
+    SHARE_OF_PART,
+    EngineConfig,
+    FlakyEngine,
+    SlowEngine,
+    TransformersEngine,
+    VllmEngine,
+)
+from runtime.engines.vllm_start import CPU_KV_BYTES, VLLM_SHARE
 from runtime.weights.size import Size
 
 # Proportional set sizes of running replicas of the zoo's models, whose weights take 2 MB, with ray
@@ -24,8 +31,6 @@ VLLM_WORKER_BYTES = 600 * MIB
 SCRIPTED_BYTES = COORDINATOR_BYTES = 130 * MIB
 RAY_BYTES = 900 * MIB
 """Ray's and Serve's own processes, the gateway and the command itself."""
-VLLM_SHARE = 0.92
-"""Of a card, when neither ``gpu_memory_utilization`` nor ``kv_cache_memory_bytes`` is set."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def _vllm(engine: VllmEngine, size: Size | None, num_gpus: float, gpu: bool) -> 
     # With "auto", vLLM serves float32 checkpoints in 16 bits too.
     width = 4 if engine.dtype == "float32" else 2
     own_cache = engine.kv_cache_memory_bytes
-    share = engine.gpu_memory_utilization or (0.9 * num_gpus if 0 < num_gpus < 1 else VLLM_SHARE)
+    part = SHARE_OF_PART * num_gpus if 0 < num_gpus < 1 else VLLM_SHARE
+    share = engine.gpu_memory_utilization or part
     writing = Demand(
         processes=VLLM_BYTES + (engine.workers - 1) * VLLM_WORKER_BYTES,
         weights=None if size is None else size.at(width),
@@ -117,7 +123,6 @@ def _with_embedding(engine: VllmEngine, size: Size | None, width: int, writing: 
             processes=2 * writing.processes,
             weights=weights,
             cache=2 * writing.cache,
-            share=None if writing.share is None else 2 * writing.share,
         )
     cache = TransformersEngine.model_fields["cache_mb"].default * MIB
     return replace(writing, weights=weights, cache=writing.cache + cache)

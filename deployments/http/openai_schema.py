@@ -159,7 +159,7 @@ class Asked(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
-    priority: int | None = Field(default=None, ge=-(2**31), lt=2**31)
+    priority: int | None = Field(default=None, ge=0, lt=2**31)
     ensemble: EnsembleOptions | None = None
 
     @property

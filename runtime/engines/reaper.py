@@ -14,6 +14,7 @@ import select
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import psutil
 
@@ -62,7 +63,8 @@ class Watcher:
             os.close(read)
 
     def close(self) -> None:
-        os.write(self._write, b".")
+        with suppress(BrokenPipeError):  # somebody killed it
+            os.write(self._write, b".")
         os.close(self._write)
         self._process.wait(timeout=STOPPED_S)
 
@@ -77,11 +79,10 @@ def watch(parent: psutil.Process, pipe: int) -> None:
             if os.read(pipe, 1):
                 return
             break
-    for child in charges:
-        try:
+    late = {process for child in charges for process in _descendants(child)}
+    for child in charges | late:
+        with suppress(psutil.NoSuchProcess):
             child.kill()
-        except psutil.NoSuchProcess:
-            continue
 
 
 def _engine_processes(parent: psutil.Process) -> set[psutil.Process]:
@@ -95,6 +96,13 @@ def _engine_processes(parent: psutil.Process) -> set[psutil.Process]:
     except psutil.Error:
         return found  # one of them is just ending; the next look will tell
     return found
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from vllm import SamplingParams
 from vllm.inputs.engine import tokens_input
-from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 
 from runtime.config import VllmEngine
@@ -28,7 +28,7 @@ from runtime.engines.vllm_embed import build_embedder
 from runtime.engines.vllm_faults import typed_faults
 from runtime.engines.vllm_noise import noise_arguments
 from runtime.engines.vllm_rows import Row, pieces, row, swallowed, tops
-from runtime.engines.vllm_start import start
+from runtime.engines.vllm_start import lora_request, start
 from runtime.engines.warm import WarmPrefixes
 from runtime.errors import BadRequest, EngineFault, Unsupported
 from runtime.tasks import together
@@ -67,12 +67,12 @@ class VllmLM:
             undo.callback(reaper.release)
             self._engine = start(config, folder, name, stat_loggers)
             undo.callback(self._engine.shutdown)
+            settings = self._engine.vllm_config
+            model = settings.model_config
+            known_eos = (*tokenizer.eos_ids, *eos_ids(folder, model.hf_text_config))
             self._embedder = build_embedder(config, folder)
             undo.pop_all()
-        settings = self._engine.vllm_config
-        model = settings.model_config
         vocab_size = model.get_vocab_size()
-        known_eos = (*tokenizer.eos_ids, *eos_ids(folder, model.hf_text_config))
         self._token_bytes = tokenizer.token_bytes
         self._spec = EngineSpec(
             model=config.weights,
@@ -88,7 +88,7 @@ class VllmLM:
         self._caches = bool(settings.cache_config.enable_prefix_caching)
         self._warm = WarmPrefixes(self._block)
         self._count = itertools.count()
-        self._lora = _lora(config)
+        self._lora = lora_request(config)
         self._running: set[str] = set()
         self._closed = False
 
@@ -99,6 +99,7 @@ class VllmLM:
     async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
         """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
         check_sampling(sampling)
+        sampling = replace(sampling, top_k=self._at_most(sampling.top_k))
         writes = sampling.max_tokens > 0
         check_prompt(self._spec, prompt, room=int(writes))
         check_tail(prompt, score_tail)
@@ -124,7 +125,7 @@ class VllmLM:
         first = len(prompt) - score_tail
         async with aclosing(self._outputs(prompt, params, current_terms().priority)) as outputs:
             async for out in outputs:
-                if score_tail and out.prompt_logprobs is not None:
+                if score_tail and out.prompt_logprobs:  # told once, then empty
                     cached = out.num_cached_tokens or 0
                     tail = _given(out, len(prompt), first, 0)
                 cached = max(cached, out.num_cached_tokens or 0)
@@ -156,6 +157,7 @@ class VllmLM:
         """Teacher-forced logprobs of each continuation given ``prompt``. A prompt that no cache
         seems to hold is computed first, then all continuations are in flight at once."""
         check_top_k(top_k)
+        top_k = self._at_most(top_k)
         check_continuations(self._spec, prompt, continuations)
         start = len(prompt)
         wanted = {place: list(c) for place, c in enumerate(continuations) if len(c)}
@@ -171,6 +173,7 @@ class VllmLM:
     async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
         """The next-token distribution after each prompt."""
         check_top_k(top_k, least=1)
+        top_k = self._at_most(top_k)
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
 
@@ -186,6 +189,8 @@ class VllmLM:
         the model at the engine's side that ``embedding`` names, ``Unsupported`` without one."""
         if self._embedder is None:
             raise Unsupported(self._spec.model, "embed")
+        if self._closed:
+            raise EngineFault(f"the engine of {self._spec.model} is closed")
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=0)
         if not prompts:
@@ -198,6 +203,8 @@ class VllmLM:
             raise EngineFault(f"the engine of {self._spec.model} is closed")
         with typed_faults(self._spec.model):
             await self._engine.check_health()
+        if self._embedder is not None:
+            await self._embedder.check()
 
     async def close(self) -> None:
         """Stops vLLM's processes; pending calls fail with ``EngineFault``."""
@@ -210,6 +217,10 @@ class VllmLM:
         if self._embedder is not None:
             await self._embedder.close()
         reaper.release()
+
+    def _at_most(self, top_k: int) -> int:
+        """vLLM refuses to tell more alternatives than there are."""
+        return min(top_k, self._spec.vocab_size)
 
     # -- asking vLLM ---------------------------------------------------------------------------
 
@@ -330,11 +341,6 @@ def _given(out: Any, fed: int, start: int, top_k: int) -> list[Row]:
     if start >= fed:
         return []
     flat = out.prompt_logprobs
-    first = start + swallowed(start, out.num_cached_tokens or 0)
+    # A prompt that was interrupted and found more of itself in the cache has fewer rows still.
+    first = max(start + swallowed(start, out.num_cached_tokens or 0), fed - len(flat) + 1)
     return [row(flat, len(flat) - fed + i, top_k) for i in range(first, fed)]
-
-
-def _lora(config: VllmEngine) -> Any:
-    if config.lora_path is None:
-        return None
-    return LoRARequest("adapter", 1, config.lora_path)

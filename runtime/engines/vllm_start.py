@@ -16,6 +16,8 @@ from runtime.errors import ConfigError
 
 CPU_KV_BYTES = 2**30
 CPU_BLOCK = 32
+VLLM_SHARE = 0.92
+"""What vLLM takes of a card when it is not told."""
 
 TOKEN_BUCKETS = [float(m * 10**e) for e in range(6) for m in (1, 2, 5)]
 
@@ -35,8 +37,10 @@ def prepare_environment(config: VllmEngine) -> None:
     if is_cpu_build():
         wanted |= {
             "VLLM_TARGET_DEVICE": "cpu",
-            # Bound by vLLM, all engines of a machine would sit on the same cores.
+            # Bound by vLLM, all engines of a machine would sit on the same cores. Without binding
+            # there is no need for a worker process besides the core's, which spins while it waits.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
         if config.enforce_eager in (None, True):
             # Otherwise the first request for logprobs waits 20 s for a C++ compiler.
@@ -101,8 +105,11 @@ def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, A
         "enforce_eager": bool(config.enforce_eager),
         "kv_cache_memory_bytes": config.kv_cache_memory_bytes,
     }
-    if config.gpu_memory_utilization is not None:
-        args["gpu_memory_utilization"] = config.gpu_memory_utilization
+    share = config.gpu_memory_utilization
+    if config.embedding == "pooling":  # two engines on the card
+        share = (VLLM_SHARE if share is None else share) / 2
+    if share is not None:
+        args["gpu_memory_utilization"] = share
     if is_cpu_build():
         args["enforce_eager"] = config.enforce_eager is not False
         args["block_size"] = config.block_size or CPU_BLOCK
@@ -123,6 +130,15 @@ def lora_rank(path: str) -> int:
             f"lora_path {path!r} is no LoRA adapter: it needs an adapter_config.json with a rank "
             f"r ({fault})"
         ) from fault
+
+
+def lora_request(config: VllmEngine) -> Any:
+    """What vLLM wants with each call for the member's adapter; ``None`` without one."""
+    if config.lora_path is None:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("adapter", 1, config.lora_path)
 
 
 def start(

@@ -11,7 +11,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.schema import DeploymentSchema
 
 from deployments.replicas import CallsPerReplica, member_options, messages_at_once, replicated
-from runtime.config import MemberConfig, VllmEngine
+from runtime.config import MemberConfig, VllmEngine, innermost
 
 
 def member(engine: dict[str, Any] | None = None, **replica: Any) -> MemberConfig:
@@ -48,14 +48,20 @@ def test_autoscaling_goes_by_engine_calls() -> None:
     policy = CallsPerReplica(**options["autoscaling_config"]["policy"]["policy_kwargs"])
 
     def wanted(calls: dict[str, float]) -> int:
-        told: Any = SimpleNamespace(aggregated_metrics={"calls": calls}, target_num_replicas=3)
+        told: Any = SimpleNamespace(
+            aggregated_metrics={"calls": calls}, target_num_replicas=3, running_replicas=running
+        )
         return policy(told)[0]
+
+    running = ["one"]
 
     assert wanted({"one": 8.0}) == 1
     assert wanted({"one": 9.0}) == 2
     assert wanted({"one": 20.0, "two": 5.0}) == 4
     assert wanted({"one": 0.0}) == 1
     assert wanted({}) == 3, "as it was, while nothing is known"
+    running = ["one", "two"]
+    assert wanted({"one": 16.0}) == 4, "the other has not told yet"
 
 
 def test_a_part_of_a_card_limits_the_memory_vllm_takes() -> None:
@@ -95,11 +101,30 @@ def test_over_several_nodes_each_worker_has_a_bundle_and_the_replica_leaves_it_i
     assert engine.engine_args["distributed_executor_backend"] == "ray"
 
 
+def test_an_engine_inside_a_rehearsal_gets_its_resources_too() -> None:
+    inner = {"type": "vllm", "weights": "zoo:large", "tensor_parallel_size": 2}
+    rehearsed = MemberConfig.model_validate(
+        {"engine": {"type": "slow", "engine": inner}, "replica": {"num_gpus": 2}}
+    )
+    assert member_options(rehearsed)["placement_group_bundles"] == [{"CPU": 1.0, "GPU": 2.0}]
+    assert messages_at_once(rehearsed) == 256
+    engine = innermost(rehearsed.served_engine)
+    assert isinstance(engine, VllmEngine)
+    assert engine.engine_args == {"distributed_executor_backend": "mp"}
+    with pytest.raises(ValidationError, match="needs 2"):
+        MemberConfig.model_validate(
+            {"engine": {"type": "flaky", "engine": inner}, "replica": {"num_gpus": 1}}
+        )
+
+
 @pytest.mark.parametrize(
     ("engine", "replica", "told"),
     [
         ({"tensor_parallel_size": 2}, {"num_gpus": 1}, "needs 2"),
         ({"gpu_memory_utilization": 0.5}, {"num_gpus": 0.3}, "lower it"),
+        ({}, {"num_gpus": 2}, "set tensor_parallel_size"),
+        ({}, {"num_gpus": 1, "span_nodes": True}, "several GPUs share"),
+        ({"lora_path": "x", "embedding": "transformers"}, {}, "use embedding: pooling"),
         ({}, {"num_replicas": 2, "autoscaling": {}}, "exclude each other"),
         ({}, {"autoscaling": {"min_replicas": 3, "max_replicas": 2}}, "more than max_replicas"),
     ],

@@ -126,7 +126,7 @@ def test_the_first_span_reaches_the_client_before_the_answer_is_complete(client:
 async def test_calls_of_concurrent_requests_share_messages(url: str) -> None:
     from ray import serve
 
-    from deployments.app import ensemble_deployment
+    from deployments.names import ensemble_deployment
 
     handle = serve.get_deployment_handle(ensemble_deployment("sweet"), APP)
     before = await handle.stats.remote()

@@ -15,10 +15,11 @@ import pytest
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.app import member_deployment
 from deployments.cluster import APP, serving
 from deployments.config import AppConfig
+from deployments.names import member_deployment
 from deployments.serve_channel import ServeChannel
+from runtime.calls import Call
 from runtime.coalesce import RemoteEngine
 from runtime.errors import EngineFault
 from runtime.terms import Terms, on_terms
@@ -32,10 +33,12 @@ REQUESTS = [Terms(f"request-{n}") for n in range(16)]
 
 def config() -> dict[str, Any]:
     slow = {"type": "slow", "engine": CAT, "seconds": 0.05}
+    slower = slow | {"seconds": 2.0}
     scaling = {"max_replicas": 2, "target_calls": 4, "upscale_delay_s": 0}
     return {
         "members": {
             "pair": {"engine": slow, "replica": {"num_cpus": 0.1, "num_replicas": 2}},
+            "patient": {"engine": slower, "replica": {"num_cpus": 0.1, "num_replicas": 2}},
             "grows": {"engine": slow, "replica": {"num_cpus": 0.1, "autoscaling": scaling}},
         }
     }
@@ -89,6 +92,19 @@ async def test_another_coordinator_sends_a_request_to_the_same_replica() -> None
         await asyncio.gather(*(asked(engine, terms) for terms in REQUESTS))
     for terms in REQUESTS:
         assert channels[0].place(terms) == channels[1].place(terms)
+
+
+async def test_a_caller_that_leaves_stops_its_call_wherever_that_runs() -> None:
+    """Its message may have gone where another request's key led."""
+    channel = ServeChannel("patient", handle("patient"), replicated=True)
+    spec = await channel.describe()
+    long = ("generate", (spec.eos_ids, Sampling(max_tokens=1)))
+    calls = [Call(f"call-{n}", *long, terms) for n, terms in enumerate(REQUESTS)]
+    sending = asyncio.ensure_future(channel.send(calls))
+    await asyncio.sleep(0.5)
+    for call in calls:
+        await channel.abort(call)
+    assert all(outcome.value is outcome.error is None for outcome in await sending)
 
 
 async def test_calls_of_a_killed_replica_succeed_on_the_other_when_repeated() -> None:

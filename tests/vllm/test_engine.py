@@ -23,7 +23,7 @@ from runtime.errors import BadRequest, ConfigError, EngineFault, Overloaded, Uns
 from runtime.terms import Terms, on_terms
 from runtime.types import Generation, Sampling
 from tests.vllm.conftest import SMALL, Start
-from tests.vllm.parity import CLOSE, both, text
+from tests.vllm.parity import CLOSE, agree, both, text
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 Zoo = dict[str, Engine]
@@ -119,7 +119,7 @@ async def test_scoring_goes_before_writing_and_urgent_requests_before_others(
 
     async def write(name: str, priority: int = 0) -> None:
         with on_terms(Terms(name, priority=priority)):
-            await narrow.generate(text(narrow, 1, 5), Sampling(max_tokens=60, ignore_eos=True))
+            await narrow.generate(text(narrow, 1, 5), LONG)
         order.append(name)
 
     async def score() -> None:
@@ -187,7 +187,7 @@ async def test_a_lora_adapter_writes_as_the_merged_weights_do(start: Start, tmp_
         VllmEngine(
             weights=str(ZOO_FOLDER / "small"),
             lora_path=str(adapter),
-            embedding="transformers",
+            embedding="pooling",
             **SMALL,
         )
     )
@@ -196,9 +196,9 @@ async def test_a_lora_adapter_writes_as_the_merged_weights_do(start: Start, tmp_
         prompt = text(tuned, 8, 40)
         await both((tuned, plain), "score", prompt, [text(tuned, 9, 12)])
         await both((tuned, plain), "generate", prompt, Sampling(max_tokens=10))
+        await both((tuned, plain), "embed", [prompt])
     finally:
         await plain.close()
-    assert (await tuned.embed([prompt])).shape == (1, tuned.spec.hidden_size)
 
 
 def adapted(folder: Path, to: Path, rank: int = 4, alpha: int = 8) -> tuple[Path, Path]:
@@ -226,18 +226,21 @@ def adapted(folder: Path, to: Path, rank: int = 4, alpha: int = 8) -> tuple[Path
 
 @pytest.mark.slow
 async def test_a_closed_engine_fails_its_pending_calls(start: Start) -> None:
-    engine = await start(VllmEngine(weights="zoo:small", **SMALL))
+    engine = await start(VllmEngine(weights="zoo:small", embedding="pooling", **SMALL))
     prompt = text(engine, 1, 5)
-    pending = [asyncio.ensure_future(engine.generate(prompt, LONG)) for _ in range(3)]
-    pending.append(asyncio.ensure_future(engine.score(text(engine, 2, 400), [prompt])))
+    longest = Sampling(max_tokens=480, ignore_eos=True)
+    pending = [asyncio.ensure_future(engine.generate(prompt, longest)) for _ in range(3)]
     await asyncio.sleep(0.05)
+    pending.append(asyncio.ensure_future(engine.embed([text(engine, 2, 500)] * 20)))
+    await asyncio.sleep(0.01)
     await engine.close()
     replies = await asyncio.gather(*pending, return_exceptions=True)
     assert all(isinstance(reply, EngineFault) for reply in replies), replies
     with pytest.raises(EngineFault, match="closed"):
         await engine.check()
-    with pytest.raises(EngineFault, match="closed"):
-        await engine.generate(prompt, LONG)
+    for late in (engine.generate(prompt, LONG), engine.embed([prompt])):
+        with pytest.raises(EngineFault, match="closed"):
+            await late
 
 
 @pytest.mark.slow
@@ -279,6 +282,22 @@ async def test_the_list_of_names_is_that_of_the_installed_vllm() -> None:
     names = {f.name for f in dataclasses.fields(AsyncEngineArgs) if not f.name.startswith("_")}
     assert names == set(vllm_names.NAMES)
     assert names >= {*vllm_names.OURS, *vllm_names.SET}
+
+
+async def test_a_request_for_whole_rows_does_not_disturb_its_batch(zoo_on_vllm: Zoo) -> None:
+    engine = zoo_on_vllm["large"]
+    prompts = [text(engine, 960 + n, 30) for n in range(3)]
+    wanted = [Sampling(max_tokens=8, top_k=k, ignore_eos=True) for k in (-1, 0, 3)]
+    alone = [await engine.generate(p, s) for p, s in zip(prompts, wanted, strict=True)]
+    calls = (engine.generate(p, s) for p, s in zip(prompts, wanted, strict=True))
+    agree(alone, list(await asyncio.gather(*calls)))
+    assert alone[0].top is not None and len(alone[0].top[0].logprobs) == engine.spec.vocab_size
+
+
+async def test_more_alternatives_than_there_are_tokens_are_all_of_them(zoo_on_vllm: Zoo) -> None:
+    engine = zoo_on_vllm["small"]
+    [row] = await engine.next_token([[5]], engine.spec.vocab_size + 7)
+    assert len(row.logprobs) == engine.spec.vocab_size
 
 
 async def test_dense_rows_are_probabilities(zoo_on_vllm: Zoo) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -63,19 +64,9 @@ async def test_sampled_texts_agree_and_chunks_do_not_change_them(
     sampling = Sampling(max_tokens=24, temperature=1.3, top_p=0.95, seed=seed, ignore_eos=True)
     await both(engines, "generate", prompt, sampling)
     whole = (await engines[0].generate(prompt, sampling)).tokens
-    first = (await engines[0].generate(prompt, Sampling(**_fields(sampling, 9)))).tokens
-    rest = await engines[0].generate([*prompt, *first], Sampling(**_fields(sampling, 15)))
+    first = (await engines[0].generate(prompt, replace(sampling, max_tokens=9))).tokens
+    rest = await engines[0].generate([*prompt, *first], replace(sampling, max_tokens=15))
     assert (*first, *rest.tokens) == whole
-
-
-def _fields(sampling: Sampling, max_tokens: int) -> dict[str, object]:
-    return {
-        "max_tokens": max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
-        "ignore_eos": True,
-    }
 
 
 async def test_texts_that_end_by_words_or_stop_strings_agree(
@@ -89,6 +80,8 @@ async def test_texts_that_end_by_words_or_stop_strings_agree(
     await both(engines, "generate", prompt, Sampling(max_tokens=30, words=2, ignore_eos=True))
     stop = written.strip()[3:6]
     await both(engines, "generate", prompt, Sampling(max_tokens=30, stop=(stop,), ignore_eos=True))
+    for ends in (Sampling(max_tokens=30, words=2), Sampling(max_tokens=30, stop=(stop,))):
+        await both(engines, "generate", prompt, replace(ends, ignore_eos=True), 3)
     ended = await engines[0].generate(prompt, Sampling(max_tokens=30, words=1, ignore_eos=True))
     assert ended.finish == "words"
 
