@@ -23,7 +23,7 @@ def builds(installed: Installed) -> set[str]:
 
 def install_command(installed: Installed, machine: Machine) -> str:
     """What installs the build for this machine."""
-    return f"{installed.pip} install 'orchestrion[vllm]'" if machine.gpus else INSTALL_CPU
+    return f"{installed.pip} install -e '.[local,vllm]'" if machine.gpus else INSTALL_CPU
 
 
 def build(installed: Installed, machine: Machine) -> Finding:

