@@ -177,7 +177,7 @@ def measure(url: str, tokenizer: Tokenizer, kind: str) -> dict[int, float]:
     asyncio.run(run([f"{kind} warm-up {n}" for n in range(2)], 2))
     rates = {}
     with bar(f"specfuse on {kind}", 2) as step:
-        for at_once, answers in ((1, 6), (AT_ONCE, 3 * AT_ONCE)):
+        for at_once, answers in ((1, 5), (AT_ONCE, 2 * AT_ONCE)):
             titles = [f"{kind} {at_once} at once, part {n}" for n in range(answers)]
             rates[at_once] = asyncio.run(run(titles, at_once))
             step.done()
