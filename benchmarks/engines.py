@@ -110,8 +110,6 @@ async def _tail_over_full(engine: Engine) -> tuple[float, float]:
 
 def under_load(config: AppConfig) -> dict[str, Any]:
     """SpecFuse over the pretrained pair through Ray Serve, on vLLM and on transformers."""
-    from ray import serve  # not before Ray was told to stay on loopback
-
     first = next(iter(config.members.values())).engine
     assert isinstance(first, TransformersEngine)
     tokenizer = Tokenizer.from_folder(resolve(first.weights, first.sha256))
@@ -127,6 +125,8 @@ def under_load(config: AppConfig) -> dict[str, Any]:
         only = {"specfuse": config.ensembles["specfuse"]}
         served = config.model_copy(update={"members": members, "ensembles": only})
         with serving(served, port=PORT, timeout_s=900) as url:
+            from ray import serve  # not before Ray was told to stay on loopback
+
             for name in members:
                 handle = serve.get_deployment_handle(member_deployment(name), APP)
                 told = handle.footprint.remote().result()
