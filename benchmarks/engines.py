@@ -78,7 +78,7 @@ def tails(config: AppConfig) -> dict[str, Any]:
     ratios = [ratio for ratio, _ in figures.values()]
     return {
         "tail_over_full": round(statistics.mean(ratios), 3),
-        "largest_difference_of_logprobs": max(worst for _, worst in figures.values()),
+        "largest_difference_of_logprobs": float(f"{max(w for _, w in figures.values()):.1e}"),
     } | {f"tail_over_full_{name}": round(ratio, 3) for name, (ratio, _) in figures.items()}
 
 
