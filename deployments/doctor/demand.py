@@ -25,7 +25,7 @@ from runtime.weights.size import Size
 MIB = 2**20
 TRANSFORMERS_BYTES = 400 * MIB
 VLLM_BYTES = 1500 * MIB
-"""The replica, vLLM's engine core and one worker."""
+"""The replica and vLLM's engine core, which holds the first worker."""
 VLLM_WORKER_BYTES = 600 * MIB
 """Each further worker."""
 SCRIPTED_BYTES = COORDINATOR_BYTES = 130 * MIB

@@ -32,7 +32,7 @@ told = {}
 for name in sys.argv[1:]:
     try:
         importlib.import_module(name)
-    except Exception as fault:
+    except Exception as fault:  # whatever a broken package raises is what is told
         told[name] = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
 print(json.dumps(told))
 """

@@ -107,5 +107,5 @@ def _no_transformers(name: str, installed: Installed) -> Finding:
         "note",
         name,
         "not installed: no member with engine type transformers can start",
-        f"{installed.pip} install 'orchestrion[local]'",
+        f"{installed.pip} install -e '.[local]'",
     )

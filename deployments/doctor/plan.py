@@ -53,7 +53,7 @@ def engine(
             command = vllm_build.install_command(installed, machine)
         else:
             missing = [p for p in ("torch", "transformers") if not installed.has(p)]
-            command = f"{installed.pip} install 'orchestrion[local]'"
+            command = f"{installed.pip} install -e '.[local]'"
         if missing:
             told = f"engine type {needed.type} needs {' and '.join(missing)}, not installed"
             yield Finding("wrong", name, told, command)

@@ -7,15 +7,13 @@ which rows are missing and asks for them again, cut so that no cache can hold th
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from vllm import SamplingParams
-from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind
 
 from runtime.config import VllmEngine
@@ -24,8 +22,8 @@ from runtime.engines.base import CAPABILITIES, EngineSpec
 from runtime.engines.eos import eos_ids
 from runtime.engines.limits import check_continuations, check_prompt, check_tail
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
+from runtime.engines.vllm_client import Client
 from runtime.engines.vllm_embed import build_embedder
-from runtime.engines.vllm_faults import typed_faults
 from runtime.engines.vllm_noise import noise_arguments
 from runtime.engines.vllm_rows import Row, pieces, row, swallowed, tops
 from runtime.engines.vllm_start import lora_request, start
@@ -65,13 +63,14 @@ class VllmLM:
         with ExitStack() as undo:
             reaper.engage()  # first: vLLM's processes outlive a parent that is killed
             undo.callback(reaper.release)
-            self._engine = start(config, folder, name, stat_loggers)
-            undo.callback(self._engine.shutdown)
-            settings = self._engine.vllm_config
+            engine = start(config, folder, name, stat_loggers)
+            undo.callback(engine.shutdown)
+            settings = engine.vllm_config
             model = settings.model_config
             known_eos = (*tokenizer.eos_ids, *eos_ids(folder, model.hf_text_config))
             self._embedder = build_embedder(config, folder)
             undo.pop_all()
+        self._client = Client(config.weights, engine, lora_request(config))
         vocab_size = model.get_vocab_size()
         self._token_bytes = tokenizer.token_bytes
         self._spec = EngineSpec(
@@ -87,10 +86,6 @@ class VllmLM:
         self._block = settings.cache_config.block_size
         self._caches = bool(settings.cache_config.enable_prefix_caching)
         self._warm = WarmPrefixes(self._block)
-        self._count = itertools.count()
-        self._lora = lora_request(config)
-        self._running: set[str] = set()
-        self._closed = False
 
     @property
     def spec(self) -> EngineSpec:
@@ -123,7 +118,9 @@ class VllmLM:
         cached = 0
         finish: EngineFinish | None = None
         first = len(prompt) - score_tail
-        async with aclosing(self._outputs(prompt, params, current_terms().priority)) as outputs:
+        async with aclosing(
+            self._client.generate(prompt, params, current_terms().priority)
+        ) as outputs:
             async for out in outputs:
                 if score_tail and out.prompt_logprobs:  # told once, then empty
                     cached = out.num_cached_tokens or 0
@@ -189,8 +186,6 @@ class VllmLM:
         the model at the engine's side that ``embedding`` names, ``Unsupported`` without one."""
         if self._embedder is None:
             raise Unsupported(self._spec.model, "embed")
-        if self._closed:
-            raise EngineFault(f"the engine of {self._spec.model} is closed")
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=0)
         if not prompts:
@@ -199,21 +194,15 @@ class VllmLM:
 
     async def check(self) -> None:
         """Raises ``EngineFault`` when vLLM's processes are gone."""
-        if self._closed:
-            raise EngineFault(f"the engine of {self._spec.model} is closed")
-        with typed_faults(self._spec.model):
-            await self._engine.check_health()
+        await self._client.check()
         if self._embedder is not None:
             await self._embedder.check()
 
     async def close(self) -> None:
         """Stops vLLM's processes; pending calls fail with ``EngineFault``."""
-        if self._closed:
+        if self._client.closed:
             return
-        self._closed = True
-        await self._engine.abort(list(self._running))
-        self._engine.shutdown()  # not in a thread: its own task must not run meanwhile
-        del self._engine  # or it would try again when the interpreter ends
+        await self._client.close()
         if self._embedder is not None:
             await self._embedder.close()
         reaper.release()
@@ -274,32 +263,15 @@ class VllmLM:
             **fields,
         )
         last = None
-        async with aclosing(self._outputs(ids, params, current_terms().priority - 1)) as outputs:
+        async with aclosing(
+            self._client.generate(ids, params, current_terms().priority - 1)
+        ) as outputs:
             async for out in outputs:
                 last = out
         if last is None or not last.outputs[0].token_ids:
             raise EngineFault(f"vLLM gave no answer for {self._spec.model}")
         self._warm.add(ids)
         return last
-
-    async def _outputs(
-        self, ids: list[int], params: Any, priority: int
-    ) -> AsyncGenerator[Any, None]:
-        """vLLM's outputs for one request."""
-        if self._closed:
-            raise EngineFault(f"the engine of {self._spec.model} is closed")
-        id_ = f"{current_terms().request or 'call'}-{next(self._count)}"
-        asked = self._engine.generate(
-            tokens_input(ids), params, id_, lora_request=self._lora, priority=priority
-        )
-        self._running.add(id_)
-        try:
-            with typed_faults(self._spec.model):
-                async with aclosing(asked) as outputs:
-                    async for out in outputs:
-                        yield out
-        finally:
-            self._running.discard(id_)
 
     def _writing(self, sampling: Sampling, max_tokens: int, score_tail: int) -> Any:
         """``SamplingParams`` of a text. Stop strings and words are ours to watch (vLLM's need its

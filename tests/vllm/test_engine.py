@@ -44,8 +44,8 @@ class Spy:
     def __init__(self, engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prompts: list[list[int]] = []
         self.most = self._now = 0
-        self._generate = engine._engine.generate
-        monkeypatch.setattr(engine._engine, "generate", self._note)
+        self._generate = engine._client._engine.generate
+        monkeypatch.setattr(engine._client._engine, "generate", self._note)
 
     async def _note(self, prompt: Any, *args: Any, **more: Any) -> Any:
         self.prompts.append(prompt["prompt_token_ids"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from openai import OpenAI
+from openai import OpenAI, OpenAIError
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ class Served:
             try:
                 assert self.answer()
                 return
-            except Exception:  # not up yet
+            except OpenAIError:  # not up yet
                 assert time.monotonic() < deadline, "never answered"
                 time.sleep(0.5)
 
