@@ -16,6 +16,8 @@ from policies.span.cool_fusion import CoolFusion, CoolFusionConfig
 from policies.span.specem import SpecEM, SpecEMConfig
 from policies.span.specfuse import SpecFuse, SpecFuseConfig
 from policies.span.sweetspan import SweetSpan, SweetSpanConfig
+from policies.token.gac import GaC, GaCConfig
+from policies.token.unite import UniTe, UniTeConfig
 from runtime.config import PolicyConfig
 
 METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
@@ -24,6 +26,8 @@ METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
     "specfuse": (SpecFuse, SpecFuseConfig),
     "specem": (SpecEM, SpecEMConfig),
     "cool-fusion": (CoolFusion, CoolFusionConfig),
+    "gac": (GaC, GaCConfig),
+    "unite": (UniTe, UniTeConfig),
 }
 """Method name (the config's ``type``) -> class and config."""
 

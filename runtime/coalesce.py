@@ -70,17 +70,26 @@ class RemoteEngine:
         return await self._post("generate", tuple(prompt), sampling, score_tail)
 
     async def score(
-        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        top_k: int = 0,
+        also: Sequence[Sequence[Tokens]] = (),
     ) -> list[Score]:
         return await self._post(
-            "score", tuple(prompt), tuple(tuple(c) for c in continuations), top_k
+            "score", tuple(prompt), tuple(tuple(c) for c in continuations), top_k, also
         )
 
-    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
-        return await self._post("next_token", tuple(tuple(p) for p in prompts), top_k)
+    async def next_token(
+        self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens] = ()
+    ) -> list[Distribution]:
+        return await self._post("next_token", tuple(tuple(p) for p in prompts), top_k, also)
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
         return await self._post("embed", tuple(tuple(p) for p in prompts))
+
+    async def vectors(self, ids: Tokens) -> np.ndarray:
+        return await self._post("vectors", tuple(ids))
 
     async def check(self) -> None:
         await self._channel.describe()

@@ -14,7 +14,8 @@ class Context:
 
     At all times ``answer_ids == tokenizer.encode(text)``. The answer's text before ``_settled``
     keeps its ids for good: that place is a proven border of the tokenizer (runtime/splits.py) with
-    at least four words after it. Texts without such a border are tokenised whole each time.
+    at least four words after it. Texts without such a border are tokenised whole each time. Added
+    text is tokenised when somebody asks for ids.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], text: str = "") -> None:
@@ -22,6 +23,7 @@ class Context:
         self._ids = list(prompt_ids)
         self._prompt_length = len(self._ids)
         self._text = ""
+        self._added: list[str] = []  # not tokenised yet
         self._settled = 0  # characters of the answer
         self._settled_ids = self._prompt_length
         self.append(text)
@@ -29,21 +31,34 @@ class Context:
     @property
     def ids(self) -> list[int]:
         """Prompt and answer ids."""
+        self._catch_up()
         return list(self._ids)
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        return self._ids[: self._prompt_length]
 
     @property
     def text(self) -> str:
         """The answer so far."""
+        self._catch_up()
         return self._text
 
     @property
     def answer_ids(self) -> list[int]:
+        self._catch_up()
         return self._ids[self._prompt_length :]
 
     def append(self, text: str) -> None:
         """Adds ``text``, whoever wrote it, to the end of the answer."""
-        if not text:
+        if text:
+            self._added.append(text)
+
+    def _catch_up(self) -> None:
+        if not self._added:
             return
+        text = "".join(self._added)
+        self._added.clear()
         border, before, after = self._tail(text)
         self._ids[self._settled_ids :] = [*before, *after]
         self._text += text
@@ -56,6 +71,7 @@ class Context:
         ``n`` is as large as it can be; it lies before the current end when the last token merges
         with the new text. Nothing changes.
         """
+        self._catch_up()
         if not text:
             return len(self._ids), []
         _border, before, after = self._tail(text)

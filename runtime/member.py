@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
@@ -20,8 +20,17 @@ from runtime.errors import (
     MemberFailed,
     Overloaded,
 )
+from runtime.pieces import Cover
 from runtime.terms import Terms, on_terms
-from runtime.types import EngineFinish, Generation, MemberUsage, Sampling
+from runtime.types import (
+    Distribution,
+    EngineFinish,
+    Generation,
+    MemberUsage,
+    Sampling,
+    Score,
+    TokenChoice,
+)
 
 T = TypeVar("T")
 
@@ -69,6 +78,8 @@ class Draft:
     """Character offset in ``text`` at which each token's text ends."""
     before: tuple[float, ...] = ()
     """Logprobs of the text that the draft was written after, where that was judged with it."""
+    top: tuple[Distribution, ...] = ()
+    """The alternatives to each token, where they were asked for."""
 
     def cut(self, length: int) -> Draft:
         """The first ``length`` characters, with the tokens that end within them.
@@ -84,6 +95,7 @@ class Draft:
             text=self.text[:length],
             logprobs=self.logprobs[:kept],
             tokens=self.tokens[:kept],
+            top=self.top[:kept],
             piece_ends=tuple(min(end, length) for end in self.piece_ends[:kept]),
             final=False,
         )
@@ -183,6 +195,66 @@ class Member:
             reply.logprobs[max(n - keep, 0) :] for (n, _), reply in zip(views, replies, strict=True)
         ]
 
+    async def write(self, prompt: Sequence[int], sampling: Sampling) -> Generation:
+        """Goes on from exact ids, for methods that keep the tokens themselves."""
+        room = max(self.connection.spec.context_length - len(prompt), 1)
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
+        reply = await self._call(lambda engine: engine.generate(prompt, sampling))
+        self._book_generation(len(prompt), reply)
+        return reply
+
+    async def rows(
+        self, cover: Cover, top_k: int, also: Mapping[int, Sequence[int]] | None = None
+    ) -> dict[int, Distribution]:
+        """The next-token distribution at each place of ``cover``, in one call: the ``top_k`` best,
+        and the ids that ``also`` names for that place."""
+        prompt, wanted = cover.prompt, also or {}
+        # Any token may stand after the last place: engines score it, but are not fed it.
+        tails = [[*branch, prompt[-1]] for branch in cover.branches]
+        extra: list[list[Sequence[int]]] = [[()] * len(tail) for tail in tails] if wanted else []
+        for place, ids in wanted.items():
+            branch, at = cover.places[place]
+            extra[branch][at] = tuple(ids)
+        replies = await self._call(lambda engine: engine.score(prompt, tails, top_k, extra))
+        cached = min(max((reply.cached_tokens for reply in replies), default=0), len(prompt))
+        fed = len(prompt) - cached + sum(map(len, cover.branches))
+        self._purse.book(self.name, self._priced(prompt_tokens=fed, cached_tokens=cached))
+        return {
+            place: (replies[branch].top or ())[at] for place, (branch, at) in cover.places.items()
+        }
+
+    async def score_prompt(self, unsent: int, top_k: int) -> list[TokenChoice]:
+        """The prompt's tokens under this member but for the first ``unsent``, with the ``top_k``
+        best at each place. The very first has no logprob: nothing stands before it."""
+        ids = self.context.ids
+        reply = Score(())
+        if len(ids) > 1:
+            [reply] = await self._call(lambda engine: engine.score(ids[:1], [ids[1:]], top_k))
+            cached = min(reply.cached_tokens, len(ids))
+            used = self._priced(prompt_tokens=len(ids) - cached, cached_tokens=cached)
+            self._purse.book(self.name, used)
+        first = TokenChoice(self.connection.tokenizer.decode_bytes(ids[:1]), None)
+        return [first, *self.told(ids[1:], reply.logprobs, reply.top or ())][unsent:]
+
+    def told(
+        self,
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        top: Sequence[Distribution] = (),
+    ) -> list[TokenChoice]:
+        """Tokens of this member as a reply tells them."""
+        data = self.connection.tokenizer.decode_bytes
+        told = []
+        for place, (token, logprob) in enumerate(zip(ids, logprobs, strict=True)):
+            row = top[place] if top else None
+            best: list[tuple[bytes, float]] = []
+            if row is not None and row.ids is not None:
+                for i, value in zip(row.ids.tolist(), row.logprobs.tolist(), strict=True):
+                    # The token itself has one figure, lest rounding make two of it.
+                    best.append((data((i,)), logprob if i == token else value))
+            told.append(TokenChoice(data((token,)), logprob, tuple(best)))
+        return told
+
     def _read(self, reply: Generation) -> Draft:
         """Tokens to text, cut back to whole characters."""
         tokenizer = self.connection.tokenizer
@@ -203,6 +275,7 @@ class Member:
             final=final,
             finish=reply.finish,
             tokens=reply.tokens[:count],
+            top=(reply.top or ())[:count],
             piece_ends=(*(min(end, len(text)) for end in ends), *([len(text)] if final else [])),
         )
 

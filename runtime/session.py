@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from runtime.config import PolicyConfig
 from runtime.connection import Connection
 from runtime.context import Context
-from runtime.errors import BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
+from runtime.errors import BadRequest, BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
 from runtime.member import (
     Candidate,
     Draft,
@@ -25,6 +25,7 @@ from runtime.report import Report
 from runtime.stopping import find_stop
 from runtime.tasks import together
 from runtime.terms import Terms
+from runtime.token_places import token_places
 from runtime.types import (
     Budget,
     Checkpoint,
@@ -34,9 +35,19 @@ from runtime.types import (
     Sampling,
     Span,
     StopReason,
+    TokenChoice,
 )
 
-__all__ = ["Candidate", "Draft", "Member", "Session", "mean_probability", "perplexity", "together"]
+__all__ = [
+    "BadRequest",
+    "Candidate",
+    "Draft",
+    "Member",
+    "Session",
+    "mean_probability",
+    "perplexity",
+    "together",
+]
 
 T = TypeVar("T")
 
@@ -81,7 +92,8 @@ class Session:
         self._started = time.monotonic() - past.elapsed
         self._visible: Context | None = None
         self._reporter = past.reporter or config.reporting_member
-        self._max_tokens = query.max_tokens or config.max_tokens
+        limit = query.max_tokens
+        self._max_tokens = config.max_tokens if limit is None else limit
 
     # -- members -----------------------------------------------------------------------------
 
@@ -121,14 +133,31 @@ class Session:
 
     def _seat(self, connection: Connection) -> Member:
         query, tokenizer = self.query, connection.tokenizer
-        if query.prompt is not None:
+        if query.prompt_ids is not None and connection.name == self.ids_of:
+            prompt = list(query.prompt_ids)
+        elif query.prompt is not None:
             prompt = tokenizer.encode_prompt(query.prompt)
         else:
             prompt = tokenizer.chat(query.messages)
         limit = connection.spec.context_length
-        if len(prompt) >= limit:
+        if len(prompt) + (query.max_tokens != 0) > limit:
             raise ContextOverflow(connection.name, len(prompt), limit)
         return Member(connection, Context(tokenizer, prompt, self.text), self)
+
+    @property
+    def ids_of(self) -> str:
+        """The member whose token ids a prompt may be sent in."""
+        return self.config.reporting_member or self.config.members[0]
+
+    def unsent(self, member: Member) -> int:
+        """How many tokens a member reads before the prompt that the caller sent: its BOS, or none.
+        """
+        known = member.connection.tokenizer.definition
+        if not known.add_bos or known.bos is None:
+            return 0
+        if self.query.prompt_ids is not None and member.name == self.ids_of:
+            return 0
+        return int(not (self.query.prompt or "").startswith(known.bos))
 
     async def each(
         self, ask: Callable[[Member], Awaitable[T]], members: Iterable[str] | None = None
@@ -206,10 +235,12 @@ class Session:
         draft: Draft,
         scores: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        tokens: Sequence[TokenChoice] = (),
     ) -> Span:
         """Accepts text for good: every member goes on from it.
 
-        Cuts at a stop string and at the caller's token limit, and then sets ``ending``.
+        Cuts at a stop string and at the caller's token limit, and then sets ``ending``. ``tokens``
+        are those of the text, told with it; what a cut goes through is left out.
         """
         text = draft.text
         ending: StopReason | None = "eos" if draft.final else None
@@ -234,13 +265,18 @@ class Session:
         if ending is None:
             for member in self.live.values():
                 member.context.append(text)
+        final = draft.final and ending == "eos"
+        if draft.final and not final and tokens and not tokens[-1].data:
+            tokens = tokens[:-1]
+        places = token_places(token.data for token in tokens)
         span = Span(
             text=text,
             author=draft.author,
             step=self.step,
             scores=dict(scores or {}),
             weights=weights,
-            final=draft.final and ending == "eos",
+            final=final,
+            tokens=tuple(t for t, (_, end) in zip(tokens, places, strict=True) if end <= len(text)),
         )
         self.spans.append(span)
         self.step += 1

@@ -12,14 +12,17 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Encoding
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from runtime import chat_template
+from runtime.noise import token_keys
 from runtime.splits import Splits, prove
 from runtime.token_bytes import token_table
 from runtime.tokenizer_files import (
@@ -119,6 +122,19 @@ class Tokenizer:
         pieces = _BYTE_PIECE.split(text) if self._spells_bytes and "<0x" in text else [text]
         return [i for piece in pieces for i in self._read(piece).ids]
 
+    def encode_each(self, texts: Sequence[str]) -> list[list[int]]:
+        """``encode`` of many texts, on all cores; holds other readers up meanwhile, so ask for
+        some thousands at a time."""
+        with self._lock:
+            self._plain.encode_special_tokens = True
+            read = self._plain.encode_batch_fast([_SURROGATE.sub("\ufffd", t) for t in texts])
+            found = [list(encoding.ids) for encoding in read]
+        if self._spells_bytes:
+            for place, text in enumerate(texts):
+                if "<0x" in text:
+                    found[place] = self.encode(text)
+        return found
+
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a raw prompt: control tokens in it are parsed, BOS leads if it should."""
         with self._lock:
@@ -174,6 +190,28 @@ class Tokenizer:
         words, offsets = encoding.word_ids, encoding.offsets
         last = [i for i in range(len(words)) if words[i : i + 1] != words[i + 1 : i + 2]]
         return sorted({offsets[i][1] for i in last})
+
+    @cached_property
+    def noise_keys(self) -> np.ndarray:
+        """What keyed noise knows of each token (runtime/noise.py): uint64 [vocab_size]."""
+        return token_keys(self.token_bytes)
+
+    @cached_property
+    def ids_of(self) -> Mapping[bytes, int]:
+        """The token of exact bytes; of several the one that ``encode`` writes, else the lowest."""
+        found: dict[bytes, int] = {}
+        twice: set[bytes] = set()
+        for token, data in enumerate(self.token_bytes):
+            if data and token not in self.special_ids:
+                if data in found:
+                    twice.add(data)
+                else:
+                    found[data] = token
+        for data in twice:
+            written = self.encode(data.decode("utf-8", errors="ignore"))
+            if len(written) == 1 and self.token_bytes[written[0]] == data:
+                found[data] = written[0]
+        return found
 
     def token_id(self, text: str | None) -> int | None:
         """The id of the token that the vocabulary writes as ``text``, if there is one."""

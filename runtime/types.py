@@ -58,6 +58,10 @@ class Sampling:
     """Alternatives returned at each position; ``ALL`` returns dense rows."""
     ignore_eos: bool = False
     """Never picks an end-of-sequence token (benchmarks ask for a fixed length)."""
+    text_noise_from: int | None = None
+    """Draw with noise keyed by (seed, place, the token's bytes) instead (runtime/noise.py), so that
+    models with other vocabularies draw alike; place 0 is this absolute position. An engine that
+    cannot draws its own way: only how often drafts are accepted depends on it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,8 +132,13 @@ class Query:
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
     """Text to continue; used instead of ``messages`` by /v1/completions."""
+    prompt_ids: tuple[int, ...] | None = None
+    """``prompt`` in tokens of the reporting member, where it was sent so: that member reads exactly
+    these."""
+    score_prompt: bool = False
+    """The prompt's own tokens are to be told too, in a ``Scored`` event."""
     max_tokens: int | None = None
-    """Counted in tokens of the reporting member."""
+    """Counted in tokens of the reporting member; 0 writes nothing."""
     temperature: float | None = None
     """``None`` leaves the method its paper's setting."""
     top_p: float | None = None
@@ -142,6 +151,25 @@ class Query:
     """A subset of the ensemble's members, in the ensemble's order."""
     budget: Budget = Budget()
     trace: Literal["none", "summary", "full"] = "summary"
+    logprobs: int | None = None
+    """Alternatives to tell with each token; ``None``: the caller wants no logprobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChoice:
+    """One token of a text, as the method chose it or judges it."""
+
+    data: bytes
+    """Its exact bytes, which may be part of a character; ``b""`` for the end of the answer."""
+    logprob: float | None
+    """Under the distribution that the method chooses from, at temperature 1; ``None`` for the first
+    token of a scored text, which nothing stands before."""
+    top: tuple[tuple[bytes, float], ...] = ()
+    """The most probable tokens there with their logprobs, best first, as many as were asked for."""
+    choices: Mapping[str, bytes] = field(default_factory=dict)
+    """Member -> the token it holds most probable there."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Member -> its say in this token; empty where the method weighs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +185,8 @@ class Span:
     weights: Mapping[str, float] | None = None
     final: bool = False
     """The author ended the answer here with its EOS."""
+    tokens: tuple[TokenChoice, ...] = ()
+    """The span token by token, by methods that choose tokens; a final one may end with ``b""``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +244,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """Coordinator event: the prompt token by token, before anything is written."""
+
+    tokens: tuple[TokenChoice, ...]
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """Coordinator event: text that may be shown now. Never holds part of a stop string."""
 
@@ -237,4 +275,4 @@ class Ended:
     """The ``ensemble`` object of the answer; see docs/api.md."""
 
 
-Event: TypeAlias = Written | Ended
+Event: TypeAlias = Scored | Written | Ended

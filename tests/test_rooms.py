@@ -13,7 +13,20 @@ ROOT = Path(__file__).parent.parent
 ROOMS = {"runtime", "policies", "envs", "deployments"}
 MAY_IMPORT = {
     "runtime": {"runtime"},
-    "policies": {"policies", "runtime.types", "runtime.session", "runtime.config", "runtime.words"},
+    "policies": {
+        "policies",
+        "runtime.types",
+        "runtime.session",
+        "runtime.config",
+        "runtime.errors",
+        "runtime.words",
+        # What methods over several vocabularies stand on
+        "runtime.tokens",
+        "runtime.noise",
+        "runtime.pieces",
+        "runtime.union",
+        "runtime.alignment",
+    },
     "envs": {"envs", "policies", "runtime"},
     "deployments": ROOMS,
 }

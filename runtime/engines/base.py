@@ -11,7 +11,7 @@ import numpy as np
 from runtime.tokens import TokenizerDefinition
 from runtime.types import Distribution, Generation, Sampling, Score, Tokens
 
-CAPABILITIES = frozenset({"generate", "score", "next_token", "embed"})
+CAPABILITIES = frozenset({"generate", "score", "next_token", "embed", "vectors"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,28 @@ class Engine(Protocol):
         ...
 
     async def score(
-        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        top_k: int = 0,
+        also: Sequence[Sequence[Tokens]] = (),
     ) -> list[Score]:
-        """Teacher-forced logprobs of each continuation given ``prompt``, in one pass for all."""
+        """Teacher-forced logprobs of each continuation given ``prompt``, in one pass for all.
+
+        ``also[c][p]`` are ids whose logprobs are wanted before token ``p`` of continuation ``c``
+        whatever their rank: they follow the ``top_k`` best in that place's ``Distribution``.
+        """
         ...
 
-    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
-        """The next-token distribution after each prompt."""
+    async def next_token(
+        self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens] = ()
+    ) -> list[Distribution]:
+        """The next-token distribution after each prompt; ``also[i]`` as in ``score``."""
+        ...
+
+    async def vectors(self, ids: Tokens) -> np.ndarray:
+        """The model's input embeddings of tokens, float32 [n, width]; ``BadRequest`` for an id
+        that it has no embedding of."""
         ...
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:

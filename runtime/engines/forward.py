@@ -12,14 +12,18 @@ from runtime.engines.ragged import Piece, Plan, planned
 from runtime.engines.sampling import distribution, pick
 from runtime.engines.work import Row, TokenSequence
 from runtime.errors import EngineFault
+from runtime.tokens import Tokenizer
 from runtime.types import ALL, Distribution
 
 
 class Forward:
     """A loaded model whose attention is ``ragged_attention``."""
 
-    def __init__(self, model: Any, device: torch.device, eos_ids: tuple[int, ...]) -> None:
+    def __init__(
+        self, model: Any, device: torch.device, tokenizer: Tokenizer, eos_ids: tuple[int, ...]
+    ) -> None:
         self._model, self._device, self._eos_ids = model, device, eos_ids
+        self._tokenizer = tokenizer
         self._hidden: torch.Tensor | None = None
         model.base_model.register_forward_hook(self._keep_hidden)
 
@@ -91,7 +95,10 @@ class Forward:
                     target = 0
                 else:
                     banned = self._eos_ids if sampling.ignore_eos else ()
-                    target = pick(logits[i].cpu().numpy(), sampling, row.position + 1, banned)
+                    keyed = sampling.text_noise_from is not None
+                    keys = self._tokenizer.noise_keys if keyed else None
+                    line = logits[i].cpu().numpy()
+                    target = pick(line, sampling, row.position + 1, banned, keys)
             targets.append(target or 0)
         if greedy:
             # argmax gives the first, that is, the lowest id among equals.
@@ -115,7 +122,12 @@ class Forward:
                 continue
             best = logprobs.topk(min(k, logprobs.shape[1]), dim=-1)
             pairs = zip(best.indices.cpu().numpy(), best.values.cpu().numpy(), strict=True)
-            for i, (ids, values) in zip(places, pairs, strict=True):
+            for i, (ids, values), line in zip(places, pairs, logprobs, strict=True):
                 order = np.lexsort((ids, -values))
-                tops[i] = Distribution(ids[order], values[order])
+                ids, values = ids[order], values[order]
+                if wanted := rows[i].sequence.wanted(rows[i].position):
+                    ids = np.concatenate((ids, np.asarray(wanted, dtype=np.int64)))
+                    extra = line[torch.as_tensor(wanted, device=line.device)].cpu().numpy()
+                    values = np.concatenate((values, extra))
+                tops[i] = Distribution(ids, values)
         return tops

@@ -42,6 +42,19 @@ def check_continuations(spec: EngineSpec, prompt: Tokens, continuations: Sequenc
         _check_ids(spec, continuation)
 
 
+def check_also(spec: EngineSpec, top_k: int, rows: int, also: Sequence[Sequence[Tokens]]) -> None:
+    """``also`` has an entry for each of ``rows`` or is empty, and needs a ``top_k`` to add to."""
+    if not also:
+        return
+    if top_k < 1:
+        raise BadRequest("`also` adds to the top_k best; ask for at least 1", "also")
+    if len(also) != rows:
+        raise BadRequest(f"`also` has {len(also)} entries for {rows}", "also")
+    for entry in also:
+        for ids in entry:
+            _check_ids(spec, ids)
+
+
 def _check_ids(spec: EngineSpec, tokens: Tokens) -> None:
     ids = np.asarray(tokens, dtype=np.int64)
     if len(ids) and not (0 <= ids.min() and ids.max() < spec.vocab_size):

@@ -31,18 +31,28 @@ class _Around:
         return await self._engine.generate(prompt, sampling, score_tail)
 
     async def score(
-        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        top_k: int = 0,
+        also: Sequence[Sequence[Tokens]] = (),
     ) -> list[Score]:
         await self._enter()
-        return await self._engine.score(prompt, continuations, top_k)
+        return await self._engine.score(prompt, continuations, top_k, also)
 
-    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
+    async def next_token(
+        self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens] = ()
+    ) -> list[Distribution]:
         await self._enter()
-        return await self._engine.next_token(prompts, top_k)
+        return await self._engine.next_token(prompts, top_k, also)
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
         await self._enter()
         return await self._engine.embed(prompts)
+
+    async def vectors(self, ids: Tokens) -> np.ndarray:
+        await self._enter()
+        return await self._engine.vectors(ids)
 
     async def check(self) -> None:
         await self._engine.check()

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtime.engines.base import EngineSpec
-from runtime.engines.limits import check_continuations, check_prompt, check_tail
+from runtime.engines.limits import check_also, check_continuations, check_prompt, check_tail
 from runtime.engines.sampling import Ending, check_sampling, check_top_k, distribution, pick
 from runtime.errors import EngineFault
 from runtime.tokens import Tokenizer, TokenizerDefinition
 from runtime.types import Distribution, EngineFinish, Generation, Sampling, Score, Tokens
+from runtime.weights.token_vectors import checked
 
 HIDDEN = 32
 """Size of a scripted embedding."""
@@ -61,7 +62,7 @@ class ScriptedLM(ABC):
             # Lets a cancellation in, as a forward pass does in a real engine.
             await asyncio.sleep(0)
             row = self.row(known)
-            token = pick(row, sampling, len(known), banned)
+            token = pick(row, sampling, len(known), banned, self._tokenizer.noise_keys)
             known.append(token)
             logprobs.append(float(row[token]))
             if sampling.top_k:
@@ -76,21 +77,34 @@ class ScriptedLM(ABC):
         )
 
     async def score(
-        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        top_k: int = 0,
+        also: Sequence[Sequence[Tokens]] = (),
     ) -> list[Score]:
         check_top_k(top_k)
         check_continuations(self._spec, prompt, continuations)
+        check_also(self._spec, top_k, len(continuations), also)
         scores = []
-        for continuation in continuations:
-            logprobs, top = self._teach(prompt, continuation, top_k)
+        for place, continuation in enumerate(continuations):
+            wanted = also[place] if also else ()
+            logprobs, top = self._teach(prompt, continuation, top_k, wanted)
             scores.append(Score(logprobs, tuple(top) if top_k else None))
         return scores
 
-    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
+    async def next_token(
+        self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens] = ()
+    ) -> list[Distribution]:
         check_top_k(top_k, least=1)
+        check_also(self._spec, top_k, len(prompts), [[ids] for ids in also])
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
-        return [distribution(self.row(prompt), top_k) for prompt in prompts]
+        wanted = also or [()] * len(prompts)
+        return [
+            distribution(self.row(prompt), top_k, ids)
+            for prompt, ids in zip(prompts, wanted, strict=True)
+        ]
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
         """A hashed bag of tokens: each id adds 32 signs taken from its hash; then unit length."""
@@ -104,6 +118,19 @@ class ScriptedLM(ABC):
             state /= max(float(np.linalg.norm(state)), 1e-12)
         return states
 
+    async def vectors(self, ids: Tokens) -> np.ndarray:
+        """32 signs taken from the hash of the token's bytes, so that tokens of two vocabularies
+        that stand for the same bytes have equal vectors; control tokens are hashed by id."""
+        rows = np.empty((len(ids), HIDDEN), dtype=np.float32)
+        for row, token in zip(rows, checked(ids, self._spec.vocab_size).tolist(), strict=True):
+            data = self._tokenizer.token_bytes[token]
+            person = b"bytes" if data else b"control"
+            digest = hashlib.blake2b(
+                data or str(token).encode(), digest_size=HIDDEN // 8, person=person
+            ).digest()
+            row[:] = np.unpackbits(np.frombuffer(digest, np.uint8)) * 2.0 - 1.0
+        return rows
+
     async def check(self) -> None:
         if self._closed:
             raise EngineFault(f"the engine of {self._spec.model!r} is closed")
@@ -112,16 +139,20 @@ class ScriptedLM(ABC):
         self._closed = True
 
     def _teach(
-        self, prompt: Tokens, continuation: Tokens, top_k: int
+        self,
+        prompt: Tokens,
+        continuation: Tokens,
+        top_k: int,
+        also: Sequence[Tokens] = (),
     ) -> tuple[tuple[float, ...], list[Distribution]]:
         known = list(prompt)
         logprobs: list[float] = []
         top: list[Distribution] = []
-        for token in continuation:
+        for place, token in enumerate(continuation):
             row = self.row(known)
             logprobs.append(float(row[token]))
             if top_k:
-                top.append(distribution(row, top_k))
+                top.append(distribution(row, top_k, also[place] if also else ()))
             known.append(token)
         return tuple(logprobs), top
 

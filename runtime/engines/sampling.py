@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtime.errors import BadRequest
+from runtime.noise import gumbel
 from runtime.types import ALL, Distribution, EngineFinish, Sampling
 from runtime.words import complete_words
 
@@ -53,11 +54,19 @@ def nucleus(probabilities: np.ndarray, top_p: float) -> np.ndarray:
     return np.sort(np.concatenate((above, equal[: size - len(above)])))
 
 
-def pick(row: np.ndarray, sampling: Sampling, position: int, banned: Sequence[int] = ()) -> int:
+def pick(
+    row: np.ndarray,
+    sampling: Sampling,
+    position: int,
+    banned: Sequence[int] = (),
+    keys: np.ndarray | None = None,
+) -> int:
     """The token at ``position``, from logits or logprobs ``row [vocab]``.
 
     One uniform number per position goes through the inverse of the cumulative distribution in id
     order, so that rounding noise in the row can change the token only at a border between two.
+    With ``sampling.text_noise_from`` and the tokens' ``keys`` (runtime/noise.py) it is the Gumbel
+    noise of their bytes instead.
     """
     if banned:
         row = row.copy()
@@ -71,17 +80,23 @@ def pick(row: np.ndarray, sampling: Sampling, position: int, banned: Sequence[in
         kept = nucleus(probabilities, sampling.top_p)
     else:
         kept = np.flatnonzero(probabilities)
+    if sampling.text_noise_from is not None and keys is not None:
+        kept = kept[kept < len(keys)]  # the model may have more outputs than there are tokens
+        noise = gumbel(sampling.seed, position - sampling.text_noise_from, keys[kept])
+        return int(kept[np.argmax(np.log(probabilities[kept]) + noise)])
     mass = np.cumsum(probabilities[kept])
     index = int(np.searchsorted(mass, uniform(sampling.seed, position) * mass[-1], side="right"))
     return int(kept[min(index, len(kept) - 1)])
 
 
-def distribution(logprobs: np.ndarray, top_k: int) -> Distribution:
-    """The ``top_k`` best of a dense row of logprobs (equals: lowest id first), or all of it."""
+def distribution(logprobs: np.ndarray, top_k: int, also: Sequence[int] = ()) -> Distribution:
+    """The ``top_k`` best of a dense row of logprobs (equals: lowest id first), then the ids asked
+    for ``also``; or all of it."""
     if top_k == ALL:
         return Distribution(None, np.array(logprobs, dtype=np.float32))
-    order = np.argsort(-logprobs, kind="stable")[:top_k]
-    return Distribution(order.astype(np.int64), logprobs[order].astype(np.float32))
+    order = np.argsort(-logprobs, kind="stable")[:top_k].astype(np.int64)
+    ids = np.concatenate((order, np.asarray(also, dtype=np.int64))) if len(also) else order
+    return Distribution(ids, logprobs[ids].astype(np.float32))
 
 
 class Ending:

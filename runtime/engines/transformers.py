@@ -13,13 +13,14 @@ from runtime.config import TransformersEngine
 from runtime.engines import checkpoint
 from runtime.engines.base import EngineSpec
 from runtime.engines.forward import Forward
-from runtime.engines.limits import check_continuations, check_prompt, check_tail
+from runtime.engines.limits import check_also, check_continuations, check_prompt, check_tail
 from runtime.engines.loop import BatchingLoop, Limits, Occupancy
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
 from runtime.engines.work import Call, TokenSequence
 from runtime.tokens import Tokenizer
 from runtime.types import Distribution, Generation, Sampling, Score, Tokens
 from runtime.weights import resolve
+from runtime.weights.token_vectors import checked
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class TransformersLM:
         loaded = checkpoint.load(folder, config)
         eos_ids = dict.fromkeys((*tokenizer.eos_ids, *loaded.eos_ids))
         self._token_bytes = tokenizer.token_bytes
+        self._vectors: torch.Tensor = loaded.model.get_input_embeddings().weight
         self._spec = EngineSpec(
             model=config.weights,
             context_length=loaded.window,
@@ -56,7 +58,7 @@ class TransformersLM:
         )
         self._loop = BatchingLoop(
             config.weights,
-            Forward(loaded.model, loaded.shape.device, self._spec.eos_ids).step,
+            Forward(loaded.model, loaded.shape.device, tokenizer, self._spec.eos_ids).step,
             loaded.shape,
             Limits(
                 config.max_batch_tokens,
@@ -110,12 +112,17 @@ class TransformersLM:
         return await self._answer([sequence], result)
 
     async def score(
-        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        top_k: int = 0,
+        also: Sequence[Sequence[Tokens]] = (),
     ) -> list[Score]:
         """Teacher-forced logprobs of each continuation given ``prompt``. A prompt that no cache
         holds is computed once, with the first continuation; then all others share a pass."""
         check_top_k(top_k)
         check_continuations(self._spec, prompt, continuations)
+        check_also(self._spec, top_k, len(continuations), also)
         start = len(prompt) - 1
         by_place = {
             place: TokenSequence(
@@ -124,6 +131,7 @@ class TransformersLM:
                 rows_from=start,
                 top_k=top_k,
                 top_from=start,
+                also=also[place] if also else (),
             )
             for place, continuation in enumerate(continuations)
             if len(continuation)
@@ -139,14 +147,24 @@ class TransformersLM:
 
         return await self._answer(list(by_place.values()), result)
 
-    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
+    async def next_token(
+        self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens] = ()
+    ) -> list[Distribution]:
         """The next-token distribution after each prompt."""
         check_top_k(top_k, least=1)
+        check_also(self._spec, top_k, len(prompts), [[ids] for ids in also])
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
         sequences = [
-            TokenSequence(prompt, feed=len(prompt), rows_from=len(prompt) - 1, top_k=top_k)
-            for prompt in prompts
+            TokenSequence(
+                prompt,
+                feed=len(prompt),
+                rows_from=len(prompt) - 1,
+                top_k=top_k,
+                top_from=len(prompt) - 1,
+                also=also[place : place + 1],
+            )
+            for place, prompt in enumerate(prompts)
         ]
         return await self._answer(sequences, lambda: [s.top[0] for s in sequences])
 
@@ -161,6 +179,12 @@ class TransformersLM:
         if not sequences:
             return np.zeros((0, self._spec.hidden_size), dtype=np.float32)
         return await self._answer(sequences, lambda: np.stack([_state(s) for s in sequences]))
+
+    async def vectors(self, ids: Tokens) -> np.ndarray:
+        """The table's own rows: what a model such as Gemma scales on their way in is left out."""
+        self._loop.check()
+        wanted = checked(ids, self._vectors.shape[0])
+        return await asyncio.to_thread(_rows, self._vectors, wanted)
 
     async def check(self) -> None:
         """Raises ``EngineFault`` when the batching loop has ended."""
@@ -183,6 +207,13 @@ class TransformersLM:
         finally:
             if not answered:
                 self._loop.cancel(call)
+
+
+def _rows(table: torch.Tensor, ids: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        found = table[torch.as_tensor(ids, device=table.device)].float()
+        rows: np.ndarray = found.cpu().numpy()
+    return rows
 
 
 def _state(sequence: TokenSequence) -> np.ndarray:

@@ -7,6 +7,7 @@ which rows are missing and asks for them again, cut so that no cache can hold th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
@@ -20,20 +21,21 @@ from runtime.config import VllmEngine
 from runtime.engines import reaper
 from runtime.engines.base import CAPABILITIES, EngineSpec
 from runtime.engines.eos import eos_ids
-from runtime.engines.limits import check_continuations, check_prompt, check_tail
+from runtime.engines.limits import check_also, check_continuations, check_prompt, check_tail
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
 from runtime.engines.vllm_client import Client
 from runtime.engines.vllm_embed import build_embedder
 from runtime.engines.vllm_noise import noise_arguments
-from runtime.engines.vllm_rows import Row, pieces, row, swallowed, tops
+from runtime.engines.vllm_rows import Row, pieces, reduced, row, swallowed, tops
 from runtime.engines.vllm_start import lora_request, start
 from runtime.engines.warm import WarmPrefixes
 from runtime.errors import BadRequest, EngineFault, Unsupported
 from runtime.tasks import together
 from runtime.terms import current_terms
 from runtime.tokens import Tokenizer
-from runtime.types import Distribution, EngineFinish, Generation, Sampling, Score, Tokens
+from runtime.types import ALL, Distribution, EngineFinish, Generation, Sampling, Score, Tokens
 from runtime.weights import resolve
+from runtime.weights.token_vectors import TokenVectors, locate
 
 COLD_TOKENS = 64
 """A prompt with more tokens than this that no cache holds is computed once before it is shared."""
@@ -82,6 +84,8 @@ class VllmLM:
             tokenizer=tokenizer.definition,
             capabilities=CAPABILITIES if self._embedder else CAPABILITIES - {"embed"},
         )
+        self._folder = folder
+        self._vectors: TokenVectors | None = None
         self._own_noise = not settings.use_v2_model_runner
         self._block = settings.cache_config.block_size
         self._caches = bool(settings.cache_config.enable_prefix_caching)
@@ -149,37 +153,55 @@ class VllmLM:
         )
 
     async def score(
-        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        top_k: int = 0,
+        also: Sequence[Sequence[Tokens]] = (),
     ) -> list[Score]:
         """Teacher-forced logprobs of each continuation given ``prompt``. A prompt that no cache
-        seems to hold is computed first, then all continuations are in flight at once."""
+        seems to hold is computed first, then all continuations are in flight at once.
+
+        vLLM's CPU runner tells no logprobs of ids by name, so with ``also`` it gives whole rows,
+        which are cut down here before they leave this process."""
         check_top_k(top_k)
         top_k = self._at_most(top_k)
         check_continuations(self._spec, prompt, continuations)
+        check_also(self._spec, top_k, len(continuations), also)
+        asked_k = ALL if any(len(ids) for entry in also for ids in entry) else top_k
         start = len(prompt)
         wanted = {place: list(c) for place, c in enumerate(continuations) if len(c)}
         if wanted:
             await self._heat(list(prompt))
-        asked = (self._taught([*prompt, *tail], start, top_k) for tail in wanted.values())
+        asked = (self._taught([*prompt, *tail], start, asked_k) for tail in wanted.values())
         answers = dict(zip(wanted, await together(*asked), strict=True))
         scores = [Score((), () if top_k else None)] * len(continuations)
         for place, (rows, cached) in answers.items():
-            scores[place] = Score(tuple(row.logprob for row in rows), tops(rows, top_k), cached)
+            told = tops(rows, asked_k)
+            if told is not None and asked_k != top_k:
+                told = reduced(told, top_k, also[place])
+            scores[place] = Score(tuple(row.logprob for row in rows), told, cached)
         return scores
 
-    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
+    async def next_token(
+        self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens] = ()
+    ) -> list[Distribution]:
         """The next-token distribution after each prompt."""
         check_top_k(top_k, least=1)
         top_k = self._at_most(top_k)
+        check_also(self._spec, top_k, len(prompts), [[ids] for ids in also])
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
 
-        async def after(prompt: list[int]) -> Distribution:
-            out = await self._asked(prompt, logprobs=top_k)
-            [best] = tops([row(out.outputs[0].logprobs, 0, top_k)], top_k) or ()
+        async def after(prompt: list[int], ids: Tokens) -> Distribution:
+            asked_k = ALL if len(ids) else top_k
+            out = await self._asked(prompt, logprobs=asked_k)
+            told = tops([row(out.outputs[0].logprobs, 0, asked_k)], asked_k) or ()
+            [best] = told if asked_k == top_k else reduced(told, top_k, [ids])
             return best
 
-        return await together(*(after(list(prompt)) for prompt in prompts))
+        extra = also or [()] * len(prompts)
+        return await together(*(after(list(p), ids) for p, ids in zip(prompts, extra, strict=True)))
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
         """State of each prompt's last token after the final norm, float32 [n, hidden_size]; from
@@ -191,6 +213,14 @@ class VllmLM:
         if not prompts:
             return np.zeros((0, self._spec.hidden_size), dtype=np.float32)
         return await self._embedder.embed(prompts)
+
+    async def vectors(self, ids: Tokens) -> np.ndarray:
+        """Rows of the table in the checkpoint; ``Unsupported`` where it is not in plain floating
+        point. vLLM's processes, which hold the model, are not asked."""
+        await self._client.check()
+        if self._vectors is None:
+            self._vectors = await asyncio.to_thread(locate, self._folder, self._spec.model)
+        return await asyncio.to_thread(self._vectors.rows, ids)
 
     async def check(self) -> None:
         """Raises ``EngineFault`` when vLLM's processes are gone."""

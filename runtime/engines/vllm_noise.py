@@ -8,13 +8,17 @@ this. The class is loaded by vLLM in its own process, by name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 from runtime.engines.sampling import pick
+from runtime.tokens import Tokenizer
 from runtime.types import Sampling
 
 NAME = "runtime.engines.vllm_noise:KeyedNoise"
@@ -24,7 +28,8 @@ KEY = "orchestrion_noise"
 def noise_arguments(sampling: Sampling) -> dict[str, Any]:
     """``SamplingParams`` fields that make the engine draw as ``sampling`` says. vLLM itself is told
     to be greedy: it takes the one token that ``KeyedNoise`` leaves."""
-    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+    drawn: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+    drawn["text_noise_from"] = sampling.text_noise_from
     return {"temperature": 0.0, "extra_args": {KEY: drawn}}
 
 
@@ -34,6 +39,15 @@ class KeyedNoise(AdapterLogitsProcessor):
     vLLM reports logprobs from before any processor, so they stay the model's own. Tokens that vLLM
     has ruled out (an EOS before ``min_tokens``) are not drawn.
     """
+
+    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+        super().__init__(vllm_config, device, is_pin_memory)
+        self._folder = Path(vllm_config.model_config.model)
+
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        """Read when the first text asks for noise keyed by bytes."""
+        return Tokenizer.from_folder(self._folder).noise_keys
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -45,10 +59,11 @@ class KeyedNoise(AdapterLogitsProcessor):
         if drawn is None:
             return None
         sampling = Sampling(**drawn)
+        keys = None if sampling.text_noise_from is None else self._keys
 
         def draw(prompt: list[int], output: list[int], logits: torch.Tensor) -> torch.Tensor:
             row = logits.float().cpu().numpy()
-            token = pick(row, sampling, len(prompt) + len(output))
+            token = pick(row, sampling, len(prompt) + len(output), keys=keys)
             logits.fill_(-torch.inf)
             logits[token] = 0.0
             return logits

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from runtime.engines.sampling import distribution as cut
 from runtime.errors import EngineFault
-from runtime.types import ALL, Distribution
+from runtime.types import ALL, Distribution, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,16 @@ def tops(rows: list[Row], top_k: int) -> tuple[Distribution, ...] | None:
     if not top_k:
         return None
     return tuple(row.top for row in rows if row.top is not None)
+
+
+def reduced(
+    dense: Sequence[Distribution], top_k: int, also: Sequence[Tokens]
+) -> tuple[Distribution, ...]:
+    """Whole rows cut down to their ``top_k`` best and the ids asked for also."""
+    return tuple(
+        cut(row.logprobs, top_k, also[place] if place < len(also) else ())
+        for place, row in enumerate(dense)
+    )
 
 
 def swallowed(start: int, cached: int) -> int:

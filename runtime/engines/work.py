@@ -12,7 +12,7 @@ import numpy as np
 
 from runtime.engines.kv import KeyValues
 from runtime.engines.sampling import Ending
-from runtime.types import Distribution, EngineFinish, Sampling
+from runtime.types import Distribution, EngineFinish, Sampling, Tokens
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class TokenSequence:
         *,
         top_k: int = 0,
         top_from: int = 0,
+        also: Sequence[Tokens] = (),
         sampling: Sampling | None = None,
         ending: Ending | None = None,
         embed: bool = False,
@@ -61,6 +62,8 @@ class TokenSequence:
         self.expected = feed + (min(sampling.max_tokens, HEADROOM) if sampling else 0)
         """Tokens a new buffer is made for."""
         self.top_k, self.top_from = top_k, top_from
+        self.also = also
+        """Ids wanted whatever their rank, for each row from ``top_from`` on."""
         self.sampling, self.ending, self.embed = sampling, ending, embed
         self.call: Call[Any]
         self.kv: KeyValues | None = None
@@ -87,6 +90,11 @@ class TokenSequence:
         """The rows wanted of the next ``length`` tokens."""
         start = max(self.done, self.rows_from)
         return [Row(self, position) for position in range(start, self.done + length)]
+
+    def wanted(self, position: int) -> Tokens:
+        """Ids whose logprobs are told at a position besides the best."""
+        place = position - self.top_from
+        return self.also[place] if 0 <= place < len(self.also) else ()
 
     def accept(self, row: Row, token: int, logprob: float, top: Distribution | None) -> None:
         """Takes what the model says about one position, in order of positions."""

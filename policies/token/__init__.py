@@ -1,0 +1,1 @@
+"""Methods that combine the members' next-token distributions, token by token."""

@@ -1,0 +1,256 @@
+"""The loop that token methods share: distributions -> fuse -> commit.
+
+The plain loop (``draft: 0``) asks every member for its distribution after the text so far, fuses
+them, takes one token and begins again: a barrier for each token. Drafted, one member writes a few
+tokens ahead, with its distribution at each; the others tell theirs at all those places in one call;
+then the method fuses place after place and takes the ensemble's own choice, until that is another
+token than the drafted one. What is fused at a place depends on the text before it only, and a place
+counts only as long as all tokens before it were right. So the text is the plain loop's, for greedy
+choices and for drawn ones, whose noise is keyed by place and text (runtime/noise.py), as far as an
+engine computes the same numbers for one token and for several.
+
+A member that was not asked for a while catches up in its next call: every call carries the whole
+context, of which the engine computes what its cache lacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import ClassVar, TypeVar
+
+from policies.base import Policy
+from policies.token.choose import choose
+from policies.token.config import TokenConfig
+from policies.token.pace import Pace
+from policies.token.request import Rows, TokenRequest, joined
+from policies.token.rows import Fuser, Row
+from policies.token.safe import stands
+from runtime.errors import ContextOverflow
+from runtime.pieces import Ahead
+from runtime.session import Member, Session
+from runtime.types import Distribution, Span
+from runtime.union import NO_KEY, Union, union_of
+
+T = TypeVar("T", bound=TokenConfig)
+
+
+class TokenPolicy(Policy[T]):
+    """A method says how rows are fused (``fuser``); the loop does the rest.
+
+    Cost of a round: a drafting call to one member and one call to each other; a further call to
+    those members of which the method needs the logprobs of more tokens.
+    """
+
+    level: ClassVar[str] = "token"
+    tells_logprobs: ClassVar[bool] = True
+
+    def __init__(self, config: T) -> None:
+        super().__init__(config)
+        self._pace = Pace()
+
+    @abstractmethod
+    async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
+        """The way to fuse for one request; ``weights`` are the configured ones."""
+
+    async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
+        request = await self.request(session)
+        while session.ending is None:
+            since = len(session.spans)
+            await self._round(request)
+            for span in joined(session, since):
+                yield span
+
+    async def request(self, session: Session) -> TokenRequest:
+        """One request made ready: its vocabulary, its fuser, where its members stand."""
+        union = await asyncio.to_thread(_union, list(session.live.values()))
+        weights = {name: self.config.weights.get(name, 1.0) for name in session.live}
+        fuser = await self.fuser(session, union, weights)
+        return TokenRequest(session, self.config, union, fuser)
+
+    # -- one round ---------------------------------------------------------------------------
+
+    async def _round(self, request: TokenRequest) -> None:
+        names = list(request.session.live)
+        drafter, length = self._plan(request, names)
+        pieces: list[bytes] = []
+        rows: Rows = {}
+        started = time.monotonic()
+        if length:
+            drafted = await self._draft(request, drafter, length)
+            if drafted is None:  # the drafter failed; the others go on
+                return
+            pieces, rows = drafted
+        written = time.monotonic()
+        rows = await self.judge(request, drafter, pieces, rows)
+        judged = time.monotonic()
+        kept = self._take(request, drafter, pieces, rows)
+        request.counts["rounds"] += 1
+        if pieces:
+            request.counts["drafted"] += len(pieces)
+            request.counts["kept"] += kept
+            self._pace.note(
+                drafter,
+                drafted=len(pieces),
+                kept=kept,
+                drafting=written - started,
+                judging=judged - written,
+            )
+
+    def _plan(self, request: TokenRequest, names: Sequence[str]) -> tuple[str, int]:
+        """Who drafts how many tokens; 0: nobody drafts, and that member is asked first, if any."""
+        config, gate = self.config, request.fuser.gate
+        fixed = gate if gate in names else config.drafter if config.drafter in names else None
+        if config.safe is not None:
+            length, drafter = config.safe.draft, fixed or names[0]
+        elif config.draft == 0:
+            return fixed or names[0], 0
+        else:
+            drafter = fixed or self._pace.drafter(names, config.draft)
+            length = self._pace.length(drafter, config.draft)
+        return drafter, max(min(length, request.session.tokens_left), 1)
+
+    async def _draft(
+        self, request: TokenRequest, name: str, length: int
+    ) -> tuple[list[bytes], Rows] | None:
+        """The pieces that a member writes ahead, and its rows before each of them."""
+        context = request.contexts[name].ids
+
+        async def write(member: Member) -> tuple[list[int], tuple[Distribution, ...]]:
+            if len(context) >= member.connection.spec.context_length:
+                limit = member.connection.spec.context_length
+                raise ContextOverflow(name, len(context), limit)
+            reply = await member.write(context, request.sampling(member, context, length))
+            return list(reply.tokens), reply.top or ()
+
+        drafts = await request.session.each(write, [name])
+        if name not in drafts:
+            return None
+        ids, told = drafts[name]
+        keys = [int(key) for key in request.union.map(name)[ids]]
+        pieces: list[bytes] = []
+        for key in keys:
+            if key == NO_KEY:  # a control token: nobody else can follow
+                break
+            pieces.append(request.union.tokens[key])
+        # Only rows after a context that the member would have been given count (runtime/pieces.py).
+        ahead = request.ahead(name, pieces)
+        true = [
+            ahead.base + tail == context + ids[:place]
+            for place, tail in enumerate(ahead.tails[: len(told)])
+        ]
+        places = max(1, true.index(False) if False in true else len(true))
+        pieces = pieces[:places]
+        count = max(len(pieces), 1)
+        return pieces, {place: {name: request.row(name, told[place])} for place in range(count)}
+
+    async def judge(
+        self, request: TokenRequest, first: str, pieces: Sequence[bytes], rows: Rows
+    ) -> Rows:
+        """Adds what the others say at the same places, and what the method needs besides.
+
+        With a gate, the others are asked at the places where it is not sure.
+        """
+        places = list(range(max(len(pieces), 1)))
+        gate = request.fuser.gate
+        if gate is not None and not rows and first == gate:
+            await self._ask(request, pieces, {gate: places}, rows)
+        asked = [p for p in places if gate is None or not _sure(request, rows, p, gate)]
+        others = {
+            name: [p for p in asked if name not in rows.get(p, {})] for name in request.session.live
+        }
+        await self._ask(request, pieces, {n: p for n, p in others.items() if p}, rows)
+        wanted: dict[str, dict[int, list[int]]] = {}
+        for place in asked:
+            for name, ids in request.fuser.missing(rows.get(place, {})).items():
+                wanted.setdefault(name, {})[place] = ids
+        if wanted:
+            needed = {name: sorted(ids) for name, ids in wanted.items()}
+            await self._ask(request, pieces, needed, rows, wanted)
+        return rows
+
+    async def _ask(
+        self,
+        request: TokenRequest,
+        pieces: Sequence[bytes],
+        places: Mapping[str, Sequence[int]],
+        rows: Rows,
+        also: Mapping[str, Mapping[int, Sequence[int]]] | None = None,
+    ) -> None:
+        """Puts members' rows at some places into ``rows``. Places that a window cannot hold any
+        more are left out; raises ``ContextOverflow`` when that is the first."""
+        wanted = also or {}
+
+        async def tell(member: Member) -> dict[int, Row]:
+            name = member.name
+            ahead = request.ahead(name, pieces)
+            fits = _fitting(ahead, places[name], member)
+            cover = ahead.cover(fits)
+            told = await member.rows(cover, request.top_k(member), wanted.get(name))
+            return {place: request.row(name, row) for place, row in told.items()}
+
+        if not places:
+            return
+        for name, found in (await request.session.each(tell, list(places))).items():
+            for place, row in found.items():
+                rows.setdefault(place, {})[name] = row
+
+    def _take(
+        self, request: TokenRequest, drafter: str, pieces: Sequence[bytes], rows: Rows
+    ) -> int:
+        """Takes the ensemble's tokens, place by place, while the draft is right; how many were."""
+        session, union = request.session, request.union
+        safe = self.config.safe
+        borders = request.borders(pieces) if safe is not None else []
+        for place in range(max(len(pieces), 1)):
+            here = {n: row for n, row in rows.get(place, {}).items() if n in session.live}
+            gate = request.fuser.gate
+            alone = gate is not None and _sure(request, rows, place, gate)
+            if len(here) < len(session.live) and not alone:
+                return place  # beyond a window, or all that were asked have failed
+            drafted = union.key(pieces[place]) if pieces else NO_KEY
+            if safe is not None and stands(drafted, here, drafter, borders[place], safe):
+                key, fused = drafted, request.own(here[drafter])
+            else:
+                fused = request.fuse(here)
+                key = choose(fused, request.wish, request.place, union.noise_keys)
+            request.take(key, fused, here)
+            if session.ending is not None:
+                return place + (key == drafted)
+            if key != drafted:
+                return place
+        return len(pieces)
+
+
+def _sure(request: TokenRequest, rows: Rows, place: int, gate: str) -> bool:
+    row = rows.get(place, {}).get(gate)
+    return row is not None and request.fuser.sure(row)
+
+
+def _fitting(ahead: Ahead, places: Sequence[int], member: Member) -> list[int]:
+    limit = member.connection.spec.context_length
+    fits = [p for p in places if len(ahead.base) + len(ahead.tails[p]) < limit]
+    if not fits or fits[0] != places[0]:
+        raise ContextOverflow(member.name, len(ahead.base) + len(ahead.tails[places[0]]), limit)
+    return fits
+
+
+def _union(members: Sequence[Member]) -> Union:
+    """Slow for large vocabularies the first time; what it makes ready is kept."""
+    union = union_of(
+        [
+            (
+                m.name,
+                m.connection.tokenizer,
+                m.connection.spec.eos_ids,
+                m.connection.spec.vocab_size,
+            )
+            for m in members
+        ]
+    )
+    for member in members:
+        len(member.connection.tokenizer.ids_of)
+    len(union.noise_keys)
+    return union

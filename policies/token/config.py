@@ -1,0 +1,54 @@
+"""What all token methods can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from runtime.config import PolicyConfig, Strict
+
+
+class SafeConfig(Strict):
+    """SAFE (arXiv 2510.15346): fuse only where it is safe and the members disagree."""
+
+    draft: int = Field(5, ge=1)
+    """n: tokens that the drafter writes before the others look at them."""
+    agreement: float = Field(0.5, gt=0, le=1)
+    """A drafted token with a mean probability above this stands without being fused."""
+
+
+class TokenConfig(PolicyConfig):
+    weights: dict[str, float] = {}
+    """Each member's say; 1 for those that are not named. They are brought to a sum of 1."""
+    top_k: int | Literal["all"] = 64
+    """Tokens of its distribution that a member tells; the cut is made where the model runs. A token
+    that is not among any member's best cannot be chosen, and what a member gives to a token beyond
+    its own best counts as nothing, unless the method looks it up. "all" ships whole rows: exact,
+    and slow for large vocabularies. Vocabularies of up to 4,096 tokens are always told whole."""
+    draft: int = Field(8, ge=0)
+    """Most tokens that one member writes ahead of the ensemble's judgement; the text stays the
+    same. 0 asks all members for every token: the reference."""
+    drafter: str | None = None
+    """Who drafts. Absent: whoever is found to make the ensemble fastest."""
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    safe: SafeConfig | None = None
+    """Fuse at few places only: cheaper, another text. ``drafter`` drafts, or the first member."""
+
+    @model_validator(mode="after")
+    def _known_members(self) -> TokenConfig:
+        named = {"weights": list(self.weights), "drafter": [self.drafter] if self.drafter else []}
+        for field, names in named.items():
+            for name in names:
+                if name not in self.members:
+                    raise ValueError(
+                        f"{field}: {name!r} is not among the members {', '.join(self.members)}"
+                    )
+        if any(weight < 0 for weight in self.weights.values()):
+            raise ValueError("weights: a weight is at least 0")
+        if all(self.weights.get(name, 1.0) == 0 for name in self.members):
+            raise ValueError("weights: one member needs a weight above 0")
+        if self.top_k != "all" and self.top_k < 1:
+            raise ValueError("top_k: at least 1, or all")
+        return self

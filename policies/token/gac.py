@@ -1,0 +1,90 @@
+"""GaC: "Breaking the Ceiling of the LLM Community by Treating Token Generation as a Classification
+for Ensembling" (arXiv 2406.12585)
+
+Each token: every member's distribution is laid over the union of the vocabularies, two tokens being
+the same when they write the same bytes; the weighted mean decides. With a ``gate`` the others are
+asked only where its highest probability is at most ``threshold``.
+
+Deviations: the published code joins BBPE bytes beyond ASCII to other tokens and maps what it cannot
+spell to ";"; here every token is its exact bytes, and each member is given them in its own tokens
+(runtime/pieces.py). It is greedy only and knows one EOS for each model; here all of a member's EOS
+are one token, the end, and any temperature works. Control tokens that are no EOS cannot be chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Final, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from policies.token.base import TokenPolicy
+from policies.token.config import TokenConfig
+from policies.token.rows import Fused, Fuser, Row, normalised
+from runtime.session import Session
+from runtime.union import Union
+
+DENSE: Final = 4096
+
+
+class GaCConfig(TokenConfig):
+    type: Literal["gac"] = "gac"
+    gate: str | None = None
+    """The member that writes alone where it is sure. Absent: all members at every token."""
+    threshold: float = Field(0.5, gt=0, le=1)
+    """The gate is sure above this probability."""
+
+    @model_validator(mode="after")
+    def _known_gate(self) -> GaCConfig:
+        if self.gate is not None and self.gate not in self.members:
+            raise ValueError(f"gate: {self.gate!r} is not among {', '.join(self.members)}")
+        if self.gate is not None and self.safe is not None:
+            raise ValueError("gate and safe are two ways to fuse less often; leave one out")
+        return self
+
+
+def mean(rows: Mapping[str, Row], weights: Mapping[str, float]) -> Fused:
+    """The weighted mean of the members' probabilities over the union of their tokens."""
+    keys = np.concatenate([row.keys for row in rows.values()])
+    masses = np.concatenate([weights[n] * np.exp(row.logprobs) for n, row in rows.items()])
+    if len(keys) > DENSE:  # whole vocabularies: counting is faster than sorting
+        totals = np.bincount(keys, weights=masses)
+        found = np.flatnonzero(totals)
+        totals = totals[found]
+    else:
+        found, places = np.unique(keys, return_inverse=True)
+        totals = np.bincount(places, weights=masses, minlength=len(found))
+    with np.errstate(divide="ignore"):
+        return normalised(found, np.log(totals))
+
+
+class GaCFuser(Fuser):
+    """The mean over the union, with or without a gate."""
+
+    def __init__(
+        self,
+        union: Union,
+        weights: Mapping[str, float],
+        gate: str | None = None,
+        threshold: float = 1.0,
+    ) -> None:
+        super().__init__(union, weights)
+        self.gate, self._threshold = gate, threshold
+
+    def sure(self, row: Row) -> bool:
+        return row.top > self._threshold
+
+    def fuse(self, rows: Mapping[str, Row]) -> Fused:
+        return mean(rows, self.weights(rows))
+
+
+class GaC(TokenPolicy[GaCConfig]):
+    """The mean over the union of the vocabularies."""
+
+    paper: ClassVar[str] = "2406.12585"
+    title: ClassVar[str] = "GaC"
+
+    async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
+        gate = self.config.gate if self.config.gate in session.live else None
+        return GaCFuser(union, weights, gate, self.config.threshold)

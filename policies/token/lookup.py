@@ -1,0 +1,67 @@
+"""The logprobs that a member gives to tokens of other vocabularies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from policies.token.rows import Row
+from runtime.pieces import spell
+from runtime.tokens import Tokenizer
+from runtime.union import END_KEY, Union
+
+
+class Lookup:
+    """Which token of a member stands for a key: the one with the same bytes, else the first one
+    that the member would write for them."""
+
+    def __init__(
+        self, union: Union, members: Mapping[str, tuple[Tokenizer, tuple[int, ...]]]
+    ) -> None:
+        """member -> its tokenizer and the ids with which it ends an answer."""
+        self._union = union
+        self._members = dict(members)
+        self._known: dict[str, dict[int, int | None]] = {name: {} for name in members}
+
+    def id(self, member: str, key: int) -> int | None:
+        """``None`` when the member cannot write it at all."""
+        known = self._known[member]
+        if key not in known:
+            tokenizer, eos_ids = self._members[member]
+            if key == END_KEY:
+                known[key] = eos_ids[0] if eos_ids else None
+            else:
+                ids = spell(tokenizer, self._union.tokens[key])
+                known[key] = ids[0] if ids else None
+        return known[key]
+
+    def missing(self, rows: Mapping[str, Row], keys: Sequence[int]) -> dict[str, list[int]]:
+        """Of each member, the ids for ``keys`` that its row does not tell."""
+        wanted: dict[str, list[int]] = {}
+        for name, row in rows.items():
+            ids = self._ids(name, keys)
+            lacking = np.setdiff1d(ids[ids >= 0], row.ids)
+            if len(lacking):
+                wanted[name] = lacking.tolist()
+        return wanted
+
+    def logprobs(self, member: str, row: Row, keys: Sequence[int]) -> np.ndarray:
+        """The member's logprob for each key, -inf where it has none; the end is all its EOS."""
+        values = np.full(len(keys), -np.inf)
+        where, at = np.nonzero(self._ids(member, keys)[:, None] == row.ids[None, :])
+        values[where] = row.logprobs[at]
+        if END_KEY in keys:
+            own = row.logprobs[row.keys == END_KEY]
+            values[list(keys).index(END_KEY)] = np.logaddexp.reduce(own) if len(own) else -np.inf
+        return values
+
+    def _ids(self, member: str, keys: Sequence[int]) -> np.ndarray:
+        """-1 for what the member cannot write."""
+        found = [self.id(member, key) for key in keys]
+        return np.asarray([-1 if i is None else i for i in found], dtype=np.int64)
+
+
+def candidates(rows: Mapping[str, Row], k: int) -> list[int]:
+    """The keys of every member's ``k`` best tokens, ascending."""
+    return sorted({int(key) for row in rows.values() for key in row.first(k).keys})

@@ -1,0 +1,161 @@
+"""One request's tokens: where each member stands in the text, and how a token is taken."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Final
+
+from policies.token.choose import Wish, best
+from policies.token.config import TokenConfig
+from policies.token.rows import Fused, Fuser, Row, normalised, row_of
+from runtime.noise import END
+from runtime.pieces import Ahead, PieceContext
+from runtime.session import Draft, Member, Session
+from runtime.types import ALL, Distribution, Sampling, Span, TokenChoice
+from runtime.union import END_KEY, NO_KEY, Union
+
+SMALL_VOCABULARY: Final = 4096
+"""Rows up to this size are told whole: that takes no more than what a call costs anyway."""
+
+Rows = dict[int, dict[str, Row]]
+"""place (counted from the round's first) -> member -> its row there"""
+
+
+class TokenRequest:
+    """The tokens are kept in the session's state, so another coordinator can go on from them."""
+
+    def __init__(self, session: Session, config: TokenConfig, union: Union, fuser: Fuser) -> None:
+        self.session, self.config, self.union, self.fuser = session, config, union, fuser
+        query = session.query
+        self.wish = Wish(
+            config.temperature if query.temperature is None else query.temperature,
+            config.top_p if query.top_p is None else query.top_p,
+            query.seed,
+        )
+        state = session.state
+        state.setdefault("pieces", [])
+        state.setdefault("counts", {"rounds": 0, "drafted": 0, "kept": 0, "fused": 0})
+        state.setdefault("fuse_seconds", 0.0)
+        self._pieces: list[str] = state["pieces"]  # one character for each byte
+        self.counts: dict[str, int] = state["counts"]
+        pieces = [piece.encode("latin-1") for piece in self._pieces]
+        self.contexts = {
+            name: PieceContext(member.connection.tokenizer, member.context.prompt_ids, pieces)
+            for name, member in session.live.items()
+        }
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._decoder.decode(b"".join(pieces))
+        self._waiting: list[tuple[str, TokenChoice]] = []
+        """Tokens since the last whole character."""
+        self._told = query.logprobs is not None or query.trace == "full"
+
+    @property
+    def place(self) -> int:
+        """The number of tokens chosen so far."""
+        return len(self._pieces)
+
+    def top_k(self, member: Member) -> int:
+        """How many tokens of its distribution a member tells."""
+        top_k = self.config.top_k
+        small = member.connection.spec.vocab_size <= SMALL_VOCABULARY
+        return ALL if top_k == "all" or small else top_k
+
+    def sampling(self, member: Member, context: Sequence[int], length: int) -> Sampling:
+        """How a member drafts: as the ensemble would choose, were it alone."""
+        query = self.session.query
+        return Sampling(
+            max_tokens=length,
+            temperature=self.wish.temperature,
+            top_p=self.wish.top_p,
+            seed=self.wish.seed,
+            stop=query.stop if query.ignore_eos else (*query.stop, *member.stops),
+            top_k=self.top_k(member),
+            ignore_eos=query.ignore_eos,
+            text_noise_from=len(context) - self.place,
+        )
+
+    def row(self, member: str, told: Distribution) -> Row:
+        return row_of(told, self.union, member, no_end=self.session.query.ignore_eos)
+
+    def ahead(self, member: str, pieces: Sequence[bytes]) -> Ahead:
+        """Where a member stands before and after each of ``pieces``."""
+        if self.config.safe is not None:
+            return self.contexts[member].spelled(pieces)[0]
+        return self.contexts[member].ahead(pieces)
+
+    def borders(self, pieces: Sequence[bytes]) -> list[dict[str, bool]]:
+        """Before each of ``pieces``: which members have a token of their own that ends there."""
+        told = {name: context.spelled(pieces)[1] for name, context in self.contexts.items()}
+        return [
+            {name: borders[place] for name, borders in told.items()}
+            for place in range(max(len(pieces), 1))
+        ]
+
+    def fuse(self, rows: Mapping[str, Row]) -> Fused:
+        started = time.perf_counter()
+        fused = self.fuser.fuse(rows)
+        self.session.state["fuse_seconds"] += time.perf_counter() - started
+        self.counts["fused"] += 1
+        return fused
+
+    def own(self, row: Row) -> Fused:
+        """One member's row as if it were the ensemble's."""
+        return normalised(row.keys, row.logprobs)
+
+    def take(self, key: int, fused: Fused, rows: Mapping[str, Row]) -> None:
+        """Makes a token part of the text."""
+        token = self.union.tokens[key]
+        choice = self._choice(key, fused, rows) if self._told else None
+        self._waiting.append((author(key, rows), choice or TokenChoice(token, None)))
+        self._pieces.append(token.decode("latin-1"))
+        for context in self.contexts.values():
+            context.append(token)
+        text = self._decoder.decode(token, final=key == END_KEY)
+        held = bool(self._decoder.getstate()[0])
+        if key == END_KEY:
+            self._commit(text, final=True)
+        elif not held and text:
+            self._commit(text)
+
+    def _commit(self, text: str, final: bool = False) -> None:
+        """What waits becomes one span, by the author of its last token."""
+        name = self._waiting[-1][0]
+        tokens = tuple(choice for _, choice in self._waiting) if self._told else ()
+        self._waiting = []
+        draft = Draft(author=name, text=text, logprobs=(), final=final, finish="length")
+        self.session.commit(draft, tokens=tokens)
+
+    def _choice(self, key: int, fused: Fused, rows: Mapping[str, Row]) -> TokenChoice:
+        tokens = self.union.tokens
+        count = self.session.query.logprobs or 0
+        logprobs = fused.logprobs[fused.keys == key]
+        return TokenChoice(
+            data=tokens[key],
+            logprob=float(logprobs[0]) if len(logprobs) else float("-inf"),
+            top=tuple((tokens[k], value) for k, value in best(fused, count)) if count else (),
+            choices={
+                name: tokens[row.best] if row.best != NO_KEY else END for name, row in rows.items()
+            },
+            weights=self.fuser.weights(rows),
+        )
+
+
+def author(key: int, rows: Mapping[str, Row]) -> str:
+    """The member that gives the token the highest probability; the first of equals."""
+    return max(rows, key=lambda name: rows[name].of_key(key))
+
+
+def joined(session: Session, since: int) -> list[Span]:
+    """The spans committed from number ``since`` on, those of one author in a row as one."""
+    runs: list[Span] = []
+    for _, group in groupby(session.spans[since:], key=lambda span: span.author):
+        spans = list(group)
+        tokens = tuple(token for span in spans for token in span.tokens)
+        text = "".join(span.text for span in spans)
+        runs.append(replace(spans[0], text=text, tokens=tokens, final=spans[-1].final))
+    session.spans[since:] = runs
+    return runs

@@ -1,0 +1,108 @@
+"""What members say of one place, and what a method makes of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.types import Distribution
+from runtime.union import END_KEY, NO_KEY, Union
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One member's next-token distribution at one place; ids that write nothing are left out."""
+
+    ids: np.ndarray
+    """int64 [k], the member's own."""
+    keys: np.ndarray
+    """int64 [k], the same tokens in the union of the vocabularies."""
+    logprobs: np.ndarray
+    """float64 [k]"""
+
+    @property
+    def best(self) -> int:
+        """The key that the member itself would choose; ``NO_KEY`` when it can choose nothing."""
+        return int(self.keys[np.argmax(self.logprobs)]) if len(self.keys) else NO_KEY
+
+    @property
+    def top(self) -> float:
+        """The highest probability."""
+        return float(np.exp(self.logprobs.max())) if len(self.keys) else 0.0
+
+    def first(self, k: int) -> Row:
+        """Its ``k`` best; equals: lowest id first."""
+        if k >= len(self.ids):
+            return self
+        least = np.partition(self.logprobs, len(self.ids) - k)[len(self.ids) - k]
+        good = np.flatnonzero(self.logprobs >= least)
+        order = good[np.lexsort((self.ids[good], -self.logprobs[good]))[:k]]
+        return Row(self.ids[order], self.keys[order], self.logprobs[order])
+
+    def of_key(self, key: int) -> float:
+        """The probability of all tokens with this key."""
+        return float(np.exp(self.logprobs[self.keys == key]).sum())
+
+
+def row_of(told: Distribution, union: Union, member: str, *, no_end: bool) -> Row:
+    """A member's row as the union knows it; with ``no_end`` the answer may not end there."""
+    logprobs = told.logprobs.astype(np.float64)
+    if told.ids is None:
+        keys = union.map(member)[: len(logprobs)]
+        ids = np.arange(len(keys), dtype=np.int64)
+        logprobs = logprobs[: len(keys)]
+    else:
+        ids, keys = told.ids, union.keys(member, told.ids)
+    kept = keys != NO_KEY
+    if no_end:
+        kept &= keys != END_KEY
+    return Row(ids[kept], keys[kept], logprobs[kept])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fused:
+    """What a method makes of one place."""
+
+    keys: np.ndarray
+    """int64 [m], each once, ascending."""
+    logprobs: np.ndarray
+    """float64 [m], normalised."""
+
+
+def normalised(keys: np.ndarray, scores: np.ndarray) -> Fused:
+    """Scores in nats as a distribution over these keys."""
+    top = scores.max()
+    return Fused(keys, scores - top - np.log(np.exp(scores - top).sum()))
+
+
+class Fuser(ABC):
+    """One request's way to fuse. Keeps nothing of a place: rows in, distribution out."""
+
+    gate: str | None = None
+    """The member that is asked first, and alone where it is ``sure``."""
+
+    def __init__(self, union: Union, weights: Mapping[str, float]) -> None:
+        self.union = union
+        self._weights = dict(weights)
+
+    def weights(self, rows: Mapping[str, Row]) -> dict[str, float]:
+        """The weights of the members that spoke; they sum to 1."""
+        total = sum(self._weights[name] for name in rows)
+        if total <= 0:
+            return dict.fromkeys(rows, 1 / len(rows))
+        return {name: self._weights[name] / total for name in rows}
+
+    def sure(self, row: Row) -> bool:
+        """Whether the gate's row needs no other."""
+        return False
+
+    def missing(self, rows: Mapping[str, Row]) -> dict[str, list[int]]:
+        """Ids of each member whose logprobs are still needed."""
+        return {}
+
+    @abstractmethod
+    def fuse(self, rows: Mapping[str, Row]) -> Fused:
+        """The distribution to choose from."""

@@ -1,0 +1,37 @@
+"""SAFE (arXiv 2510.15346): where an ensemble need not fuse at all. Pure.
+
+A drafted token stands as it is
+- where the text before it does not end at a token of every other member's own spelling, since a
+  model that is asked inside one of its tokens says something it was never taught, or
+- where all others would choose it too, or the mean probability of all members for it is above
+  ``agreement``.
+
+Deviation: the paper's sharpening of flat distributions is left out; it changes the fused choice,
+which is the method's that is made safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from policies.token.config import SafeConfig
+from policies.token.rows import Row
+
+
+def stands(
+    drafted: int,
+    rows: Mapping[str, Row],
+    drafter: str,
+    border: Mapping[str, bool],
+    safe: SafeConfig,
+) -> bool:
+    """Whether the drafted key needs no fusing; ``border``: member -> whether one of its own tokens
+    ends before this place."""
+    others = [name for name in rows if name != drafter]
+    if not others or not all(border[name] for name in others):
+        return True
+    if all(rows[name].best == drafted for name in others):
+        return True
+    return float(np.mean([row.of_key(drafted) for row in rows.values()])) > safe.agreement

@@ -1,0 +1,76 @@
+"""UniTe: "Determine-Then-Ensemble: Necessity of Top-k Union for Large Language Model Ensembling"
+(arXiv 2410.03777)
+
+Each token: the union of every member's ``k`` best tokens, by what they write; each member looks up
+its own logit for all of them (of the first sub-token, where it lacks the token), takes the softmax
+over the union, and the weighted mean decides.
+
+The members tell ``top_k`` tokens, more than ``k``: so most lookups need no second call; the rest is
+asked for by id, so the outcome does not hang on ``top_k``.
+
+Deviations: the published code counts a token that a member's own list and the union spell twice as
+logit 0, joins tokens of different bytes that look alike, and never stops at an EOS. Here tokens are
+the same when their bytes are, and the end is a token that members can propose like any other.
+Softmax over logits and over logprobs are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from policies.token.base import TokenPolicy
+from policies.token.config import TokenConfig
+from policies.token.lookup import Lookup, candidates
+from policies.token.rows import Fused, Fuser, Row, normalised
+from runtime.session import Session
+from runtime.union import Union
+
+
+class UniTeConfig(TokenConfig):
+    type: Literal["unite"] = "unite"
+    k: int = Field(10, ge=1)
+    """Tokens that each member proposes."""
+
+
+class UniTeFuser(Fuser):
+    """The mean of softmaxes over the union of the members' best."""
+
+    def __init__(self, union: Union, weights: Mapping[str, float], lookup: Lookup, k: int) -> None:
+        super().__init__(union, weights)
+        self._lookup, self._k = lookup, k
+
+    def missing(self, rows: Mapping[str, Row]) -> dict[str, list[int]]:
+        return self._lookup.missing(rows, candidates(rows, self._k))
+
+    def fuse(self, rows: Mapping[str, Row]) -> Fused:
+        keys = candidates(rows, self._k)
+        total = np.zeros(len(keys))
+        for name, weight in self.weights(rows).items():
+            logprobs = self._lookup.logprobs(name, rows[name], keys)
+            shares = np.exp(logprobs - logprobs.max())
+            total += weight * shares / shares.sum()
+        with np.errstate(divide="ignore"):
+            return normalised(np.asarray(keys, dtype=np.int64), np.log(total))
+
+
+class UniTe(TokenPolicy[UniTeConfig]):
+    """The union of top-k tokens."""
+
+    paper: ClassVar[str] = "2410.03777"
+    title: ClassVar[str] = "UniTe"
+
+    async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
+        return UniTeFuser(union, weights, lookup_of(session, union), self.config.k)
+
+
+def lookup_of(session: Session, union: Union) -> Lookup:
+    """The members' ways to write each other's tokens."""
+    ways = {
+        name: (member.connection.tokenizer, member.connection.spec.eos_ids)
+        for name, member in session.live.items()
+    }
+    return Lookup(union, ways)
