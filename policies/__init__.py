@@ -16,7 +16,9 @@ from policies.span.cool_fusion import CoolFusion, CoolFusionConfig
 from policies.span.specem import SpecEM, SpecEMConfig
 from policies.span.specfuse import SpecFuse, SpecFuseConfig
 from policies.span.sweetspan import SweetSpan, SweetSpanConfig
+from policies.token.abe import ABE, ABEConfig
 from policies.token.gac import GaC, GaCConfig
+from policies.token.packllm import PackLLM, PackLLMConfig
 from policies.token.unite import UniTe, UniTeConfig
 from runtime.config import PolicyConfig
 
@@ -28,6 +30,8 @@ METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
     "cool-fusion": (CoolFusion, CoolFusionConfig),
     "gac": (GaC, GaCConfig),
     "unite": (UniTe, UniTeConfig),
+    "packllm": (PackLLM, PackLLMConfig),
+    "abe": (ABE, ABEConfig),
 }
 """Method name (the config's ``type``) -> class and config."""
 

@@ -236,6 +236,19 @@ class Member:
         first = TokenChoice(self.connection.tokenizer.decode_bytes(ids[:1]), None)
         return [first, *self.told(ids[1:], reply.logprobs, reply.top or ())][unsent:]
 
+    async def score_text(self, text: str) -> tuple[float, ...]:
+        """Logprobs of a text that stands alone, in this member's tokens; without that of the first
+        one where the tokenizer has no BOS to begin from. No chat template."""
+        ids = self.connection.tokenizer.encode_prompt(text)
+        if len(ids) < 2:
+            return ()
+        [reply] = await self._call(lambda engine: engine.score(ids[:1], [ids[1:]]))
+        cached = min(reply.cached_tokens, len(ids))
+        self._purse.book(
+            self.name, self._priced(prompt_tokens=len(ids) - cached, cached_tokens=cached)
+        )
+        return reply.logprobs
+
     def told(
         self,
         ids: Sequence[int],

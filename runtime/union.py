@@ -33,6 +33,7 @@ class Union:
         self.tokens = [END]
         self._places: dict[bytes, int] = {}
         self._keys: dict[str, np.ndarray] = {}
+        self._ids: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         maps: dict[tuple[TokenizerDefinition, tuple[int, ...], int], np.ndarray] = {}
         for name, (tokenizer, eos_ids, size) in vocabularies.items():
             kind = (tokenizer.definition, eos_ids, size)
@@ -52,6 +53,21 @@ class Union:
     def key(self, token: bytes) -> int:
         """The key of exact bytes (``b""``: the end); ``NO_KEY`` when no member has such a token."""
         return END_KEY if token == END else self._places.get(token, NO_KEY)
+
+    def ids(self, member: str, key: int) -> list[int]:
+        """A member's ids with this key, ascending."""
+        if member not in self._ids:
+            order = np.argsort(self._keys[member], kind="stable")
+            self._ids[member] = (order, self._keys[member][order])
+        order, keys = self._ids[member]
+        low, high = np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")
+        found: list[int] = order[low:high].tolist()
+        return found
+
+    def lacking(self, key: int, told: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+        """Of each member, the ids with this key that are not among those it told."""
+        wanted = {n: [i for i in self.ids(n, key) if i not in ids] for n, ids in told.items()}
+        return {name: ids for name, ids in wanted.items() if ids}
 
     @cached_property
     def noise_keys(self) -> np.ndarray:

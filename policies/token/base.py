@@ -28,10 +28,11 @@ from policies.token.pace import Pace
 from policies.token.request import Rows, TokenRequest, joined
 from policies.token.rows import Fuser, Row
 from policies.token.safe import stands
+from policies.token.teach import score_text
 from runtime.errors import ContextOverflow
 from runtime.pieces import Ahead
 from runtime.session import Member, Session
-from runtime.types import Distribution, Span
+from runtime.types import Distribution, Span, TokenChoice
 from runtime.union import NO_KEY, Union, union_of
 
 T = TypeVar("T", bound=TokenConfig)
@@ -46,6 +47,7 @@ class TokenPolicy(Policy[T]):
 
     level: ClassVar[str] = "token"
     tells_logprobs: ClassVar[bool] = True
+    can_score: ClassVar[bool] = True
 
     def __init__(self, config: T) -> None:
         super().__init__(config)
@@ -70,10 +72,15 @@ class TokenPolicy(Policy[T]):
         fuser = await self.fuser(session, union, weights)
         return TokenRequest(session, self.config, union, fuser)
 
+    async def score(self, session: Session) -> list[TokenChoice]:
+        """The prompt's tokens as the reporting member reads them, under the fused distribution."""
+        request = await self.request(session)
+        return await score_text(self, request)
+
     # -- one round ---------------------------------------------------------------------------
 
     async def _round(self, request: TokenRequest) -> None:
-        names = list(request.session.live)
+        names = request.voices
         drafter, length = self._plan(request, names)
         pieces: list[bytes] = []
         rows: Rows = {}
@@ -147,11 +154,17 @@ class TokenPolicy(Policy[T]):
         return pieces, {place: {name: request.row(name, told[place])} for place in range(count)}
 
     async def judge(
-        self, request: TokenRequest, first: str, pieces: Sequence[bytes], rows: Rows
+        self,
+        request: TokenRequest,
+        first: str,
+        pieces: Sequence[bytes],
+        rows: Rows,
+        scored: Sequence[int] = (),
     ) -> Rows:
         """Adds what the others say at the same places, and what the method needs besides.
 
-        With a gate, the others are asked at the places where it is not sure.
+        With a gate, the others are asked at the places where it is not sure. ``scored``: the keys
+        whose probabilities are to be told, one for each place.
         """
         places = list(range(max(len(pieces), 1)))
         gate = request.fuser.gate
@@ -159,12 +172,13 @@ class TokenPolicy(Policy[T]):
             await self._ask(request, pieces, {gate: places}, rows)
         asked = [p for p in places if gate is None or not _sure(request, rows, p, gate)]
         others = {
-            name: [p for p in asked if name not in rows.get(p, {})] for name in request.session.live
+            name: [p for p in asked if name not in rows.get(p, {})] for name in request.voices
         }
         await self._ask(request, pieces, {n: p for n, p in others.items() if p}, rows)
         wanted: dict[str, dict[int, list[int]]] = {}
         for place in asked:
-            for name, ids in request.fuser.missing(rows.get(place, {})).items():
+            key = scored[place] if scored else None
+            for name, ids in request.fuser.missing(rows.get(place, {}), key).items():
                 wanted.setdefault(name, {})[place] = ids
         if wanted:
             needed = {name: sorted(ids) for name, ids in wanted.items()}
@@ -205,10 +219,13 @@ class TokenPolicy(Policy[T]):
         safe = self.config.safe
         borders = request.borders(pieces) if safe is not None else []
         for place in range(max(len(pieces), 1)):
-            here = {n: row for n, row in rows.get(place, {}).items() if n in session.live}
+            told = rows.get(place, {})
+            here = {name: told[name] for name in session.live if name in told}
+            if not here:
+                return place
             gate = request.fuser.gate
             alone = gate is not None and _sure(request, rows, place, gate)
-            if len(here) < len(session.live) and not alone:
+            if len(here) < len(request.voices) and not alone:
                 return place  # beyond a window, or all that were asked have failed
             drafted = union.key(pieces[place]) if pieces else NO_KEY
             if safe is not None and stands(drafted, here, drafter, borders[place], safe):

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from policies.token.base import TokenPolicy
 from policies.token.config import TokenConfig
-from policies.token.rows import Fused, Fuser, Row, normalised
+from policies.token.rows import Fused, Fuser, Row
 from runtime.session import Session
 from runtime.union import Union
 
@@ -45,7 +45,8 @@ class GaCConfig(TokenConfig):
 
 
 def mean(rows: Mapping[str, Row], weights: Mapping[str, float]) -> Fused:
-    """The weighted mean of the members' probabilities over the union of their tokens."""
+    """The weighted mean of the members' probabilities over the union of their tokens; what is cut
+    off a row counts as 0."""
     keys = np.concatenate([row.keys for row in rows.values()])
     masses = np.concatenate([weights[n] * np.exp(row.logprobs) for n, row in rows.items()])
     if len(keys) > DENSE:  # whole vocabularies: counting is faster than sorting
@@ -56,7 +57,7 @@ def mean(rows: Mapping[str, Row], weights: Mapping[str, float]) -> Fused:
         found, places = np.unique(keys, return_inverse=True)
         totals = np.bincount(places, weights=masses, minlength=len(found))
     with np.errstate(divide="ignore"):
-        return normalised(found, np.log(totals))
+        return Fused(found, np.log(totals))
 
 
 class GaCFuser(Fuser):
@@ -75,7 +76,14 @@ class GaCFuser(Fuser):
     def sure(self, row: Row) -> bool:
         return row.top > self._threshold
 
-    def fuse(self, rows: Mapping[str, Row]) -> Fused:
+    def missing(self, rows: Mapping[str, Row], scored: int | None = None) -> dict[str, list[int]]:
+        return (
+            {}
+            if scored is None
+            else self.union.lacking(scored, {n: r.ids for n, r in rows.items()})
+        )
+
+    def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
         return mean(rows, self.weights(rows))
 
 

@@ -62,6 +62,7 @@ class Lookup:
         return np.asarray([-1 if i is None else i for i in found], dtype=np.int64)
 
 
-def candidates(rows: Mapping[str, Row], k: int) -> list[int]:
-    """The keys of every member's ``k`` best tokens, ascending."""
-    return sorted({int(key) for row in rows.values() for key in row.first(k).keys})
+def candidates(rows: Mapping[str, Row], k: int, scored: int | None = None) -> list[int]:
+    """The keys of every member's ``k`` best tokens, and the one to be scored; ascending."""
+    keys = {int(key) for row in rows.values() for key in row.first(k).keys}
+    return sorted(keys if scored is None else keys | {scored})

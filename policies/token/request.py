@@ -95,9 +95,14 @@ class TokenRequest:
             for place in range(max(len(pieces), 1))
         ]
 
-    def fuse(self, rows: Mapping[str, Row]) -> Fused:
+    @property
+    def voices(self) -> list[str]:
+        """Members that are asked: those without any say are not."""
+        return [name for name in self.session.live if self.fuser.speaks(name)]
+
+    def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
         started = time.perf_counter()
-        fused = self.fuser.fuse(rows)
+        fused = self.fuser.fuse(rows, scored)
         self.session.state["fuse_seconds"] += time.perf_counter() - started
         self.counts["fused"] += 1
         return fused
@@ -109,7 +114,7 @@ class TokenRequest:
     def take(self, key: int, fused: Fused, rows: Mapping[str, Row]) -> None:
         """Makes a token part of the text."""
         token = self.union.tokens[key]
-        choice = self._choice(key, fused, rows) if self._told else None
+        choice = self.choice(key, fused, rows) if self._told else None
         self._waiting.append((author(key, rows), choice or TokenChoice(token, None)))
         self._pieces.append(token.decode("latin-1"))
         for context in self.contexts.values():
@@ -129,7 +134,8 @@ class TokenRequest:
         draft = Draft(author=name, text=text, logprobs=(), final=final, finish="length")
         self.session.commit(draft, tokens=tokens)
 
-    def _choice(self, key: int, fused: Fused, rows: Mapping[str, Row]) -> TokenChoice:
+    def choice(self, key: int, fused: Fused, rows: Mapping[str, Row]) -> TokenChoice:
+        """A token as it is told: with ``query.logprobs`` alternatives, and what members say."""
         tokens = self.union.tokens
         count = self.session.query.logprobs or 0
         logprobs = fused.logprobs[fused.keys == key]

@@ -69,7 +69,7 @@ class Fused:
     keys: np.ndarray
     """int64 [m], each once, ascending."""
     logprobs: np.ndarray
-    """float64 [m], normalised."""
+    """float64 [m]; their probabilities sum to 1 or less: what was cut off is missing."""
 
 
 def normalised(keys: np.ndarray, scores: np.ndarray) -> Fused:
@@ -88,6 +88,10 @@ class Fuser(ABC):
         self.union = union
         self._weights = dict(weights)
 
+    def speaks(self, member: str) -> bool:
+        """Whether a member has any say."""
+        return self._weights[member] > 0 or not any(self._weights.values())
+
     def weights(self, rows: Mapping[str, Row]) -> dict[str, float]:
         """The weights of the members that spoke; they sum to 1."""
         total = sum(self._weights[name] for name in rows)
@@ -99,10 +103,11 @@ class Fuser(ABC):
         """Whether the gate's row needs no other."""
         return False
 
-    def missing(self, rows: Mapping[str, Row]) -> dict[str, list[int]]:
-        """Ids of each member whose logprobs are still needed."""
+    def missing(self, rows: Mapping[str, Row], scored: int | None = None) -> dict[str, list[int]]:
+        """Ids of each member whose logprobs are still needed; ``scored`` is a key whose
+        probability is to be told, whether it could be chosen or not."""
         return {}
 
     @abstractmethod
-    def fuse(self, rows: Mapping[str, Row]) -> Fused:
-        """The distribution to choose from."""
+    def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
+        """The distribution to choose from. With ``scored`` that key is a candidate too."""

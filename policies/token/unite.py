@@ -43,11 +43,11 @@ class UniTeFuser(Fuser):
         super().__init__(union, weights)
         self._lookup, self._k = lookup, k
 
-    def missing(self, rows: Mapping[str, Row]) -> dict[str, list[int]]:
-        return self._lookup.missing(rows, candidates(rows, self._k))
+    def missing(self, rows: Mapping[str, Row], scored: int | None = None) -> dict[str, list[int]]:
+        return self._lookup.missing(rows, candidates(rows, self._k, scored))
 
-    def fuse(self, rows: Mapping[str, Row]) -> Fused:
-        keys = candidates(rows, self._k)
+    def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
+        keys = candidates(rows, self._k, scored)
         total = np.zeros(len(keys))
         for name, weight in self.weights(rows).items():
             logprobs = self._lookup.logprobs(name, rows[name], keys)

@@ -1,0 +1,241 @@
+"""ABE: "Token-level Ensembling of Models with Different Vocabularies" (arXiv 2502.21265)
+
+Every member writes its own tokens; what they must agree on is the text. All their texts are
+beginnings of one common text, the longest of them. Each step those that are behind it, or all when
+none is, offer their next tokens, and the combination with the highest weighted sum of mean
+logprobs whose texts still agree is written. A member that is ahead waits. The answer ends when all
+have ended at the same text. No vocabulary is mapped to another, and no member ever reads a spelling
+that is not its own.
+
+Sampled: one member after the other draws, each among its tokens that agree with what is common so
+far, with noise keyed by step and text.
+
+Deviations: the paper searches with a beam of 5 and shows the text at the end; one hypothesis is
+kept here, so that the text streams. It walks the cross product of the members' tokens best first
+and gives up after 10,000 combinations; here the best is found without a walk. Where no tokens agree
+(a vocabulary without single bytes), the surest member writes and the others read it as text.
+
+Cost: one call to each member that is not waiting, for each token.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import AsyncGenerator
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from policies.base import Policy
+from policies.token.agreement import Hypothesis, Offer, active, agree, may_follow
+from policies.token.choose import Wish, choose
+from policies.token.rows import Fused
+from runtime.config import PolicyConfig
+from runtime.errors import ContextOverflow
+from runtime.noise import END, token_keys
+from runtime.pieces import Cover, spell
+from runtime.session import Draft, Member, Session
+from runtime.types import ALL, Distribution, Span
+
+
+class ABEConfig(PolicyConfig):
+    type: Literal["abe"] = "abe"
+    weights: dict[str, float] = {}
+    """Each member's say; 1 for those that are not named."""
+    top_k: int = Field(64, ge=1)
+    """Tokens that a member offers; where none of them agree it is asked for all."""
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _known_members(self) -> ABEConfig:
+        for name in self.weights:
+            if name not in self.members:
+                raise ValueError(f"weights: {name!r} is not among {', '.join(self.members)}")
+        return self
+
+
+class ABE(Policy[ABEConfig]):
+    """Members agree on bytes."""
+
+    level: ClassVar[str] = "token"
+    paper: ClassVar[str] = "2502.21265"
+    title: ClassVar[str] = "ABE"
+    scoreless: ClassVar[str] = (
+        "agreement-based members each have a distribution over their own tokens and share none"
+    )
+
+    async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
+        agreement = _Agreement(session, self.config)
+        while session.ending is None:
+            span = await agreement.step()
+            if span is not None:
+                yield span
+
+
+class _Agreement:
+    """One request; its state is the session's, so that another coordinator can go on."""
+
+    def __init__(self, session: Session, config: ABEConfig) -> None:
+        self._session, self._config = session, config
+        query = session.query
+        self._wish = Wish(
+            config.temperature if query.temperature is None else query.temperature,
+            config.top_p if query.top_p is None else query.top_p,
+            query.seed,
+        )
+        state: dict[str, Any] = session.state
+        state.setdefault("text", "")
+        state.setdefault("ids", {name: [] for name in session.live})
+        state.setdefault("hypotheses", {n: asdict(Hypothesis(0, 0, 0.0)) for n in session.live})
+        state.setdefault("steps", 0)
+        self._state = state
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._decoder.decode(self._text)
+
+    @property
+    def _text(self) -> bytes:
+        """The common text, as bytes."""
+        text: str = self._state["text"]
+        return text.encode("latin-1")
+
+    async def step(self) -> Span | None:
+        """Every active member writes a token; ``None`` when no whole character came of it."""
+        text = self._text
+        known = self._hypotheses()
+        names = active(known, len(text))
+        if not names:
+            return self._commit("", next(iter(self._session.live)), final=True)
+        closed = any(h.ended for h in known.values())
+        for top_k in (self._config.top_k, ALL):
+            told = await self._session.each(lambda member, k=top_k: self._ask(member, k), names)  # type: ignore[misc]
+            names = [name for name in names if name in told]
+            if not names:
+                return None  # all of them failed; those that are left go on
+            rests = {name: text[known[name].length :] for name in names}
+            offers = {n: self._offer(n, told[n], rests[n], closed) for n in names}
+            if self._wish.temperature > 0:
+                chosen = self._drawn(offers, rests)
+            else:
+                weights = {name: self._config.weights.get(name, 1.0) for name in names}
+                chosen = agree(offers, rests, known, weights)
+            if chosen is not None:
+                return self._write(offers, rests, chosen)
+        return self._lead(offers, rests)
+
+    def _hypotheses(self) -> dict[str, Hypothesis]:
+        """Of the members that are left."""
+        told = self._state["hypotheses"]
+        return {name: Hypothesis(**told[name]) for name in self._session.live}
+
+    async def _ask(self, member: Member, top_k: int) -> Distribution:
+        prompt = [*member.context.prompt_ids, *self._state["ids"][member.name]]
+        limit = member.connection.spec.context_length
+        if len(prompt) >= limit:
+            raise ContextOverflow(member.name, len(prompt), limit)
+        rows = await member.rows(Cover(prompt, [[]], {0: (0, 0)}), top_k)
+        return rows[0]
+
+    def _offer(self, name: str, told: Distribution, rest: bytes, closed: bool) -> Offer:
+        """A member's tokens that may follow, best first."""
+        member = self._session.live[name]
+        table = member.connection.tokenizer.token_bytes
+        eos = set(member.connection.spec.eos_ids)
+        ids = told.ids
+        if ids is None:
+            ids = np.lexsort((np.arange(len(told.logprobs)), -told.logprobs))
+            logprobs = told.logprobs[ids]
+        else:
+            logprobs = told.logprobs
+        kept, tokens, ended = [], [], False
+        for place, token in enumerate(ids.tolist()):
+            is_end = token in eos
+            data = END if is_end else table[token] if token < len(table) else END
+            if is_end and (ended or self._session.query.ignore_eos) or not is_end and not data:
+                continue  # one end is enough, and control tokens write nothing
+            if may_follow(data, rest, closed):
+                kept.append(place)
+                tokens.append(data)
+                ended |= is_end
+        return Offer(ids[kept], tokens, logprobs[kept].astype(np.float64))
+
+    def _drawn(self, offers: dict[str, Offer], rests: dict[str, bytes]) -> dict[str, int] | None:
+        """One member after the other; each agrees with those before it."""
+        chosen: dict[str, int] = {}
+        more, ended = b"", False  # what is common beyond the text so far
+        for name, offer in offers.items():
+            rest = rests[name] + more
+            closed = ended
+            kept = [
+                place
+                for place, token in enumerate(offer.tokens)
+                if may_follow(token, rest, closed) and not (token == END and more)
+            ]
+            if not kept:
+                return None
+            places = np.asarray(kept, dtype=np.int64)
+            keys = token_keys(offer.tokens[place] for place in kept)
+            row = Fused(np.arange(len(kept)), offer.logprobs[places])
+            place = kept[choose(row, self._wish, self._state["steps"], keys)]
+            chosen[name] = place
+            token = offer.tokens[place]
+            ended |= token == END
+            beyond = token[len(rests[name]) :]
+            more = beyond if len(beyond) > len(more) else more
+        return chosen
+
+    def _write(
+        self, offers: dict[str, Offer], rests: dict[str, bytes], chosen: dict[str, int]
+    ) -> Span | None:
+        known = self._hypotheses()
+        longest, author = b"", next(iter(chosen))
+        for name, place in chosen.items():
+            token = offers[name].tokens[place]
+            old = known[name]
+            self._state["hypotheses"][name] = asdict(
+                Hypothesis(
+                    old.length + len(token),
+                    old.tokens + 1,
+                    old.logprob + float(offers[name].logprobs[place]),
+                    token == END,
+                )
+            )
+            self._state["ids"][name].append(int(offers[name].ids[place]))
+            beyond = token[len(rests[name]) :]
+            if len(beyond) > len(longest):
+                longest, author = beyond, name
+        return self._grow(longest, author)
+
+    def _grow(self, more: bytes, author: str) -> Span | None:
+        self._state["text"] += more.decode("latin-1")
+        self._state["steps"] += 1
+        final = all(h.ended for h in self._hypotheses().values())
+        text = self._decoder.decode(more, final=final)
+        return self._commit(text, author, final) if text or final else None
+
+    def _commit(self, text: str, author: str, final: bool) -> Span:
+        return self._session.commit(Draft(author, text, (), final))
+
+    def _lead(self, offers: dict[str, Offer], rests: dict[str, bytes]) -> Span | None:
+        """Nothing agrees: the surest member writes, and the others read it as text."""
+        known = self._hypotheses()
+        offering = [name for name, offer in offers.items() if offer.tokens]
+        span = None
+        if offering:
+            first = max(offering, key=lambda n: known[n].mean(float(offers[n].logprobs[0]), 1))
+            span = self._write(offers, rests, {first: 0})
+            offers = {name: offer for name, offer in offers.items() if name != first}
+        ended = any(h.ended for h in self._hypotheses().values())
+        for name in offers:
+            old, rest = known[name], self._text[known[name].length :]
+            ids = spell(self._session.live[name].connection.tokenizer, rest)
+            self._state["ids"][name] += ids
+            told = Hypothesis(len(self._text), old.tokens + len(ids), old.logprob, ended)
+            self._state["hypotheses"][name] = asdict(told)
+        self._session.warnings.append(
+            f"{', '.join(offers)} could not spell what the others wrote at step "
+            f"{self._state['steps']} and read it as text"
+        )
+        return span

@@ -1,0 +1,175 @@
+"""PackLLM: "Pack of LLMs: Model Fusion at Test-Time via Perplexity Optimization" (arXiv 2404.11531)
+
+Before the first token each member's say is set by how well it predicts the prompt:
+- ``sim``: the softmax of minus the members' losses, over ``tau``;
+- ``opt``: beginning with the best member, the others join one by one, best first, each with the
+  share out of ``steps`` + 1 between 0 and 1 that makes the mixture's loss on the prompt least.
+Then every token is fused with these weights: by default the weighted mean of the members' logits
+over the union of their best tokens, or by another method of this room.
+
+Deviations: vocabularies meet by bytes, with the first sub-token for what a member lacks, not by
+least edit distance (MinED). Losses of models with different tokenizers are per token of the first
+member, so that they can be compared; the paper's are per own token. The prompt is the text of the
+question, without any member's chat template. Members whose weight comes out as 0 are not asked.
+
+Cost: one call to each member before the first token (``opt``: for each 64 tokens of the prompt).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from policies.token.base import TokenPolicy
+from policies.token.config import TokenConfig
+from policies.token.gac import GaCFuser
+from policies.token.lookup import Lookup, candidates
+from policies.token.request import TokenRequest
+from policies.token.rows import Fused, Fuser, Row, normalised
+from policies.token.teach import begin, teach
+from policies.token.unite import UniTeFuser, lookup_of
+from runtime.session import Member, Session
+from runtime.union import Union
+
+FLOOR = -60.0
+"""Logprob of what a member cannot write or was not asked for: mixing logits needs a number."""
+
+
+class PackLLMConfig(TokenConfig):
+    type: Literal["packllm"] = "packllm"
+    weighting: Literal["sim", "opt"] = "opt"
+    tau: float = Field(1.0, gt=0)
+    """The temperature of ``sim``."""
+    steps: int = Field(20, ge=1)
+    """The shares that ``opt`` tries: 0, 1/steps, ..., 1."""
+    fusion: Literal["logits", "gac", "unite"] = "logits"
+    k: int = Field(10, ge=1)
+    """Tokens that each member proposes, for the fusions over a union of best tokens."""
+
+
+class LogitFuser(Fuser):
+    """The softmax of the weighted mean of logits, over the union of the members' best."""
+
+    def __init__(self, union: Union, weights: Mapping[str, float], lookup: Lookup, k: int) -> None:
+        super().__init__(union, weights)
+        self._lookup, self._k = lookup, k
+
+    def missing(self, rows: Mapping[str, Row], scored: int | None = None) -> dict[str, list[int]]:
+        return self._lookup.missing(rows, candidates(rows, self._k, scored))
+
+    def logits(self, rows: Mapping[str, Row], scored: int | None) -> tuple[list[int], np.ndarray]:
+        """The candidates and each member's logprobs of them: float64 [members, candidates]."""
+        keys = candidates(rows, self._k, scored)
+        told = [self._lookup.logprobs(name, row, keys) for name, row in rows.items()]
+        return keys, np.maximum(np.stack(told), FLOOR)
+
+    def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
+        keys, logits = self.logits(rows, scored)
+        weights = self.weights(rows)
+        shares = np.array([weights[name] for name in rows])
+        return normalised(np.asarray(keys, dtype=np.int64), shares @ logits)
+
+
+def similar(losses: Sequence[float], tau: float) -> np.ndarray:
+    """The softmax of -loss / tau."""
+    scores = -np.asarray(losses, dtype=np.float64) / tau
+    shares = np.exp(scores - scores.max())
+    weights: np.ndarray = shares / shares.sum()
+    return weights
+
+
+def optimal(logits: Sequence[np.ndarray], targets: Sequence[int], steps: int) -> np.ndarray:
+    """Weights by greedy search. ``logits``: for each token of the prompt ``[members, candidates]``;
+    ``targets``: which candidate the token is. Among equal losses the newcomer gets the least."""
+    members = len(logits[0])
+    alone = [_loss([rows[m] for rows in logits], targets) for m in range(members)]
+    order = sorted(range(members), key=lambda m: alone[m])
+    weights = np.zeros(members)
+    weights[order[0]] = 1.0
+    current = [rows[order[0]] for rows in logits]
+    for member in order[1:]:
+        newcomer = [rows[member] for rows in logits]
+        tried = [step / steps for step in range(steps, -1, -1)]
+        mixtures = [_mixed(current, newcomer, share) for share in tried]
+        best = min(range(len(tried)), key=[_loss(mixed, targets) for mixed in mixtures].__getitem__)
+        current = mixtures[best]
+        weights *= tried[best]
+        weights[member] = 1 - tried[best]
+    return weights
+
+
+def _mixed(old: Sequence[np.ndarray], new: Sequence[np.ndarray], share: float) -> list[np.ndarray]:
+    return [share * a + (1 - share) * b for a, b in zip(old, new, strict=True)]
+
+
+def _loss(logits: Sequence[np.ndarray], targets: Sequence[int]) -> float:
+    """Mean negative logprob of the targets under the softmax of each row."""
+    total = 0.0
+    for row, target in zip(logits, targets, strict=True):
+        top = row.max()
+        total += top + float(np.log(np.exp(row - top).sum())) - float(row[target])
+    return total / len(targets)
+
+
+class PackLLM(TokenPolicy[PackLLMConfig]):
+    """Weights by the perplexity of the prompt."""
+
+    paper: ClassVar[str] = "2404.11531"
+    title: ClassVar[str] = "PackLLM"
+
+    async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
+        lookup = lookup_of(session, union)
+        known: Any = session.state.get("weights")
+        if known is None:
+            found = await self._weigh(session, union, lookup)
+            known = {name: found[name] * weights[name] for name in session.live if name in found}
+            session.state["weights"] = known
+        final = {name: float(known.get(name, 0.0)) for name in session.live}
+        if self.config.fusion == "gac":
+            return GaCFuser(union, final)
+        if self.config.fusion == "unite":
+            return UniTeFuser(union, final, lookup, self.config.k)
+        return LogitFuser(union, final, lookup, self.config.k)
+
+    async def _weigh(self, session: Session, union: Union, lookup: Lookup) -> dict[str, float]:
+        text = _question(session)
+        first = next(iter(session.live.values()))
+        tokenizer = first.connection.tokenizer
+        pieces = [tokenizer.token_bytes[i] for i in tokenizer.encode(text)]
+        if self.config.weighting == "sim":
+            losses = await session.each(lambda member: _nats(member, text))
+            nats = [losses[name] / max(len(pieces), 1) for name in losses]
+            return dict(zip(losses, similar(nats, self.config.tau).tolist(), strict=True))
+        equal = dict.fromkeys(session.live, 1.0)
+        fuser = LogitFuser(union, equal, lookup, self.config.k)
+        request = TokenRequest(session, self.config, union, fuser)
+        request.contexts = begin(session)
+        skipped = int(any(not context.ids for context in request.contexts.values()))
+        places = [p async for p in teach(self, request, pieces, skipped) if p.rows]
+        places = [p for p in places if list(p.rows) == list(session.live)]
+        if not places:
+            return equal
+        logits, targets = [], []
+        for place in places:
+            keys, told = fuser.logits(place.rows, place.key)
+            logits.append(told)
+            targets.append(keys.index(place.key))
+        found = optimal(logits, targets, self.config.steps)
+        return dict(zip(session.live, found.tolist(), strict=True))
+
+
+def _question(session: Session) -> str:
+    """What the caller wrote."""
+    query = session.query
+    if query.prompt is not None:
+        return query.prompt
+    return "\n".join(message.content for message in query.messages)
+
+
+async def _nats(member: Member, text: str) -> float:
+    """The text's negative logprob under one member."""
+    told = await member.score_text(text)
+    return -sum(told)
