@@ -21,7 +21,7 @@ from runtime.calls import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
 from runtime.terms import Terms
-from runtime.types import Checkpoint, Ended, Event, Query, Span, Written
+from runtime.types import Checkpoint, Ended, Event, Query, Scored, Span, Written
 
 GONE = (RayError, DeploymentUnavailableError, ReplicaUnavailableError)
 
@@ -107,8 +107,8 @@ class ServeEnsemble:
             events = self._stream.remote(query, checkpoint)
             try:
                 async for event in events:
-                    if isinstance(event, Written):
-                        if event.span is not None:
+                    if isinstance(event, Scored | Written):
+                        if isinstance(event, Written) and event.span is not None:
                             spans.append(event.span)
                         checkpoint = replace(event.checkpoint, spans=tuple(spans))
                     yield event

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 from typing import ClassVar, Generic, TypeVar
 
 from runtime.config import PolicyConfig
-from runtime.session import Session
-from runtime.types import Span
+from runtime.session import BadRequest, Session
+from runtime.types import Span, TokenChoice
 
 C = TypeVar("C", bound=PolicyConfig)
 
@@ -21,6 +21,14 @@ class Policy(ABC, Generic[C]):
     paper: ClassVar[str] = ""
     """arXiv id."""
     title: ClassVar[str] = ""
+    tells_logprobs: ClassVar[bool] = False
+    """Whether spans hold their tokens, with the probabilities that they were chosen by."""
+    can_score: ClassVar[bool] = False
+    """Whether ``score`` is there."""
+    scoreless: ClassVar[str] = (
+        "this method chooses between whole pieces of text and gives no token a probability"
+    )
+    """Why not, where one of both is missing."""
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -28,3 +36,8 @@ class Policy(ABC, Generic[C]):
     @abstractmethod
     def answer(self, session: Session) -> AsyncGenerator[Span, None]:
         """Commits spans to the session and yields them until ``session.ending`` is set."""
+
+    async def score(self, session: Session) -> list[TokenChoice]:
+        """The prompt's tokens as the caller sent them, each with the logprob that this method gives
+        it after those before it. For methods that can: ``can_score``."""
+        raise BadRequest(self.scoreless, "echo", "unsupported_parameter")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from policies.base import Policy
 from runtime.config import PolicyConfig
-from runtime.session import Session
-from runtime.types import Span
+from runtime.session import BadRequest, Member, Session
+from runtime.types import Sampling, Span, TokenChoice
 
 
 class SingleConfig(PolicyConfig):
@@ -33,26 +34,50 @@ class Single(Policy[SingleConfig]):
 
     level: ClassVar[str] = "single"
     title: ClassVar[str] = "One member alone"
+    tells_logprobs: ClassVar[bool] = True
+    can_score: ClassVar[bool] = True
 
     async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
-        config, state = self.config, session.state
+        state = session.state
         while session.ending is None:
             author = next(iter(session.live))
             ids = state["ids"] if state.get("author") == author else None
-            size = max(1, min(config.chunk_tokens, session.tokens_left + 1))
+            size = max(1, min(self.config.chunk_tokens, session.tokens_left + 1))
             drafts = await session.each(
                 lambda member, ids=ids, size=size: member.draft(  # type: ignore[misc]
-                    session.sampling(
-                        member, size, temperature=config.temperature, top_p=config.top_p
-                    ),
-                    ids,
+                    self._sampling(session, member, size), ids
                 ),
                 [author],
             )
             if author not in drafts:
                 continue
-            draft = drafts[author]
-            before = session.live[author].context.answer_ids if ids is None else ids
+            draft, member = drafts[author], session.live[author]
+            before = member.context.answer_ids if ids is None else ids
             state["author"] = author
             state["ids"] = [*before, *(draft.tokens[:-1] if draft.final else draft.tokens)]
-            yield session.commit(draft)
+            told = session.query.logprobs is not None
+            tokens = member.told(draft.tokens, draft.logprobs, draft.top) if told else ()
+            yield session.commit(draft, tokens=tokens)
+
+    async def score(self, session: Session) -> list[TokenChoice]:
+        """Its logprobs of the prompt, in one pass; of the next member if the first is dropped."""
+        top_k = session.query.logprobs or 0
+        while True:
+            author = next(iter(session.live))
+            if session.query.prompt_ids is not None and author != session.ids_of:
+                raise BadRequest(
+                    f"the prompt is made of token ids of {session.ids_of!r}, and {author!r} is to "
+                    "score it; send text",
+                    "prompt",
+                )
+            scored = await session.each(
+                lambda member: member.score_prompt(session.unsent(member), top_k), [author]
+            )
+            if author in scored:
+                return scored[author]
+
+    def _sampling(self, session: Session, member: Member, size: int) -> Sampling:
+        sampling = session.sampling(
+            member, size, temperature=self.config.temperature, top_p=self.config.top_p
+        )
+        return replace(sampling, top_k=session.query.logprobs or 0)

@@ -24,16 +24,31 @@ from runtime.session import Session
 from runtime.stopping import safe_length
 from runtime.summary import summarise
 from runtime.trace import TraceLog
-from runtime.types import Checkpoint, Ended, Event, Query, Span, StopReason, Written
+from runtime.types import (
+    Checkpoint,
+    Ended,
+    Event,
+    Query,
+    Scored,
+    Span,
+    StopReason,
+    TokenChoice,
+    Written,
+)
 
 
 class Policy(Protocol):
     """What the coordinator needs of a method; ``policies.base.Policy`` is the base to build on."""
 
     level: ClassVar[str]
+    tells_logprobs: ClassVar[bool]
+    can_score: ClassVar[bool]
+    scoreless: ClassVar[str]
     config: PolicyConfig
 
     def answer(self, session: Session) -> AsyncGenerator[Span, None]: ...
+
+    async def score(self, session: Session) -> list[TokenChoice]: ...
 
 
 class Coordinator:
@@ -64,7 +79,8 @@ class Coordinator:
     async def answer(
         self, query: Query, checkpoint: Checkpoint | None = None
     ) -> AsyncIterator[Event]:
-        """Yields text as it is accepted, then ``Ended``; goes on from ``checkpoint`` if given.
+        """Yields the prompt's tokens if they are to be told, text as it is accepted, then
+        ``Ended``; goes on from ``checkpoint`` if given.
 
         Raises typed errors; closing the iterator cancels what members still do for it.
         """
@@ -79,17 +95,23 @@ class Coordinator:
             try:
                 await session.open()
                 shown = _showable(session)
-                async with aclosing(self.policy.answer(session)) as spans:
-                    async for span in spans:
-                        self._report.accepted(span.author)
-                        if waiting:
-                            self._report.waited(session.elapsed)
-                            waiting = False
-                        safe = max(shown, _showable(session))
-                        text, shown = session.text[shown:safe], safe
-                        yield Written(text, span, session.checkpoint())
-                        if session.ending is not None:
-                            break
+                if query.score_prompt and checkpoint is None:
+                    tokens = await self._score(session)
+                    yield Scored(tokens, session.checkpoint())
+                if query.max_tokens == 0:
+                    session.ending = "length"
+                else:
+                    async with aclosing(self.policy.answer(session)) as spans:
+                        async for span in spans:
+                            self._report.accepted(span.author)
+                            if waiting:
+                                self._report.waited(session.elapsed)
+                                waiting = False
+                            safe = max(shown, _showable(session))
+                            text, shown = session.text[shown:safe], safe
+                            yield Written(text, span, session.checkpoint())
+                            if session.ending is not None:
+                                break
             except BudgetSpent as spent:
                 session.ending = cast(StopReason, f"budget_{spent.which}")
             except ContextOverflow:
@@ -115,6 +137,16 @@ class Coordinator:
         finally:
             self._report.ended(outcome, session.completion_tokens, session.elapsed)
             self._traces.add(session, stop_reason, error)
+
+    @property
+    def _scores(self) -> bool:
+        return self.policy.tells_logprobs and self.policy.can_score
+
+    async def _score(self, session: Session) -> tuple[TokenChoice, ...]:
+        try:
+            return tuple(await self.policy.score(session))
+        except BudgetSpent as spent:
+            raise BadRequest(f"the prompt has no score: {spent}", "ensemble.budget") from spent
 
     def _check(self, query: Query) -> None:
         strangers = [m for m in query.members or () if m not in self.config.members]
@@ -162,10 +194,11 @@ class Coordinator:
             "supports": {
                 "stream": True,
                 "n": True,
-                "logprobs": False,
-                "echo": False,
+                "logprobs": self.policy.tells_logprobs,
+                "echo": self.policy.can_score,
                 "tools": False,
             },
+            "scoreless": None if self._scores else self.policy.scoreless,
             "max_model_len": min(spec.context_length for spec in up),
             "tokenizer": reporter,
             "fingerprint": hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:12],

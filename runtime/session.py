@@ -150,8 +150,7 @@ class Session:
         return self.config.reporting_member or self.config.members[0]
 
     def unsent(self, member: Member) -> int:
-        """How many tokens a member reads before the prompt that the caller sent: its BOS, or none.
-        """
+        """How many tokens a member reads before the caller's prompt: its BOS, or none."""
         known = member.connection.tokenizer.definition
         if not known.add_bos or known.bos is None:
             return 0

@@ -12,15 +12,17 @@ class Ensemble(Protocol):
     """All faults are raised as ``runtime.errors``."""
 
     def answer(self, query: Query) -> AsyncIterator[Event]:
-        """``Written`` events, then one ``Ended``. Errors come before the first event or between
-        events. Cancelling the task that iterates, or ``aclose()``, cancels all member calls."""
+        """``Scored`` if the query asks for it, ``Written`` events, then one ``Ended``. Errors come
+        before the first event or between events. Cancelling the task that iterates, or
+        ``aclose()``, cancels all member calls."""
         ...
 
     async def card(self) -> dict[str, Any]:
         """``{"method", "level", "members": [name, ...], "supports": {"stream": bool, ...},
         "max_model_len": tokens, "tokenizer", "kind": "ensemble" | "member"}`` and, where there is
         one, ``"fingerprint"``, a hash of the configuration. Raises an ``OrchestrionError`` while
-        members load."""
+        members load. ``"scoreless"`` says why, where ``"logprobs"`` or ``"echo"`` is not supported.
+        """
         ...
 
     async def decode(self, ids: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from deployments.http.openai_schema import Asked, ChatAsked, CompletionAsked
-from deployments.http.refusals import ignored_params
+from deployments.http.refusals import check_logprobs, ignored_params
 from runtime.errors import BadRequest
 from runtime.types import Budget, Message, Query
 
@@ -33,6 +33,8 @@ class Exchange:
     ignored: tuple[str, ...]
     stream: bool
     include_usage: bool
+    echo: bool
+    """The prompt stands before the text."""
     started: float
     """Monotonic moment at which the request came."""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -63,15 +65,16 @@ def chat_exchange(
 
 def completion_exchange(
     asked: CompletionAsked,
-    prompts: Sequence[str],
+    prompts: Sequence[tuple[str, tuple[int, ...] | None]],
     model: str,
     card: Mapping[str, Any],
     max_n: int,
     started: float,
 ) -> Exchange:
-    """``prompts`` are ``asked.prompt`` as text."""
-    inputs = [{"prompt": prompt} for prompt in prompts]
-    return _exchange(asked, model, card, max_n, started, inputs)
+    """``prompts`` are ``asked.prompt`` as text, and the token ids where it was sent so."""
+    score = bool(asked.echo) and asked.logprobs is not None
+    inputs = [{"prompt": text, "prompt_ids": ids, "score_prompt": score} for text, ids in prompts]
+    return _exchange(asked, model, card, max_n, started, inputs, echo=bool(asked.echo))
 
 
 def _exchange(
@@ -81,18 +84,20 @@ def _exchange(
     max_n: int,
     started: float,
     inputs: Sequence[Mapping[str, Any]],
+    echo: bool = False,
 ) -> Exchange:
     n = asked.n or 1
     check_choices(n, max_n, len(inputs))
     stream = bool(asked.stream)
     _check_support(card, model, n, stream)
+    check_logprobs(asked, card)
     ignored = ignored_params(asked, n)
     trace = asked.options.trace or "summary"
     seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
     common = Query(
         id=uuid.uuid4().hex,
         model=model,
-        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        max_tokens=asked.limit,
         temperature=asked.temperature,
         top_p=asked.top_p,
         stop=asked.stop,
@@ -101,6 +106,7 @@ def _exchange(
         members=_subset(asked.options.members, card),
         budget=asked.options.budget.budget() if asked.options.budget else Budget(),
         trace=trace,
+        logprobs=asked.alternatives,
     )
     queries: list[Query] = []
     for given in inputs:
@@ -109,7 +115,18 @@ def _exchange(
             id = common.id if index == 0 else f"{common.id}-{index}"
             queries.append(replace(common, id=id, seed=(seed + choice) % SEEDS, **given))
     include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-    return Exchange(model, card, tuple(queries), n, trace, ignored, stream, include_usage, started)
+    return Exchange(
+        model=model,
+        card=card,
+        queries=tuple(queries),
+        n=n,
+        trace=trace,
+        ignored=ignored,
+        stream=stream,
+        include_usage=include_usage,
+        echo=echo,
+        started=started,
+    )
 
 
 def check_choices(n: int, max_n: int, prompts: int) -> None:

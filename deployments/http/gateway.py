@@ -106,7 +106,7 @@ class Gateway:
         card = await self._catalogue.card(model, CARD_PATIENCE_S)
         ensemble = self._catalogue[model]
         check_choices(asked.n or 1, self._config.max_n, len(asked.prompt))
-        prompts = await asyncio.gather(*(_text(ensemble, prompt) for prompt in asked.prompt))
+        prompts = await asyncio.gather(*(_read(ensemble, prompt) for prompt in asked.prompt))
         exchange = completion_exchange(asked, prompts, model, card, self._config.max_n, started)
         return await self._reply(TEXT, exchange, request)
 
@@ -169,8 +169,9 @@ def _refuse_recursion(request: Request) -> None:
         )
 
 
-async def _text(ensemble: Ensemble, prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else await ensemble.decode(prompt)
+async def _read(ensemble: Ensemble, prompt: Prompt) -> tuple[str, tuple[int, ...] | None]:
+    """Text, and the token ids where the prompt was sent so."""
+    return (prompt, None) if isinstance(prompt, str) else (await ensemble.decode(prompt), prompt)
 
 
 def _json(value: Any) -> Response:

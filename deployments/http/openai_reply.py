@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+from deployments.http import logprobs
 from deployments.http.exchange import Exchange
+from deployments.http.logprobs import Told
 from deployments.http.transcript import Transcript
 
 
@@ -28,6 +31,8 @@ class Form(Protocol):
 
     def full(self, text: str) -> dict[str, Any]: ...
 
+    def logprobs(self, told: Sequence[Told]) -> dict[str, Any]: ...
+
 
 class ChatForm:
     prefix = "chatcmpl-"
@@ -46,6 +51,9 @@ class ChatForm:
     def full(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
+    def logprobs(self, told: Sequence[Told]) -> dict[str, Any]:
+        return logprobs.chat(told)
+
 
 class TextForm:
     prefix = "cmpl-"
@@ -63,21 +71,30 @@ class TextForm:
 
     full = piece
 
+    def logprobs(self, told: Sequence[Told]) -> dict[str, Any]:
+        return logprobs.completion(told)
+
 
 CHAT: Final[Form] = ChatForm()
 TEXT: Final[Form] = TextForm()
 
 
-def choice(index: int, content: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-    return {"index": index, **content, "logprobs": None, "finish_reason": finish_reason}
+def choice(
+    index: int,
+    content: dict[str, Any],
+    finish_reason: str | None,
+    logprobs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {"index": index, **content, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 def whole(form: Form, exchange: Exchange, transcript: Transcript) -> dict[str, Any]:
     """The reply that is not streamed."""
-    choices = [
-        choice(index, form.full(transcript.text(index)), transcript.ended(index).finish_reason)
-        for index in range(len(exchange.queries))
-    ]
+    choices = []
+    for index in range(len(exchange.queries)):
+        told, reason = transcript.told(index), transcript.ended(index).finish_reason
+        logprobs = None if told is None else form.logprobs(told)
+        choices.append(choice(index, form.full(transcript.text(index)), reason, logprobs))
     reply = {**head(form, exchange, form.whole), "choices": choices, "usage": transcript.usage()}
     return reply if exchange.trace == "none" else {**reply, "ensemble": transcript.summary()}
 

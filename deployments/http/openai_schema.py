@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 from pydantic import (
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -21,6 +22,8 @@ from runtime.errors import BadRequest
 from runtime.types import Budget
 
 MAX_STOPS: Final = 4
+MAX_TOP_CHAT: Final = 20
+MAX_TOP_COMPLETION: Final = 5
 MAX_TOKEN_ID: Final = 2**31 - 1
 MAX_LIMIT: Final = 2**31 - 1
 
@@ -166,26 +169,49 @@ class Asked(BaseModel):
     def options(self) -> EnsembleOptions:
         return self.ensemble or EnsembleOptions()
 
+    @property
+    def limit(self) -> int | None:
+        """Tokens to write."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        """Most probable tokens to tell with each token; ``None``: no logprobs are wanted."""
+        return None
+
 
 class ChatAsked(Asked):
     messages: list[ChatMessage] = Field(min_length=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_CHAT)
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.top_logprobs or 0 if self.logprobs else None
 
 
 class CompletionAsked(Asked):
     prompt: Annotated[tuple[Prompt, ...], PlainValidator(_prompts)]
+    max_tokens: int | None = Field(default=None, ge=0, le=MAX_LIMIT)
+    echo: bool | None = None
+    logprobs: Annotated[
+        int | None, BeforeValidator(lambda value: None if value is False else value)
+    ] = Field(default=None, ge=0, le=MAX_TOP_COMPLETION)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _some_tokens(cls, value: Any) -> Any:
-        if isinstance(value, dict) and type(value.get("max_tokens")) is int:
-            if value["max_tokens"] == 0:
-                raise PydanticCustomError(
-                    "unsupported_parameter",
-                    "max_tokens 0 asks for scores of the prompt alone, which no method gives; "
-                    "ask for at least 1 token",
-                    {"param": "max_tokens"},
-                )
-        return value
+    @property
+    def alternatives(self) -> int | None:
+        return self.logprobs
+
+    @model_validator(mode="after")
+    def _something(self) -> CompletionAsked:
+        if self.limit == 0 and not self.echo:
+            raise PydanticCustomError(
+                "invalid_value",
+                "max_tokens 0 writes nothing: with echo the prompt comes back, and with logprobs "
+                "its score; else ask for at least 1 token",
+                {"param": "max_tokens"},
+            )
+        return self
 
 
 AskedT = TypeVar("AskedT", bound=Asked)

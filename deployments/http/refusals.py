@@ -7,11 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from deployments.http.openai_schema import Asked, ChatAsked
+from deployments.http.openai_schema import Asked, ChatAsked, CompletionAsked
 from runtime.errors import BadRequest
 
 ASKS_NOTHING: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "logprobs": lambda value: value is False,
     "top_logprobs": lambda value: value == 0,
     "echo": lambda value: value is False,
     "logit_bias": lambda value: value == {},
@@ -26,14 +25,33 @@ ASKS_NOTHING: Final[Mapping[str, Callable[[Any], bool]]] = {
 }
 
 REASONS: Final[Mapping[str, str]] = {
-    "logprobs": "the answer has several authors and no single model's probabilities",
-    "top_logprobs": "the answer has several authors and no single model's probabilities",
+    "echo": "an answer to a conversation has no text before it; /v1/completions has echo",
+    "top_logprobs": "/v1/completions takes the number of alternatives under logprobs",
     "logit_bias": "its keys are token ids of one tokenizer, and the members have several",
     "presence_penalty": "the methods have no token-level penalties",
     "frequency_penalty": "the methods have no token-level penalties",
 }
 
 TOLD_AS_IGNORED: Final = frozenset({"presence_penalty", "frequency_penalty"})
+
+
+SCORELESS: Final = "the answer has several authors and no single model's probabilities"
+
+
+def check_logprobs(asked: Asked, card: Mapping[str, Any]) -> None:
+    """``BadRequest`` where the model cannot tell the logprobs that are asked for."""
+    supports, reason = card.get("supports", {}), card.get("scoreless") or SCORELESS
+    echo = isinstance(asked, CompletionAsked) and asked.echo
+    wanted = asked.alternatives is not None
+    top = asked.top_logprobs if isinstance(asked, ChatAsked) else None
+    if not supports.get("logprobs"):
+        _refuse("echo with logprobs", not (wanted and echo), reason, "echo")
+        _refuse("logprobs", not wanted, reason)
+        _refuse("top_logprobs", not top, reason)
+    if not supports.get("echo"):
+        _refuse("echo with logprobs", not (wanted and echo), reason, "echo")
+    if top and not wanted:
+        raise BadRequest("top_logprobs needs logprobs: true", "top_logprobs")
 
 
 def ignored_params(asked: Asked, n: int) -> tuple[str, ...]:
@@ -79,6 +97,7 @@ def _sent(where: str, extra: Mapping[str, Any] | None) -> list[str]:
     return [f"{where}.{name}" for name, value in (extra or {}).items() if value not in empty]
 
 
-def _refuse(name: str, harmless: bool, reason: str) -> None:
+def _refuse(name: str, harmless: bool, reason: str, param: str | None = None) -> None:
     if not harmless:
-        raise BadRequest(f"{name} is not supported: {reason}", name, "unsupported_parameter")
+        told = f"{name} is not supported: {reason}"
+        raise BadRequest(told, param or name, "unsupported_parameter")

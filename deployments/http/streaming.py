@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -12,11 +12,12 @@ from deployments.http.arrivals import arrivals
 from deployments.http.ensemble import Ensemble
 from deployments.http.errors import fault_of
 from deployments.http.exchange import Exchange
+from deployments.http.logprobs import Told
 from deployments.http.openai_reply import Form, choice, head
 from deployments.http.traces import Traces
 from deployments.http.transcript import Transcript
 from runtime.errors import OrchestrionError
-from runtime.types import Ended, Event, Written
+from runtime.types import Ended, Event, Scored, Written
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ async def events(
             async for arrival in arriving:
                 if not open:
                     open = True
-                    for chunk in chunks.opening():
+                    for chunk in chunks.opening(transcript):
                         yield chunk
                 if arrival is None:
                     yield sse.KEEP_ALIVE
@@ -69,24 +70,35 @@ class Chunks:
         self._head = head(form, exchange, form.chunk)
         self._tail = {"usage": None} if exchange.include_usage else {}
 
-    def opening(self) -> Iterator[bytes]:
+    def opening(self, transcript: Transcript) -> Iterator[bytes]:
         opening = self._form.opening()
-        if opening is not None:
-            for index in range(len(self._exchange.queries)):
+        for index, query in enumerate(self._exchange.queries):
+            if opening is not None:
                 yield self._chunk(choice(index, opening, None))
+            if self._exchange.echo and not query.score_prompt:
+                yield self._chunk(choice(index, self._form.piece(transcript.prompt(index)), None))
 
     def of(self, index: int, event: Event, transcript: Transcript) -> Iterator[bytes]:
         match event:
+            case Scored():
+                prompt, told = self._form.piece(transcript.prompt(index)), transcript.fresh(index)
+                yield self._chunk(choice(index, prompt, None, self._logprobs(told)))
             case Written(text="", span=_):
                 return
             case Written(text=text):
-                yield self._chunk(choice(index, self._form.piece(text), None), self._origin(event))
+                piece, told = self._form.piece(text), transcript.fresh(index)
+                written = choice(index, piece, None, self._logprobs(told))
+                yield self._chunk(written, self._origin(event))
             case Ended(finish_reason=reason):
-                summary = transcript.choice_summary(index)
-                yield self._chunk(choice(index, self._form.closing(), reason), summary)
+                told = transcript.fresh(index) or None
+                ended = choice(index, self._form.closing(), reason, self._logprobs(told))
+                yield self._chunk(ended, transcript.choice_summary(index))
 
     def usage(self, transcript: Transcript) -> bytes:
         return sse.event({**self._head, "choices": [], "usage": transcript.usage()})
+
+    def _logprobs(self, told: Sequence[Told] | None) -> dict[str, Any] | None:
+        return None if told is None else self._form.logprobs(told)
 
     def _origin(self, event: Written) -> dict[str, Any] | None:
         span = event.span

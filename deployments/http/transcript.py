@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.http.exchange import Exchange
-from runtime.types import Ended, Event, Written
+from deployments.http.logprobs import Told, Waiting, placed
+from runtime.types import Ended, Event, Scored, TokenChoice, Written
 
 
 @dataclass(slots=True)
@@ -17,6 +18,14 @@ class Choice:
     """One answer; moments are seconds since the request came."""
 
     texts: list[str] = field(default_factory=list)
+    shown: int = 0
+    """Characters."""
+    waiting: Waiting = field(default_factory=Waiting)
+    prompt: list[Told] = field(default_factory=list)
+    tokens: list[Told] = field(default_factory=list)
+    """Of the answer, as far as its text is shown."""
+    streamed: int = 0
+    """Tokens that chunks have told, the prompt's included."""
     first_at: float | None = None
     ended_at: float = 0.0
     ended: Ended | None = None
@@ -31,15 +40,55 @@ class Transcript:
         choice = self._choices[index]
         now = time.monotonic() - self._exchange.started
         match event:
-            case Written(text=text):
+            case Scored(tokens=tokens):
+                choice.prompt = placed(tokens, self.prompt(index))
+            case Written(text=text, span=span):
                 choice.texts.append(text)
+                choice.shown += len(text)
+                if span is not None:
+                    choice.waiting.add(span)
+                self._tell(index, choice.waiting.due(choice.shown))
                 if choice.first_at is None and text:
                     choice.first_at = now
             case Ended():
                 choice.ended, choice.ended_at = event, now
+                self._tell_end(index)
+
+    def _tell(self, index: int, told: list[Told]) -> None:
+        """Not more than the tokens asked for where a score's reader counts them: a text may be so
+        many canonical tokens and be written in more."""
+        query, tokens = self._exchange.queries[index], self._choices[index].tokens
+        limit = query.max_tokens if query.score_prompt else None
+        tokens += told if limit is None else told[: max(limit - len(tokens), 0)]
+
+    def _tell_end(self, index: int) -> None:
+        """After a scored prompt the end of the answer is told too, and one token at least."""
+        query, choice = self._exchange.queries[index], self._choices[index]
+        if query.score_prompt:
+            end = choice.waiting.end or (None if choice.tokens else TokenChoice(b"", None))
+            self._tell(index, [] if end is None else [Told(choice.shown, end)])
+
+    def prompt(self, index: int) -> str:
+        """The text that stands before the answer in the reply."""
+        return self._exchange.queries[index].prompt or "" if self._exchange.echo else ""
 
     def text(self, index: int) -> str:
-        return "".join(self._choices[index].texts)
+        return self.prompt(index) + "".join(self._choices[index].texts)
+
+    def told(self, index: int, since: int = 0) -> list[Told] | None:
+        """The tokens of the reply's text from number ``since`` on; ``None`` when nobody asked."""
+        if self._exchange.queries[index].logprobs is None:
+            return None
+        choice, before = self._choices[index], len(self.prompt(index))
+        own = choice.tokens[max(since - len(choice.prompt), 0) :]
+        return [*choice.prompt[since:], *(Told(before + at, token) for at, token in own)]
+
+    def fresh(self, index: int) -> list[Told] | None:
+        """Those that no chunk has told; from now on one has."""
+        choice = self._choices[index]
+        told = self.told(index, choice.streamed)
+        choice.streamed += len(told or ())
+        return told
 
     def ended(self, index: int) -> Ended:
         """How an answer that has ended has ended."""

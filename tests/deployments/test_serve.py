@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, BadRequestError, OpenAI
 
 from deployments.cluster import APP, scrape_url, serving
 from deployments.config import AppConfig
@@ -89,6 +89,15 @@ async def test_ray_serve_gives_the_same_answer_as_one_process(client: OpenAI) ->
         local = await answers(config(), model)
         assert served.choices[0].message.content == local.text
         assert served.model_extra["ensemble"]["method"] == local.summary["method"]
+
+
+def test_logprobs_and_scores_travel_through_ray(client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "cat", "prompt": [0, 1], "temperature": 0, "logprobs": 1}
+    choice = client.completions.create(**asked, echo=True, max_tokens=1).choices[0]
+    assert (choice.text, choice.logprobs.tokens) == (" the cat sat", [" the", " cat", " sat"])
+    assert choice.logprobs.token_logprobs[0] is None
+    with pytest.raises(BadRequestError, match="gives no token a probability"):
+        client.completions.create(**asked | {"model": "sweet"}, echo=True)
 
 
 def test_ray_listens_on_loopback_only(url: str) -> None:
