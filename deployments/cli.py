@@ -1,4 +1,4 @@
-"""The command line: ``orchestrion serve | ask | demo | eval | methods | fetch | doctor``."""
+"""The command line: ``orchestrion serve | ask | demo | eval | methods | fetch | align | doctor``"""
 
 from __future__ import annotations
 
@@ -172,6 +172,27 @@ def fetch(config: ConfigFile) -> None:
     from deployments.config import load
 
     fetch_weights(load(config)[1])
+
+
+@app.command()
+def align(
+    first: Annotated[str, typer.Argument(metavar="A", help="Weights, or a member of --config")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Weights, or a member of --config")],
+    config: Annotated[Path | None, typer.Option(help="A Serve config with members")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """How far two vocabularies agree; prepares what token-level methods need of them."""
+    from rich.console import Console
+
+    from deployments import align as alignment
+    from deployments.config import load
+
+    settings = load(config)[1] if config is not None else None
+    report = alignment.compare(first, second, settings)
+    if as_json:
+        typer.echo(alignment.as_json(report))
+    else:
+        Console(width=120).print(alignment.table(report))
 
 
 @app.command()

@@ -17,6 +17,8 @@ from policies.span.specem import SpecEM, SpecEMConfig
 from policies.span.specfuse import SpecFuse, SpecFuseConfig
 from policies.span.sweetspan import SweetSpan, SweetSpanConfig
 from policies.token.abe import ABE, ABEConfig
+from policies.token.deepen import DeePEn, DeePEnConfig
+from policies.token.eva import EVA, EVAConfig
 from policies.token.gac import GaC, GaCConfig
 from policies.token.packllm import PackLLM, PackLLMConfig
 from policies.token.unite import UniTe, UniTeConfig
@@ -30,6 +32,8 @@ METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
     "cool-fusion": (CoolFusion, CoolFusionConfig),
     "gac": (GaC, GaCConfig),
     "unite": (UniTe, UniTeConfig),
+    "deepen": (DeePEn, DeePEnConfig),
+    "eva": (EVA, EVAConfig),
     "packllm": (PackLLM, PackLLMConfig),
     "abe": (ABE, ABEConfig),
 }

@@ -52,6 +52,7 @@ class TokenPolicy(Policy[T]):
     def __init__(self, config: T) -> None:
         super().__init__(config)
         self._pace = Pace()
+        self._one = asyncio.Lock()
 
     @abstractmethod
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
@@ -70,7 +71,7 @@ class TokenPolicy(Policy[T]):
         union = await asyncio.to_thread(_union, list(session.live.values()))
         weights = {name: self.config.weights.get(name, 1.0) for name in session.live}
         fuser = await self.fuser(session, union, weights)
-        return TokenRequest(session, self.config, union, fuser)
+        return TokenRequest(session, self.config, union, fuser, self._one)
 
     async def score(self, session: Session) -> list[TokenChoice]:
         """The prompt's tokens as the reporting member reads them, under the fused distribution."""
@@ -86,25 +87,20 @@ class TokenPolicy(Policy[T]):
         rows: Rows = {}
         started = time.monotonic()
         if length:
-            drafted = await self._draft(request, drafter, length)
+            fits = max(min(length, request.session.tokens_left), 1)
+            drafted = await self._draft(request, drafter, fits)
             if drafted is None:  # the drafter failed; the others go on
                 return
             pieces, rows = drafted
-        written = time.monotonic()
         rows = await self.judge(request, drafter, pieces, rows)
-        judged = time.monotonic()
-        kept = self._take(request, drafter, pieces, rows)
+        before = request.place
+        kept = await self._take(request, drafter, pieces, rows)
         request.counts["rounds"] += 1
         if pieces:
             request.counts["drafted"] += len(pieces)
             request.counts["kept"] += kept
-            self._pace.note(
-                drafter,
-                drafted=len(pieces),
-                kept=kept,
-                drafting=written - started,
-                judging=judged - written,
-            )
+            taken = request.place - before
+            self._pace.note(drafter, length, taken, time.monotonic() - started)
 
     def _plan(self, request: TokenRequest, names: Sequence[str]) -> tuple[str, int]:
         """Who drafts how many tokens; 0: nobody drafts, and that member is asked first, if any."""
@@ -115,9 +111,8 @@ class TokenPolicy(Policy[T]):
         elif config.draft == 0:
             return fixed or names[0], 0
         else:
-            drafter = fixed or self._pace.drafter(names, config.draft)
-            length = self._pace.length(drafter, config.draft)
-        return drafter, max(min(length, request.session.tokens_left), 1)
+            drafter, length = self._pace.choose([fixed] if fixed else names, config.draft)
+        return drafter, length
 
     async def _draft(
         self, request: TokenRequest, name: str, length: int
@@ -211,7 +206,7 @@ class TokenPolicy(Policy[T]):
             for place, row in found.items():
                 rows.setdefault(place, {})[name] = row
 
-    def _take(
+    async def _take(
         self, request: TokenRequest, drafter: str, pieces: Sequence[bytes], rows: Rows
     ) -> int:
         """Takes the ensemble's tokens, place by place, while the draft is right; how many were."""
@@ -231,7 +226,7 @@ class TokenPolicy(Policy[T]):
             if safe is not None and stands(drafted, here, drafter, borders[place], safe):
                 key, fused = drafted, request.own(here[drafter])
             else:
-                fused = request.fuse(here)
+                fused = await request.fuse(here)
                 key = choose(fused, request.wish, request.place, union.noise_keys)
             request.take(key, fused, here)
             if session.ending is not None:

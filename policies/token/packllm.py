@@ -145,7 +145,7 @@ class PackLLM(TokenPolicy[PackLLMConfig]):
             return dict(zip(losses, similar(nats, self.config.tau).tolist(), strict=True))
         equal = dict.fromkeys(session.live, 1.0)
         fuser = LogitFuser(union, equal, lookup, self.config.k)
-        request = TokenRequest(session, self.config, union, fuser)
+        request = TokenRequest(session, self.config, union, fuser, self._one)
         request.contexts = begin(session)
         skipped = int(any(not context.ids for context in request.contexts.values()))
         places = [p async for p in teach(self, request, pieces, skipped) if p.rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import time
 from collections.abc import Mapping, Sequence
@@ -28,8 +29,12 @@ Rows = dict[int, dict[str, Row]]
 class TokenRequest:
     """The tokens are kept in the session's state, so another coordinator can go on from them."""
 
-    def __init__(self, session: Session, config: TokenConfig, union: Union, fuser: Fuser) -> None:
+    def __init__(
+        self, session: Session, config: TokenConfig, union: Union, fuser: Fuser, one: asyncio.Lock
+    ) -> None:
+        """``one``: requests of an ensemble whose fusing is heavy do it one after the other."""
         self.session, self.config, self.union, self.fuser = session, config, union, fuser
+        self._one = one
         query = session.query
         self.wish = Wish(
             config.temperature if query.temperature is None else query.temperature,
@@ -75,6 +80,7 @@ class TokenRequest:
             stop=query.stop if query.ignore_eos else (*query.stop, *member.stops),
             top_k=self.top_k(member),
             ignore_eos=query.ignore_eos,
+            until_below=0.0 if self.config.safe is not None else self.config.sure,
             text_noise_from=len(context) - self.place,
         )
 
@@ -100,9 +106,14 @@ class TokenRequest:
         """Members that are asked: those without any say are not."""
         return [name for name in self.session.live if self.fuser.speaks(name)]
 
-    def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
+    async def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
         started = time.perf_counter()
-        fused = self.fuser.fuse(rows, scored)
+        if self.fuser.heavy:
+            async with self._one:
+                started = time.perf_counter()
+                fused = await asyncio.to_thread(self.fuser.fuse, rows, scored)
+        else:
+            fused = self.fuser.fuse(rows, scored)
         self.session.state["fuse_seconds"] += time.perf_counter() - started
         self.counts["fused"] += 1
         return fused

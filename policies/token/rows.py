@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -81,6 +82,8 @@ def normalised(keys: np.ndarray, scores: np.ndarray) -> Fused:
 class Fuser(ABC):
     """One request's way to fuse. Keeps nothing of a place: rows in, distribution out."""
 
+    heavy: ClassVar[bool] = False
+    """Whether fusing takes so long that it must not hold up other requests."""
     gate: str | None = None
     """The member that is asked first, and alone where it is ``sure``."""
 

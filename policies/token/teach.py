@@ -92,12 +92,15 @@ async def score_text(method: Judge, request: TokenRequest) -> list[TokenChoice]:
             "prompt",
         )
     request.contexts = begin(session)
+    if session.query.prompt_ids is not None:  # nothing stands before the ids that were sent
+        own = PieceContext(reporter.connection.tokenizer, ids[: len(told)])
+        request.contexts[name] = own
     alone = any(not context.ids for context in request.contexts.values())
     async for place in teach(method, request, pieces, skipped=int(alone)):
         if not place.rows:
             told.append(TokenChoice(request.union.tokens[place.key], None))
         else:
-            fused = request.fuse(place.rows, place.key)
+            fused = await request.fuse(place.rows, place.key)
             told.append(request.choice(place.key, fused, place.rows))
     return told
 

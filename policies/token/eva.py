@@ -1,0 +1,135 @@
+"""EVA: "Bridging the Gap between Different Vocabularies for LLM Ensemble" (arXiv 2404.09492)
+
+Each token: every member's ``top_k`` best tokens are softmaxed and carried into the pivot member's
+vocabulary by a projection that was learnt from the embeddings of the tokens that both share
+(policies/token/projection.py has the maths and says what differs from the published code); members
+whose choice nobody else finds likely are left out; the weighted mean decides. The pivot is
+``pivot``, or the first member.
+
+Cost: as every token method, and once for each pair of models a projection, which takes minutes for
+large vocabularies and is kept on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+from scipy.sparse import csr_array
+
+from policies.token.base import TokenPolicy
+from policies.token.config import TokenConfig
+from policies.token.projection import faithful, project, projection
+from policies.token.rows import Fused, Fuser, Row, normalised
+from runtime.errors import BadRequest
+from runtime.session import Session
+from runtime.types import TokenChoice
+from runtime.union import NO_KEY, Union
+
+
+class EVAConfig(TokenConfig):
+    type: Literal["eva"] = "eva"
+    pivot: str | None = None
+    """In whose vocabulary the answer is written. Absent: the first member's."""
+    top_k: int | Literal["all"] = 320
+    """Tokens of each member's distribution that are carried over."""
+    drop: int = Field(3, ge=0)
+    """A member is left out of a token unless its choice is among so many best of another; 0 leaves
+    nobody out."""
+    targets: int = Field(10, ge=1)
+    """Pivot tokens that a token may stand for."""
+    threshold: float = Field(0.1, ge=-2, le=2)
+    """Least similarity (CSLS) of a token and one that it stands for."""
+    neighbours: int = Field(1, ge=1)
+    """Neighbours that CSLS looks at."""
+
+    @model_validator(mode="after")
+    def _known_pivot(self) -> EVAConfig:
+        if self.pivot is not None and self.pivot not in self.members:
+            raise ValueError(f"pivot: {self.pivot!r} is not among {', '.join(self.members)}")
+        return self
+
+
+class EVAFuser(Fuser):
+    """The mean in the pivot's vocabulary."""
+
+    heavy = True
+
+    def __init__(
+        self,
+        union: Union,
+        weights: Mapping[str, float],
+        pivot: str,
+        matrices: Mapping[str, csr_array],
+        drop: int,
+    ) -> None:
+        """``matrices``: member -> its projection into the pivot's vocabulary; none for itself."""
+        super().__init__(union, weights)
+        self._pivot, self._matrices, self._drop = pivot, matrices, drop
+
+    def missing(self, rows: Mapping[str, Row], scored: int | None = None) -> dict[str, list[int]]:
+        if scored is None or self._pivot not in rows:
+            return {}
+        return self.union.lacking(scored, {self._pivot: rows[self._pivot].ids})
+
+    def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
+        carried = {name: self._carried(name, row) for name, row in rows.items()}
+        carried = {name: pair for name, pair in carried.items() if len(pair[0])}
+        tops = {
+            name: ids[np.lexsort((ids, -shares))][: max(self._drop, 1)]
+            for name, (ids, shares) in carried.items()
+        }
+        kept = faithful(tops, self._drop) if self._drop and len(tops) > 1 else list(carried)
+        weights = self.weights({name: rows[name] for name in kept})
+        keys = np.concatenate([self.union.keys(self._pivot, carried[n][0]) for n in kept])
+        masses = np.concatenate([weights[name] * carried[name][1] for name in kept])
+        found, places = np.unique(keys[keys != NO_KEY], return_inverse=True)
+        totals = np.bincount(places, weights=masses[keys != NO_KEY], minlength=len(found))
+        with np.errstate(divide="ignore"):
+            return normalised(found, np.log(totals))
+
+    def _carried(self, name: str, row: Row) -> tuple[np.ndarray, np.ndarray]:
+        """A member's distribution over ids of the pivot."""
+        shares = np.exp(row.logprobs)
+        shares = shares / shares.sum()
+        if name == self._pivot:
+            return row.ids, shares
+        ids, carried = project(self._matrices[name], row.ids, shares)
+        return np.asarray(ids, dtype=np.int64), carried.astype(np.float64)
+
+
+class EVA(TokenPolicy[EVAConfig]):
+    """A learned projection between vocabularies."""
+
+    paper: ClassVar[str] = "2404.09492"
+    title: ClassVar[str] = "EVA"
+
+    async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
+        config = self.config
+        wanted = config.pivot or config.members[0]
+        pivot = wanted if wanted in session.live else next(iter(session.live))
+        to = session.live[pivot].connection
+        matrices = {
+            name: await projection(
+                member.connection,
+                to,
+                top=config.targets,
+                threshold=config.threshold,
+                neighbours=config.neighbours,
+            )
+            for name, member in session.live.items()
+            if name != pivot
+        }
+        return EVAFuser(union, weights, pivot, matrices, config.drop)
+
+    async def score(self, session: Session) -> list[TokenChoice]:
+        pivot = self.config.pivot or self.config.members[0]
+        if session.ids_of != pivot:
+            raise BadRequest(
+                f"texts are scored in the tokens of {session.ids_of!r}, but this ensemble writes "
+                f"in those of {pivot!r}; make that the reporting_member",
+                "echo",
+            )
+        return await super().score(session)
