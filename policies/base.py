@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import ClassVar, Generic, TypeVar
 
 from runtime.config import PolicyConfig
-from runtime.session import BadRequest, Session
+from runtime.session import BadRequest, Connection, Session
 from runtime.types import Span, TokenChoice
 
 C = TypeVar("C", bound=PolicyConfig)
@@ -32,6 +32,10 @@ class Policy(ABC, Generic[C]):
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    async def warm(self, connections: Mapping[str, Connection]) -> None:
+        """Makes ready what the first request would have to wait for. The members are open; whoever
+        calls this does not mind if it fails, since a request will try again."""
 
     @abstractmethod
     def answer(self, session: Session) -> AsyncGenerator[Span, None]:

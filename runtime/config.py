@@ -195,6 +195,11 @@ class PolicyConfig(Strict):
     coalesce: bool = True
     """Calls that leave the coordinator for one member in one loop tick travel as one message."""
 
+    @property
+    def method(self) -> str:
+        """What answers and traces call the method: ``type``, with what makes it another one."""
+        return self.type
+
     @model_validator(mode="after")
     def _names_agree(self) -> PolicyConfig:
         if len(set(self.members)) != len(self.members):

@@ -46,6 +46,8 @@ class Policy(Protocol):
     scoreless: ClassVar[str]
     config: PolicyConfig
 
+    async def warm(self, connections: Mapping[str, Connection]) -> None: ...
+
     def answer(self, session: Session) -> AsyncGenerator[Span, None]: ...
 
     async def score(self, session: Session) -> list[TokenChoice]: ...
@@ -74,7 +76,7 @@ class Coordinator:
         self._currency = currency
         self._report = Report(name, Counts() if meter is None else meter)
         self._warming: asyncio.Future[Any] | None = None
-        """Tokenizers that are made ready before the first request asks for them."""
+        """What is made ready before the first request asks for it."""
 
     async def answer(
         self, query: Query, checkpoint: Checkpoint | None = None
@@ -183,11 +185,10 @@ class Coordinator:
             if isinstance(fault, BaseException) and not (known and len(up) >= self.config.quorum):
                 raise fault
         if self.kind == "ensemble" and self._warming is None:
-            opening = (connection.open() for connection in self._connections.values())
-            self._warming = asyncio.gather(*opening, return_exceptions=True)
+            self._warming = asyncio.gather(self._warm(), return_exceptions=True)
         reporter = self.config.reporting_member or self.config.members[0]
         return {
-            "method": self.config.type,
+            "method": self.config.method,
             "level": self.policy.level,
             "kind": self.kind,
             "members": list(self.config.members),
@@ -203,6 +204,10 @@ class Coordinator:
             "tokenizer": reporter,
             "fingerprint": hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:12],
         }
+
+    async def _warm(self) -> None:
+        await asyncio.gather(*(connection.open() for connection in self._connections.values()))
+        await self.policy.warm(self._connections)
 
     async def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids of the reporting member; for prompts given as ids."""

@@ -195,6 +195,10 @@ class Member:
             reply.logprobs[max(n - keep, 0) :] for (n, _), reply in zip(views, replies, strict=True)
         ]
 
+    async def prepare(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
+        """Something that a method needs of the model itself, such as its embeddings."""
+        return await self._call(ask)
+
     async def write(self, prompt: Sequence[int], sampling: Sampling) -> Generation:
         """Goes on from exact ids, for methods that keep the tokens themselves."""
         room = max(self.connection.spec.context_length - len(prompt), 1)

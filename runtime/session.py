@@ -41,6 +41,7 @@ from runtime.types import (
 __all__ = [
     "BadRequest",
     "Candidate",
+    "Connection",
     "Draft",
     "Member",
     "Session",

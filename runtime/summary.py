@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from runtime.session import Session
+from runtime.types import TokenChoice
 
 
 def shares(session: Session) -> dict[str, float]:
@@ -44,7 +45,7 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
     spent = session.spent()
     return {
         "trace_id": session.query.id,
-        "method": session.config.type,
+        "method": session.config.method,
         "level": level,
         "members": members,
         "spans": [
@@ -73,12 +74,28 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
             "rounds": [
                 {"step": span.step, "winner": span.author, "text": span.text}
                 | {"scores": dict(span.scores), "weights": span.weights and dict(span.weights)}
+                | ({"tokens": [_told(token) for token in span.tokens]} if span.tokens else {})
                 for span in session.spans
             ],
             "state": dict(session.state),
             "budget": asdict(session.budget),
         },
     }
+
+
+def _told(token: TokenChoice) -> dict[str, Any]:
+    """A token with each member's own choice there; ``""`` is the end of the answer."""
+    return {
+        "token": _text(token.data),
+        "bytes": list(token.data),
+        "logprob": token.logprob,
+        "weights": dict(token.weights),
+        "choices": {name: _text(data) for name, data in token.choices.items()},
+    }
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", errors="replace")
 
 
 def _placed(session: Session) -> list[tuple[int, int, Any]]:

@@ -78,7 +78,7 @@ def record(
         "trace_id": query.id,
         "time": int(time.time() * 1e6),
         "model": query.model,
-        "method": session.config.type,
+        "method": session.config.method,
         "seed": query.seed,
         "prompt": asked if store_text else None,
         "answer": session.text if store_text else None,

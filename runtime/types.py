@@ -58,6 +58,9 @@ class Sampling:
     """Alternatives returned at each position; ``ALL`` returns dense rows."""
     ignore_eos: bool = False
     """Never picks an end-of-sequence token (benchmarks ask for a fixed length)."""
+    until_below: float = 0.0
+    """Ends, as at the limit, with the first token to which the model gives a lower probability: a
+    draft that is judged by others had better not go on from a guess."""
     text_noise_from: int | None = None
     """Draw with noise keyed by (seed, place, the token's bytes) instead (runtime/noise.py), so that
     models with other vocabularies draw alike; place 0 is this absolute position. An engine that

@@ -31,7 +31,7 @@ from policies.token.safe import stands
 from policies.token.teach import score_text
 from runtime.errors import ContextOverflow
 from runtime.pieces import Ahead
-from runtime.session import Member, Session
+from runtime.session import Connection, Member, Session
 from runtime.types import Distribution, Span, TokenChoice
 from runtime.union import NO_KEY, Union, union_of
 
@@ -58,6 +58,9 @@ class TokenPolicy(Policy[T]):
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
         """The way to fuse for one request; ``weights`` are the configured ones."""
 
+    async def warm(self, connections: Mapping[str, Connection]) -> None:
+        await asyncio.to_thread(_union, list(connections.values()))
+
     async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
         request = await self.request(session)
         while session.ending is None:
@@ -68,7 +71,8 @@ class TokenPolicy(Policy[T]):
 
     async def request(self, session: Session) -> TokenRequest:
         """One request made ready: its vocabulary, its fuser, where its members stand."""
-        union = await asyncio.to_thread(_union, list(session.live.values()))
+        connections = [member.connection for member in session.live.values()]
+        union = await asyncio.to_thread(_union, connections)
         weights = {name: self.config.weights.get(name, 1.0) for name in session.live}
         fuser = await self.fuser(session, union, weights)
         return TokenRequest(session, self.config, union, fuser, self._one)
@@ -249,20 +253,12 @@ def _fitting(ahead: Ahead, places: Sequence[int], member: Member) -> list[int]:
     return fits
 
 
-def _union(members: Sequence[Member]) -> Union:
+def _union(connections: Sequence[Connection]) -> Union:
     """Slow for large vocabularies the first time; what it makes ready is kept."""
     union = union_of(
-        [
-            (
-                m.name,
-                m.connection.tokenizer,
-                m.connection.spec.eos_ids,
-                m.connection.spec.vocab_size,
-            )
-            for m in members
-        ]
+        [(c.name, c.tokenizer, c.spec.eos_ids, c.spec.vocab_size) for c in connections]
     )
-    for member in members:
-        len(member.connection.tokenizer.ids_of)
+    for connection in connections:
+        len(connection.tokenizer.ids_of)
     len(union.noise_keys)
     return union

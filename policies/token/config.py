@@ -39,6 +39,10 @@ class TokenConfig(PolicyConfig):
     safe: SafeConfig | None = None
     """Fuse at few places only: cheaper, another text. ``drafter`` drafts, or the first member."""
 
+    @property
+    def method(self) -> str:
+        return self.type if self.safe is None else f"{self.type}+safe"
+
     @model_validator(mode="after")
     def _known_members(self) -> TokenConfig:
         named = {"weights": list(self.weights), "drafter": [self.drafter] if self.drafter else []}

@@ -32,7 +32,7 @@ from policies.token.relative import RelativeSpace, anchors_of, fuse
 from policies.token.rows import Fused, Fuser, Row, normalised
 from runtime.alignment import vector_table
 from runtime.errors import BadRequest
-from runtime.session import Session
+from runtime.session import Connection, Session
 from runtime.types import TokenChoice
 from runtime.union import END_KEY, Union
 
@@ -138,7 +138,8 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
         self._making = asyncio.Lock()
 
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
-        space = await self._space(session) if len(session.live) > 1 else None
+        await session.each(lambda member: member.prepare(vector_table))
+        space = await self._space({n: m.connection for n, m in session.live.items()})
         query = session.query
         warm = self.config.temperature if query.temperature is None else query.temperature
         return DeePEnFuser(union, weights, space, self.config, greedy=warm == 0)
@@ -153,14 +154,19 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
             )
         return await super().score(session)
 
-    async def _space(self, session: Session) -> RelativeSpace:
-        """The members' common space; made once for each set of members."""
-        names = tuple(session.live)
+    async def warm(self, connections: Mapping[str, Connection]) -> None:
+        await super().warm(connections)
+        await self._space(connections)
+
+    async def _space(self, connections: Mapping[str, Connection]) -> RelativeSpace | None:
+        """The members' common space, made once for each set of members; one alone needs none."""
+        names = tuple(connections)
+        if len(names) == 1:
+            return None
         async with self._making:
             if names not in self._spaces:
-                connections = {name: session.live[name].connection for name in names}
-                tables = {name: await vector_table(c.engine) for name, c in connections.items()}
-                tokenizers = {name: c.tokenizer for name, c in connections.items()}
+                tables = {n: await vector_table(c.engine) for n, c in connections.items()}
+                tokenizers = {n: c.tokenizer for n, c in connections.items()}
                 self._spaces[names] = await asyncio.to_thread(
                     lambda: RelativeSpace(
                         tables,

@@ -23,8 +23,9 @@ from policies.token.base import TokenPolicy
 from policies.token.config import TokenConfig
 from policies.token.projection import faithful, project, projection
 from policies.token.rows import Fused, Fuser, Row, normalised
+from runtime.alignment import vector_table
 from runtime.errors import BadRequest
-from runtime.session import Session
+from runtime.session import Connection, Session
 from runtime.types import TokenChoice
 from runtime.union import NO_KEY, Union
 
@@ -108,21 +109,34 @@ class EVA(TokenPolicy[EVAConfig]):
 
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
         config = self.config
+        await session.each(lambda member: member.prepare(vector_table))
+        connections = {name: member.connection for name, member in session.live.items()}
+        pivot, matrices = await self._matrices(connections)
+        return EVAFuser(union, weights, pivot, matrices, config.drop)
+
+    async def warm(self, connections: Mapping[str, Connection]) -> None:
+        await super().warm(connections)
+        await self._matrices(connections)
+
+    async def _matrices(
+        self, connections: Mapping[str, Connection]
+    ) -> tuple[str, dict[str, csr_array]]:
+        """The pivot and the others' projections; they are kept."""
+        config = self.config
         wanted = config.pivot or config.members[0]
-        pivot = wanted if wanted in session.live else next(iter(session.live))
-        to = session.live[pivot].connection
+        pivot = wanted if wanted in connections else next(iter(connections))
         matrices = {
             name: await projection(
-                member.connection,
-                to,
+                connection,
+                connections[pivot],
                 top=config.targets,
                 threshold=config.threshold,
                 neighbours=config.neighbours,
             )
-            for name, member in session.live.items()
+            for name, connection in connections.items()
             if name != pivot
         }
-        return EVAFuser(union, weights, pivot, matrices, config.drop)
+        return pivot, matrices
 
     async def score(self, session: Session) -> list[TokenChoice]:
         pivot = self.config.pivot or self.config.members[0]

@@ -67,7 +67,7 @@ class ScriptedLM(ABC):
             logprobs.append(float(row[token]))
             if sampling.top_k:
                 top.append(distribution(row, sampling.top_k))
-            finish = ending.push(token)
+            finish = ending.push(token, logprobs[-1])
         return Generation(
             tokens=tuple(known[len(prompt) :]),
             logprobs=tuple(logprobs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -110,10 +111,11 @@ class Ending:
         self._token_bytes = token_bytes
         self._stops = [stop.encode() for stop in sampling.stop]
         self._words = sampling.words
+        self._least = math.log(sampling.until_below) if sampling.until_below > 0 else -math.inf
         self._written = 0
         self._text = bytearray()
 
-    def push(self, token: int) -> EngineFinish | None:
+    def push(self, token: int, logprob: float = 0.0) -> EngineFinish | None:
         """Takes the next token; the reason when it is the last. A stop string may begin in one
         token and end in another, inside characters too: matching is on bytes."""
         self._written += 1
@@ -128,4 +130,4 @@ class Ending:
         if self._words is not None and piece:
             if complete_words(self._text.decode("utf-8", errors="replace")) >= self._words:
                 return "words"
-        return "length" if self._written >= self._limit else None
+        return "length" if self._written >= self._limit or logprob < self._least else None

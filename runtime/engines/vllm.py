@@ -135,7 +135,7 @@ class VllmLM:
                     if finish is None:
                         tokens.append(token)
                         rows.append(row(written.logprobs, place, sampling.top_k))
-                        finish = ending.push(token)
+                        finish = ending.push(token, rows[-1].logprob)
                 if finish is not None and not out.finished:
                     break  # closing the outputs frees the engine's slot
         if finish is None:
@@ -306,7 +306,7 @@ class VllmLM:
     def _writing(self, sampling: Sampling, max_tokens: int, score_tail: int) -> Any:
         """``SamplingParams`` of a text. Stop strings and words are ours to watch (vLLM's need its
         own tokenizer), which takes the tokens one by one."""
-        watched = bool(sampling.stop) or sampling.words is not None
+        watched = bool(sampling.stop) or sampling.words is not None or sampling.until_below > 0
         fields: dict[str, Any] = {"temperature": 0.0}
         if sampling.temperature > 0 and self._own_noise:
             fields = noise_arguments(sampling)

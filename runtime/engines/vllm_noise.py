@@ -28,8 +28,8 @@ KEY = "orchestrion_noise"
 def noise_arguments(sampling: Sampling) -> dict[str, Any]:
     """``SamplingParams`` fields that make the engine draw as ``sampling`` says. vLLM itself is told
     to be greedy: it takes the one token that ``KeyedNoise`` leaves."""
-    drawn: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
-    drawn["text_noise_from"] = sampling.text_noise_from
+    names = ("temperature", "top_p", "seed", "text_noise_from")
+    drawn = {name: getattr(sampling, name) for name in names}
     return {"temperature": 0.0, "extra_args": {KEY: drawn}}
 
 

@@ -103,7 +103,7 @@ class TokenSequence:
             self.top.append(top)
         if self.ending is not None and row.target is None:
             self.known.append(token)
-            self.finish = self.ending.push(token)
+            self.finish = self.ending.push(token, logprob)
             self.feed += self.finish is None
 
     def tops(self) -> tuple[Distribution, ...] | None:

@@ -141,9 +141,12 @@ async def test_a_member_that_fails_is_dropped_and_the_others_go_on(
             "retries": 0,
         }
         answer = await answers(config, "m", max_tokens=20)
-        assert answer.text.endswith(".")
-        assert answer.end.stop_reason == "eos"
-        assert answer.summary["degraded"] or fails_from > 3
+        assert answer.text.startswith(" the ")
+        assert answer.end.stop_reason in ("eos", "length")
+        dropped = answer.member(which)["status"] == "dropped"
+        if method != "deepen":  # it has sent its embeddings before the request came
+            assert dropped == (answer.member(which)["calls"] >= fails_from)
+        assert dropped or fails_from > 1
 
 
 async def test_a_quorum_that_is_lost_ends_the_answer() -> None:
@@ -158,13 +161,11 @@ async def test_a_quorum_that_is_lost_ends_the_answer() -> None:
 
 async def test_a_window_that_is_full_ends_both_loops_at_the_same_text() -> None:
     config = animals(**{n: pairs()[n] for n in ("unite", "unite-0", "gac", "gac-0")})
-    config["members"]["dog"] = {"engine": {**DOG, "context_length": 22}}
+    config["members"]["dog"] = {"engine": {**DOG, "context_length": 40}}
     async with running(config) as stack:
         for method in ("gac", "unite"):
-            drafted, plain = (
-                await ask(stack, name, max_tokens=40, ignore_eos=True)
-                for name in (method, f"{method}-0")
-            )
+            drafted = await ask(stack, method, max_tokens=60, ignore_eos=True)
+            plain = await ask(stack, f"{method}-0", max_tokens=60, ignore_eos=True)
             assert drafted.text == plain.text
             assert drafted.end.stop_reason == plain.end.stop_reason == "context"
 
