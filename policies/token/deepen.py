@@ -138,8 +138,11 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
         self._making = asyncio.Lock()
 
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
-        await session.each(lambda member: member.prepare(vector_table))
-        space = await self._space({n: m.connection for n, m in session.live.items()})
+        space = self._spaces.get(tuple(session.live))
+        if space is None and len(session.live) > 1:
+            tables = await session.each(lambda member: member.prepare(vector_table))
+            connections = {name: session.live[name].connection for name in tables}
+            space = await self._space(connections, tables)
         query = session.query
         warm = self.config.temperature if query.temperature is None else query.temperature
         return DeePEnFuser(union, weights, space, self.config, greedy=warm == 0)
@@ -156,16 +159,18 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
 
     async def warm(self, connections: Mapping[str, Connection]) -> None:
         await super().warm(connections)
-        await self._space(connections)
+        tables = {name: await vector_table(c.engine) for name, c in connections.items()}
+        await self._space(connections, tables)
 
-    async def _space(self, connections: Mapping[str, Connection]) -> RelativeSpace | None:
+    async def _space(
+        self, connections: Mapping[str, Connection], tables: Mapping[str, np.ndarray]
+    ) -> RelativeSpace | None:
         """The members' common space, made once for each set of members; one alone needs none."""
         names = tuple(connections)
         if len(names) == 1:
             return None
         async with self._making:
             if names not in self._spaces:
-                tables = {n: await vector_table(c.engine) for n, c in connections.items()}
                 tokenizers = {n: c.tokenizer for n, c in connections.items()}
                 self._spaces[names] = await asyncio.to_thread(
                     lambda: RelativeSpace(

@@ -107,9 +107,14 @@ class EVA(TokenPolicy[EVAConfig]):
     paper: ClassVar[str] = "2404.09492"
     title: ClassVar[str] = "EVA"
 
+    def __init__(self, config: EVAConfig) -> None:
+        super().__init__(config)
+        self._known: dict[tuple[str, ...], tuple[str, dict[str, csr_array]]] = {}
+
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
         config = self.config
-        await session.each(lambda member: member.prepare(vector_table))
+        if tuple(session.live) not in self._known:
+            await session.each(lambda member: member.prepare(vector_table))
         connections = {name: member.connection for name, member in session.live.items()}
         pivot, matrices = await self._matrices(connections)
         return EVAFuser(union, weights, pivot, matrices, config.drop)
@@ -121,8 +126,10 @@ class EVA(TokenPolicy[EVAConfig]):
     async def _matrices(
         self, connections: Mapping[str, Connection]
     ) -> tuple[str, dict[str, csr_array]]:
-        """The pivot and the others' projections; they are kept."""
-        config = self.config
+        """The pivot and the others' projections, made once for each set of members."""
+        names, config = tuple(connections), self.config
+        if names in self._known:
+            return self._known[names]
         wanted = config.pivot or config.members[0]
         pivot = wanted if wanted in connections else next(iter(connections))
         matrices = {
@@ -136,6 +143,7 @@ class EVA(TokenPolicy[EVAConfig]):
             for name, connection in connections.items()
             if name != pivot
         }
+        self._known[names] = (pivot, matrices)
         return pivot, matrices
 
     async def score(self, session: Session) -> list[TokenChoice]:

@@ -1,0 +1,216 @@
+"""What token-level fusion costs when one member drafts, against asking all members for each token.
+
+    python -m benchmarks.tokens --json
+
+Times are whole requests over HTTP through Ray Serve on this machine, of the same ensemble twice:
+with drafting and with `draft: 0`, which writes the same text; only ratios of one run mean anything.
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from openai import AsyncOpenAI
+
+from deployments.cluster import fetch_weights, serving
+from deployments.config import AppConfig, load
+from deployments.evaluate import given_answer, read_questions, same_answer
+from deployments.progress import bar
+
+PORT = 8766
+METHODS: dict[str, dict[str, Any]] = {
+    "gac": {"type": "gac"},
+    "unite": {"type": "unite"},
+    "deepen": {"type": "deepen"},
+    "eva": {"type": "eva"},
+    "packllm": {"type": "packllm"},
+    "gac+safe": {"type": "gac", "safe": {}},
+    "abe": {"type": "abe"},
+}
+DRAFTED = ("gac", "unite", "deepen", "eva", "packllm")
+PRETRAINED = ("gac", "unite", "packllm", "deepen")
+"""EVA's projection of these two vocabularies takes minutes to make."""
+PROMPTS = (
+    "Write two sentences about the sea.",
+    "What is the capital of France, and why is it famous?",
+    "Explain in a few sentences why the sky is blue.",
+    "Name three uses of a spoon.",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
+    parser.add_argument("--part", choices=("zoo", "pretrained", "all"), default="all")
+    parser.add_argument("--questions", type=int, default=120, help="of the zoo, for accuracy")
+    parser.add_argument("--tokens", type=int, default=48, help="that pretrained members write")
+    asked = parser.parse_args()
+    figures: dict[str, Any] = {}
+    if asked.part in ("zoo", "all"):
+        figures |= zoo(load(Path("examples/zoo_two_hop.yaml"))[1], asked.questions)
+    if asked.part in ("pretrained", "all"):
+        figures |= pretrained(load(Path("examples/quickstart.yaml"))[1], asked.tokens)
+    if not asked.json:
+        for name, value in figures.items():
+            print(f"{name:32} {value}")
+    print(json.dumps(figures))
+
+
+def both(config: AppConfig, methods: Sequence[str], drafted: Sequence[str]) -> AppConfig:
+    """The members with every method, and with each drafted one as the plain loop too."""
+    members = list(config.members)
+    ensembles = {name: {"members": members, **METHODS[name]} for name in methods}
+    ensembles |= {f"{name}-plain": {**ensembles[name], "draft": 0} for name in drafted}
+    document = config.model_dump(mode="json", exclude_unset=True)
+    return AppConfig.model_validate({**document, "ensembles": ensembles})
+
+
+def zoo(config: AppConfig, count: int) -> dict[str, Any]:
+    """Two-hop questions: one at a time for time, many at once for accuracy."""
+    assert config.evaluation is not None
+    questions = read_questions(Path(config.evaluation.questions), count)
+    members = list(config.members)
+    timed = questions[:8]
+    figures: dict[str, Any] = defaultdict(dict)
+    with serving(both(config, list(METHODS), DRAFTED), port=PORT) as url:
+        with bar("zoo questions", len(METHODS) + len(members) + 6 * len(DRAFTED)) as step:
+            for model in [*METHODS, *members]:
+                replies = asyncio.run(ask(url, model, [q.question for q in questions], at_once=16))
+                texts = [reply["text"] for reply in replies]
+                given = [given_answer(text, config.evaluation.answer_pattern) for text in texts]
+                right = sum(same_answer(g, q.answer) for g, q in zip(given, questions, strict=True))
+                figures["zoo_accuracy"][model] = round(right / len(questions), 3)
+                step.done()
+            for name in DRAFTED:
+                seconds: dict[str, list[float]] = {name: [], f"{name}-plain": []}
+                counts: dict[str, int] = defaultdict(int)
+                for _ in range(3):
+                    for model in seconds:
+                        started = time.perf_counter()
+                        asking = ask(url, model, [q.question for q in timed], at_once=1)
+                        replies = asyncio.run(asking)
+                        seconds[model].append(time.perf_counter() - started)
+                        if model == name:
+                            add(counts, replies)
+                        step.done()
+                drafted, plain = (statistics.median(times) for times in seconds.values())
+                figures["drafted_over_naive_zoo"][name] = round(drafted / plain, 3)
+                tell(figures, name, "zoo", counts)
+    best = max(members, key=lambda name: figures["zoo_accuracy"][name])
+    return {**figures, "zoo_best_single": best}
+
+
+def pretrained(config: AppConfig, tokens: int) -> dict[str, Any]:
+    """Real prompts to the two pretrained members, one at a time."""
+    fetch_weights(config)
+    members = list(config.members)
+    figures: dict[str, Any] = defaultdict(dict)
+    with serving(both(config, PRETRAINED, PRETRAINED), port=PORT) as url:
+        models = [name for method in PRETRAINED for name in (method, f"{method}-plain")]
+        with bar("real prompts", 3 * (len(models) + len(members))) as step:
+            seconds: dict[str, list[float]] = defaultdict(list)
+            counts: dict[str, dict[str, int]] = {n: defaultdict(int) for n in models}
+            same: dict[str, bool] = dict.fromkeys(PRETRAINED, True)
+            for turn in range(3):  # the first learns who drafts best and warms everything
+                texts = {}
+                for model in [*models, *members]:
+                    started = time.perf_counter()
+                    asking = ask(url, model, PROMPTS, at_once=1, tokens=tokens, exactly=True)
+                    replies = asyncio.run(asking)
+                    if turn:
+                        seconds[model].append(time.perf_counter() - started)
+                    texts[model] = [reply["text"] for reply in replies]
+                    if model in counts:
+                        add(counts[model], replies)
+                    step.done()
+                for name in PRETRAINED:
+                    same[name] &= texts[name] == texts[f"{name}-plain"]
+        peak = peak_mb("deepen")
+    times = {model: statistics.median(values) for model, values in seconds.items()}
+    slowest = max(times[name] for name in members)
+    for name in PRETRAINED:
+        figures["drafted_over_naive_pretrained"][name] = round(
+            times[name] / times[f"{name}-plain"], 3
+        )
+        figures["drafted_over_slowest_member"][name] = round(times[name] / slowest, 3)
+        figures["same_text_pretrained"][name] = same[name]
+        tell(figures, name, "pretrained", counts[name])
+    return {**figures, "deepen_peak_mb": peak}
+
+
+def peak_mb(model: str) -> int:
+    """The most memory that an ensemble's coordinator has held so far: its whole process, with both
+    tokenizers and the tables of embeddings that it has mapped."""
+    from deployments.names import ensemble_deployment
+
+    peaks = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or ())
+        if words.startswith("ray::ServeReplica") and f":{ensemble_deployment(model)}" in words:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peaks += [int(x.split()[1]) for x in status.splitlines() if x.startswith("VmHWM")]
+    assert len(peaks) == 1, f"{len(peaks)} processes look like the coordinator of {model}"
+    return round(peaks[0] / 1024)
+
+
+def add(counts: dict[str, int], replies: Sequence[dict[str, Any]]) -> None:
+    for reply in replies:
+        state = reply["state"]
+        for key, value in state["counts"].items():
+            counts[key] += value
+        counts["tokens"] += len(state["pieces"])
+        counts["fuse_us"] += round(1e6 * state["fuse_seconds"])
+
+
+def tell(figures: dict[str, Any], name: str, part: str, counts: dict[str, int]) -> None:
+    figures[f"acceptance_{part}"][name] = round(counts["kept"] / max(counts["drafted"], 1), 3)
+    figures[f"tokens_per_round_{part}"][name] = round(counts["tokens"] / counts["rounds"], 2)
+    figures[f"fuse_ms_per_token_{part}"][name] = round(
+        counts["fuse_us"] / 1000 / counts["fused"], 3
+    )
+
+
+async def ask(
+    url: str,
+    model: str,
+    questions: Sequence[str],
+    *,
+    at_once: int,
+    tokens: int = 64,
+    exactly: bool = False,
+) -> list[dict[str, Any]]:
+    """Greedy answers with the state that the method keeps."""
+    gate = asyncio.Semaphore(at_once)
+    async with AsyncOpenAI(base_url=url, api_key="none", timeout=900, max_retries=0) as client:
+
+        async def one(question: str) -> dict[str, Any]:
+            async with gate:
+                reply = await client.chat.completions.create(
+                    model=model,
+                    messages=[{"role": "user", "content": question}],
+                    max_tokens=tokens,
+                    temperature=0,
+                    seed=7,
+                    extra_body={"ignore_eos": exactly, "ensemble": {"trace": "full"}},
+                )
+            told: Any = reply.model_extra
+            return {
+                "text": reply.choices[0].message.content or "",
+                "state": told["ensemble"]["full"]["state"],
+            }
+
+        return await asyncio.gather(*(one(question) for question in questions))
+
+
+if __name__ == "__main__":
+    main()
