@@ -125,7 +125,7 @@ class Forward:
             for i, (ids, values), line in zip(places, pairs, logprobs, strict=True):
                 order = np.lexsort((ids, -values))
                 ids, values = ids[order], values[order]
-                if wanted := rows[i].sequence.wanted(rows[i].position):
+                if len(wanted := rows[i].sequence.wanted(rows[i].position)):
                     ids = np.concatenate((ids, np.asarray(wanted, dtype=np.int64)))
                     extra = line[torch.as_tensor(wanted, device=line.device)].cpu().numpy()
                     values = np.concatenate((values, extra))

@@ -42,15 +42,20 @@ def check_continuations(spec: EngineSpec, prompt: Tokens, continuations: Sequenc
         _check_ids(spec, continuation)
 
 
-def check_also(spec: EngineSpec, top_k: int, rows: int, also: Sequence[Sequence[Tokens]]) -> None:
-    """``also`` has an entry for each of ``rows`` or is empty, and needs a ``top_k`` to add to."""
+def check_also(
+    spec: EngineSpec, top_k: int, lengths: Sequence[int], also: Sequence[Sequence[Tokens]]
+) -> None:
+    """``also`` has ids for each place of texts of these ``lengths`` or is empty, as a whole or for
+    a text, and needs a ``top_k`` to add to."""
     if not also:
         return
     if top_k < 1:
         raise BadRequest("`also` adds to the top_k best; ask for at least 1", "also")
-    if len(also) != rows:
-        raise BadRequest(f"`also` has {len(also)} entries for {rows}", "also")
-    for entry in also:
+    if len(also) != len(lengths):
+        raise BadRequest(f"`also` has {len(also)} entries for {len(lengths)}", "also")
+    for entry, length in zip(also, lengths, strict=True):
+        if len(entry) not in (0, length):
+            raise BadRequest(f"`also` has ids for {len(entry)} places of {length}", "also")
         for ids in entry:
             _check_ids(spec, ids)
 

@@ -85,7 +85,7 @@ class ScriptedLM(ABC):
     ) -> list[Score]:
         check_top_k(top_k)
         check_continuations(self._spec, prompt, continuations)
-        check_also(self._spec, top_k, len(continuations), also)
+        check_also(self._spec, top_k, [len(c) for c in continuations], also)
         scores = []
         for place, continuation in enumerate(continuations):
             wanted = also[place] if also else ()
@@ -97,7 +97,7 @@ class ScriptedLM(ABC):
         self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens] = ()
     ) -> list[Distribution]:
         check_top_k(top_k, least=1)
-        check_also(self._spec, top_k, len(prompts), [[ids] for ids in also])
+        check_also(self._spec, top_k, [1] * len(prompts), [[ids] for ids in also])
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
         wanted = also or [()] * len(prompts)

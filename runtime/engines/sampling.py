@@ -24,6 +24,8 @@ def check_sampling(sampling: Sampling) -> None:
         raise BadRequest("top_p must be above 0 and at most 1", "top_p")
     if sampling.words is not None and sampling.words < 1:
         raise BadRequest("words must be at least 1", "words")
+    if not 0 <= sampling.until_below <= 1:
+        raise BadRequest("until_below must be from 0 to 1", "until_below")
     if "" in sampling.stop:
         raise BadRequest("a stop string must not be empty", "stop")
     check_top_k(sampling.top_k)
@@ -82,9 +84,10 @@ def pick(
     else:
         kept = np.flatnonzero(probabilities)
     if sampling.text_noise_from is not None and keys is not None:
-        kept = kept[kept < len(keys)]  # the model may have more outputs than there are tokens
-        noise = gumbel(sampling.seed, position - sampling.text_noise_from, keys[kept])
-        return int(kept[np.argmax(np.log(probabilities[kept]) + noise)])
+        named = kept[kept < len(keys)]  # the model may have more outputs than there are tokens
+        if len(named):
+            noise = gumbel(sampling.seed, position - sampling.text_noise_from, keys[named])
+            return int(named[np.argmax(np.log(probabilities[named]) + noise)])
     mass = np.cumsum(probabilities[kept])
     index = int(np.searchsorted(mass, uniform(sampling.seed, position) * mass[-1], side="right"))
     return int(kept[min(index, len(kept) - 1)])

@@ -122,7 +122,7 @@ class TransformersLM:
         holds is computed once, with the first continuation; then all others share a pass."""
         check_top_k(top_k)
         check_continuations(self._spec, prompt, continuations)
-        check_also(self._spec, top_k, len(continuations), also)
+        check_also(self._spec, top_k, [len(c) for c in continuations], also)
         start = len(prompt) - 1
         by_place = {
             place: TokenSequence(
@@ -152,7 +152,7 @@ class TransformersLM:
     ) -> list[Distribution]:
         """The next-token distribution after each prompt."""
         check_top_k(top_k, least=1)
-        check_also(self._spec, top_k, len(prompts), [[ids] for ids in also])
+        check_also(self._spec, top_k, [1] * len(prompts), [[ids] for ids in also])
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
         sequences = [

@@ -167,7 +167,7 @@ class VllmLM:
         check_top_k(top_k)
         top_k = self._at_most(top_k)
         check_continuations(self._spec, prompt, continuations)
-        check_also(self._spec, top_k, len(continuations), also)
+        check_also(self._spec, top_k, [len(c) for c in continuations], also)
         asked_k = ALL if any(len(ids) for entry in also for ids in entry) else top_k
         start = len(prompt)
         wanted = {place: list(c) for place, c in enumerate(continuations) if len(c)}
@@ -189,7 +189,7 @@ class VllmLM:
         """The next-token distribution after each prompt."""
         check_top_k(top_k, least=1)
         top_k = self._at_most(top_k)
-        check_also(self._spec, top_k, len(prompts), [[ids] for ids in also])
+        check_also(self._spec, top_k, [1] * len(prompts), [[ids] for ids in also])
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
 
