@@ -91,7 +91,7 @@ class Coordinator:
         stop_reason: str = "error"
         error: str | None = "an unexpected fault; the log holds it"
         outcome = "fault"
-        shown, complete, waiting = -1, False, not session.begun
+        shown, complete, waiting = -1, False, not session.accounts.begun
         self._report.begun()
         try:
             try:
@@ -107,7 +107,7 @@ class Coordinator:
                         async for span in spans:
                             self._report.accepted(span.author)
                             if waiting:
-                                self._report.waited(session.elapsed)
+                                self._report.waited(session.accounts.elapsed)
                                 waiting = False
                             safe = max(shown, _showable(session))
                             text, shown = session.text[shown:safe], safe
@@ -117,7 +117,7 @@ class Coordinator:
             except BudgetSpent as spent:
                 session.ending = cast(StopReason, f"budget_{spent.which}")
             except ContextOverflow:
-                if not session.begun:
+                if not session.accounts.begun:
                     raise
                 session.ending = "context"
             session.ending = session.ending or "eos"
@@ -137,7 +137,7 @@ class Coordinator:
                 error = None
             raise
         finally:
-            self._report.ended(outcome, session.completion_tokens, session.elapsed)
+            self._report.ended(outcome, session.completion_tokens, session.accounts.elapsed)
             self._traces.add(session, stop_reason, error)
 
     @property

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
-from runtime.config import MemberConfig
+from runtime.accounts import Accounts
 from runtime.connection import Connection
 from runtime.context import Context
 from runtime.engines.base import Engine
-from runtime.errors import (
-    BudgetSpent,
-    ContextOverflow,
-    EngineFault,
-    MemberFailed,
-    Overloaded,
-)
 from runtime.pieces import Cover
-from runtime.terms import Terms, on_terms
+from runtime.retries import persistently
+from runtime.terms import on_terms
 from runtime.types import (
     Distribution,
     EngineFinish,
@@ -36,30 +29,6 @@ T = TypeVar("T")
 
 CHARACTER_TOKENS: Final = 4
 """Single bytes that the longest UTF-8 character takes: a draft must be able to hold one."""
-
-
-class Purse(Protocol):
-    """The session's side of the accounts."""
-
-    @property
-    def terms(self) -> Terms:
-        """On which its calls are made."""
-        ...
-
-    @property
-    def begun(self) -> bool:
-        """Whether any text was accepted yet."""
-        ...
-
-    def left(self) -> float | None:
-        """Seconds until the deadline; ``None`` without one."""
-        ...
-
-    def check(self) -> None:
-        """Raises ``BudgetSpent`` when a call must not be made any more."""
-        ...
-
-    def book(self, member: str, usage: MemberUsage) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +91,11 @@ def mean_probability(logprobs: Sequence[float]) -> float:
 class Member:
     """One LLM in one session."""
 
-    def __init__(self, connection: Connection, context: Context, purse: Purse) -> None:
+    def __init__(self, connection: Connection, context: Context, accounts: Accounts) -> None:
         self.name = connection.name
         self.connection = connection
         self.context = context
-        self._purse = purse
+        self._accounts = accounts
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -184,7 +153,7 @@ class Member:
         prompt = list(ids[:keep])
         replies = await self._call(lambda engine: engine.score(prompt, tails))
         cached = max((reply.cached_tokens for reply in replies), default=0)
-        self._purse.book(
+        self._accounts.book(
             self.name,
             self._priced(
                 prompt_tokens=len(prompt) - min(cached, len(prompt)) + sum(map(len, tails)),
@@ -222,7 +191,7 @@ class Member:
         replies = await self._call(lambda engine: engine.score(prompt, tails, top_k, extra))
         cached = min(max((reply.cached_tokens for reply in replies), default=0), len(prompt))
         fed = len(prompt) - cached + sum(map(len, cover.branches))
-        self._purse.book(self.name, self._priced(prompt_tokens=fed, cached_tokens=cached))
+        self._accounts.book(self.name, self._priced(prompt_tokens=fed, cached_tokens=cached))
         return {
             place: (replies[branch].top or ())[at] for place, (branch, at) in cover.places.items()
         }
@@ -236,7 +205,7 @@ class Member:
             [reply] = await self._call(lambda engine: engine.score(ids[:1], [ids[1:]], top_k))
             cached = min(reply.cached_tokens, len(ids))
             used = self._priced(prompt_tokens=len(ids) - cached, cached_tokens=cached)
-            self._purse.book(self.name, used)
+            self._accounts.book(self.name, used)
         first = TokenChoice(self.connection.tokenizer.decode_bytes(ids[:1]), None)
         return [first, *self.told(ids[1:], reply.logprobs, reply.top or ())][unsent:]
 
@@ -248,7 +217,7 @@ class Member:
             return ()
         [reply] = await self._call(lambda engine: engine.score(ids[:1], [ids[1:]]))
         cached = min(reply.cached_tokens, len(ids))
-        self._purse.book(
+        self._accounts.book(
             self.name, self._priced(prompt_tokens=len(ids) - cached, cached_tokens=cached)
         )
         return reply.logprobs
@@ -297,7 +266,7 @@ class Member:
         )
 
     def _book_generation(self, prompt: int, reply: Generation) -> None:
-        self._purse.book(
+        self._accounts.book(
             self.name,
             self._priced(
                 prompt_tokens=prompt - reply.cached_tokens,
@@ -329,51 +298,16 @@ class Member:
 
         async def once() -> T:
             nonlocal tries
-            self._purse.check()
+            self._accounts.check()
             tries += 1
             started = time.monotonic()
             try:
-                with on_terms(replace(self._purse.terms, attempt=tries - 1)):
+                with on_terms(replace(self._accounts.terms, attempt=tries - 1)):
                     return await ask(self.connection.engine)
             finally:
                 waited = time.monotonic() - started
-                self._purse.book(
+                self._accounts.book(
                     self.name, MemberUsage(calls=1, seconds=waited, retries=int(tries > 1))
                 )
 
-        return await persistently(self.connection.config, self.name, self._purse, once)
-
-
-async def persistently(
-    config: MemberConfig, member: str, purse: Purse, ask: Callable[[], Awaitable[T]]
-) -> T:
-    """Asks with timeout, deadline and retries.
-
-    Raises ``MemberFailed`` when every try failed, ``BudgetSpent`` at a limit, ``Overloaded`` when
-    a member is full before the answer has begun, and hands on what a retry cannot mend
-    (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
-    """
-    reason, pause = "", 0.0
-    for _ in range(config.retries + 1):
-        left = purse.left()
-        await asyncio.sleep(_sooner(pause, left))
-        try:
-            async with asyncio.timeout(_sooner(config.timeout_s, left)):
-                return await ask()
-        except TimeoutError:
-            if left is not None and left <= config.timeout_s:
-                raise BudgetSpent("time") from None
-            reason = f"no reply in {config.timeout_s:g} s"
-        except EngineFault as fault:
-            reason = str(fault)
-        except ContextOverflow as full:  # the engine knows its model, not its member's name
-            raise ContextOverflow(member, full.tokens, full.limit) from None
-        except Overloaded as busy:
-            if not purse.begun:
-                raise
-            reason, pause = str(busy), busy.retry_after
-    raise MemberFailed(member, reason)
-
-
-def _sooner(seconds: float, left: float | None) -> float:
-    return seconds if left is None else min(seconds, max(left, 0.0))
+        return await persistently(self.connection.config, self.name, self._accounts, once)

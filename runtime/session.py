@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from runtime.accounts import Accounts
 from runtime.config import PolicyConfig
 from runtime.connection import Connection
 from runtime.context import Context
-from runtime.errors import BadRequest, BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
+from runtime.errors import BadRequest, ContextOverflow, MemberFailed, QuorumLost
 from runtime.member import (
     Candidate,
     Draft,
     Member,
     mean_probability,
     perplexity,
-    persistently,
 )
 from runtime.report import Report
+from runtime.retries import persistently
 from runtime.stopping import find_stop
 from runtime.tasks import together
 from runtime.terms import Terms
 from runtime.token_places import token_places
 from runtime.types import (
-    Budget,
     Checkpoint,
     Dropped,
-    MemberUsage,
     Query,
     Sampling,
     Span,
@@ -67,7 +65,13 @@ class Session:
         past = checkpoint or Checkpoint()
         names = query.members or config.members
         self.query = query
-        self.terms = Terms(query.id, query.priority)
+        self.accounts = Accounts(
+            Terms(query.id, query.priority),
+            config.budget.budget().narrow(query.budget),
+            report,
+            names,
+            past,
+        )
         self.config = config
         self.live: dict[str, Member] = {}
         """Members that have not been dropped, in the ensemble's order."""
@@ -77,9 +81,6 @@ class Session:
         self.step = past.step
         self.spans: list[Span] = list(past.spans)
         self.dropped: dict[str, Dropped] = dict(past.dropped)
-        self.usage: dict[str, MemberUsage] = {
-            name: past.usage.get(name, MemberUsage()) for name in names
-        }
         self.ending: StopReason | None = past.ending
         """Why the answer ended; a policy returns once this is set."""
         self.warnings: list[str] = list(past.warnings)
@@ -89,8 +90,6 @@ class Session:
         self._names = names
         self._connections = connections
         self._report = report
-        self._budget = config.budget.budget().narrow(query.budget)
-        self._started = time.monotonic() - past.elapsed
         self._visible: Context | None = None
         self._reporter = past.reporter or config.reporting_member
         limit = query.max_tokens
@@ -118,7 +117,7 @@ class Session:
     async def _find_reporter(self) -> Member:
         """Whose tokens are counted: an answer that goes on keeps its own, dropped or not, as long
         as that one can still be reached."""
-        if self._reporter is not None and self._reporter not in self.live and self.begun:
+        if self._reporter is not None and self._reporter not in self.live and self.accounts.begun:
             seat = await _tolerant(self._open(self._reporter))
             if isinstance(seat, Member):
                 return seat
@@ -129,7 +128,7 @@ class Session:
     async def _open(self, name: str) -> Member:
         """Reaches a member within its timeout and retries; raises ``MemberFailed`` otherwise."""
         connection = self._connections[name]
-        await persistently(connection.config, name, self, connection.open)
+        await persistently(connection.config, name, self.accounts, connection.open)
         return self._seat(connection)
 
     def _seat(self, connection: Connection) -> Member:
@@ -143,7 +142,7 @@ class Session:
         limit = connection.spec.context_length
         if len(prompt) + (query.max_tokens != 0) > limit:
             raise ContextOverflow(connection.name, len(prompt), limit)
-        return Member(connection, Context(tokenizer, prompt, self.text), self)
+        return Member(connection, Context(tokenizer, prompt, self.text), self.accounts)
 
     @property
     def ids_of(self) -> str:
@@ -280,6 +279,7 @@ class Session:
         )
         self.spans.append(span)
         self.step += 1
+        self.accounts.begun = True
         self.ending = ending
         return span
 
@@ -317,55 +317,14 @@ class Session:
         self._visible = Context(tokenizer, (), self.text)
         return self.text[before:]
 
-    # -- accounts (the Purse of its members) -------------------------------------------------
-
-    @property
-    def begun(self) -> bool:
-        return self.step > 0
-
-    @property
-    def budget(self) -> Budget:
-        return self._budget
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self._started
-
-    def left(self) -> float | None:
-        seconds = self._budget.seconds
-        return None if seconds is None else seconds - self.elapsed
-
-    def check(self) -> None:
-        spent, limit = self.spent(), self._budget
-        if limit.seconds is not None and self.elapsed >= limit.seconds:
-            raise BudgetSpent("time")
-        if limit.calls is not None and spent.calls >= limit.calls:
-            raise BudgetSpent("calls")
-        used = spent.prompt_tokens + spent.completion_tokens
-        if limit.tokens is not None and used >= limit.tokens:
-            raise BudgetSpent("tokens")
-        if limit.cost is not None and 0 < spent.cost >= limit.cost:
-            raise BudgetSpent("cost")
-
-    def book(self, member: str, usage: MemberUsage) -> None:
-        self.usage[member] = self.usage[member].plus(usage)
-        self._report.booked(member, usage)
-
-    def spent(self) -> MemberUsage:
-        """All members together."""
-        total = MemberUsage()
-        for usage in self.usage.values():
-            total = total.plus(usage)
-        return total
-
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             text=self.text,
             step=self.step,
             state=copy.deepcopy(self.state),
             dropped=dict(self.dropped),
-            usage=dict(self.usage),
-            elapsed=self.elapsed,
+            usage=dict(self.accounts.usage),
+            elapsed=self.accounts.elapsed,
             ending=self.ending,
             reporter=self._reporter,
             warnings=tuple(self.warnings),

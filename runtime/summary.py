@@ -16,7 +16,7 @@ def shares(session: Session) -> dict[str, float]:
     for start, end, span in _placed(session):
         written[span.author] += end - start
     total = sum(written.values())
-    return {name: written[name] / total if total else 0.0 for name in session.usage}
+    return {name: written[name] / total if total else 0.0 for name in session.accounts.usage}
 
 
 def summarise(session: Session, *, level: str, stop_reason: str, currency: str) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
     share = shares(session)
     steps = Counter(span.author for span in session.spans)
     members = []
-    for name, usage in session.usage.items():
+    for name, usage in session.accounts.usage.items():
         dropped = session.dropped.get(name)
         entry: dict[str, Any] = {
             "model": name,
@@ -42,7 +42,7 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
         if dropped is not None:
             entry |= {"error": dropped.reason, "dropped_at_step": dropped.step}
         members.append(entry)
-    spent = session.spent()
+    spent = session.accounts.spent()
     return {
         "trace_id": session.query.id,
         "method": session.config.method,
@@ -63,7 +63,7 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
         },
         "cost": {"amount": spent.cost, "currency": currency, "source": "configured prices"},
         "latency_ms": {
-            "total": round(session.elapsed * 1000, 1),
+            "total": round(session.accounts.elapsed * 1000, 1),
             "members": round(spent.seconds * 1000, 1),
         },
         "stop_reason": stop_reason,
@@ -78,7 +78,7 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
                 for span in session.spans
             ],
             "state": dict(session.state),
-            "budget": asdict(session.budget),
+            "budget": asdict(session.accounts.budget),
         },
     }
 

@@ -84,8 +84,8 @@ def record(
         "answer": session.text if store_text else None,
         "stop_reason": stop_reason,
         "error": error,
-        "seconds": session.elapsed,
-        "cost": session.spent().cost,
+        "seconds": session.accounts.elapsed,
+        "cost": session.accounts.spent().cost,
         "spans": [
             {
                 "text": span.text if store_text else None,
@@ -96,13 +96,13 @@ def record(
             }
             for span in session.spans
         ],
-        "members": [_member(session, name) for name in session.usage],
+        "members": [_member(session, name) for name in session.accounts.usage],
         "state": json.dumps(session.state) if store_text else None,
     }
 
 
 def _member(session: Session, name: str) -> Mapping[str, Any]:
-    usage, dropped = session.usage[name], session.dropped.get(name)
+    usage, dropped = session.accounts.usage[name], session.dropped.get(name)
     return {
         "name": name,
         "calls": usage.calls,

@@ -96,10 +96,12 @@ def test_appending_to_a_long_answer_tokenises_only_its_tail(name: str) -> None:
     counting = Counting(small.tokenizer(name))
     text = ("The capital of France is Paris and the sea is near. " * 200)[:10_000]
     context = Context(counting, [1], text)  # type: ignore[arg-type]
+    assert context.ids  # text is tokenised when somebody asks
     counting.characters = 0
     span = " there lived a family of four near the village"
     assert context.preview(span)[0] > 1
     context.append(span)
+    assert context.ids
     assert counting.characters < 4 * len(span)
     assert context.answer_ids == counting.tokenizer.encode(text + span)
 
@@ -107,8 +109,10 @@ def test_appending_to_a_long_answer_tokenises_only_its_tail(name: str) -> None:
 def test_a_tokenizer_without_borders_reads_the_whole_text_again() -> None:
     counting = Counting(small.tokenizer("unigram, unsplit"))
     context = Context(counting, [], "The capital of France is Paris. " * 10)  # type: ignore[arg-type]
+    assert context.ids
     counting.characters = 0
     context.append(" The end.")
+    assert context.ids
     assert counting.characters == len(context.text)
 
 

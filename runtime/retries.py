@@ -1,0 +1,54 @@
+"""Asking a member again: its timeout, the request's deadline, its retries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from runtime.accounts import Accounts
+from runtime.config import MemberConfig
+from runtime.errors import (
+    BudgetSpent,
+    ContextOverflow,
+    EngineFault,
+    MemberFailed,
+    Overloaded,
+)
+
+T = TypeVar("T")
+
+
+async def persistently(
+    config: MemberConfig, member: str, accounts: Accounts, ask: Callable[[], Awaitable[T]]
+) -> T:
+    """Asks with timeout, deadline and retries.
+
+    Raises ``MemberFailed`` when every try failed, ``BudgetSpent`` at a limit, ``Overloaded`` when
+    a member is full before the answer has begun, and hands on what a retry cannot mend
+    (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
+    """
+    reason, pause = "", 0.0
+    for _ in range(config.retries + 1):
+        left = accounts.left()
+        await asyncio.sleep(_sooner(pause, left))
+        try:
+            async with asyncio.timeout(_sooner(config.timeout_s, left)):
+                return await ask()
+        except TimeoutError:
+            if left is not None and left <= config.timeout_s:
+                raise BudgetSpent("time") from None
+            reason = f"no reply in {config.timeout_s:g} s"
+        except EngineFault as fault:
+            reason = str(fault)
+        except ContextOverflow as full:  # the engine knows its model, not its member's name
+            raise ContextOverflow(member, full.tokens, full.limit) from None
+        except Overloaded as busy:
+            if not accounts.begun:
+                raise
+            reason, pause = str(busy), busy.retry_after
+    raise MemberFailed(member, reason)
+
+
+def _sooner(seconds: float, left: float | None) -> float:
+    return seconds if left is None else min(seconds, max(left, 0.0))
