@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -34,8 +35,13 @@ VALUES = ("dollar", "euro", "yen", "peso")
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
-    engine = {"type": "transformers", "weights": "zoo:large", "cache_mb": 64, "threads": 1}
-    stack = LocalStack(AppConfig.model_validate({"members": {"large": {"engine": engine}}}))
+    common = {"type": "transformers", "cache_mb": 64, "threads": 1}
+    names = ["large", "small"]  # they share a tokenizer
+    config = {
+        "members": {n: {"engine": {**common, "weights": f"zoo:{n}"}} for n in names},
+        "ensembles": {"gac": {"type": "gac", "top_k": "all", "members": names}},
+    }
+    stack = LocalStack(AppConfig.model_validate(config))
     yield stack
     asyncio.run(stack.close())
 
@@ -75,6 +81,23 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "target_delimiter": "",
         "metric_list": [{"metric": "acc"}],
     }
+    (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(wish))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain_task(task: Path) -> Path:
+    """The same without control tokens, which only one of an ensemble's members could read."""
+    wish = yaml.safe_load((task / "zoo_currencies.yaml").read_text())
+    questions = [json.loads(line) for line in (task / "data.jsonl").read_text().splitlines()]
+    for question in questions:
+        first = question["choices"][0]
+        question["text"] = first[: first.index(" is the ")] + " is"
+        question["choices"] = [f" the {value}" for value in VALUES]
+    folder = task / "plain"
+    folder.mkdir()
+    (folder / "data.jsonl").write_text("\n".join(json.dumps(q) for q in questions))
+    wish["dataset_kwargs"] = {"data_files": {"test": str(folder / "data.jsonl")}}
     (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(wish))
     return folder
 
@@ -144,4 +167,32 @@ def test_the_harness_finds_the_engines_own_log_likelihoods(
                 assert float(logprob) == pytest.approx(own, abs=1e-4)
                 assert (greedy == "True") == own_greedy
 
+    asyncio.run(compare())
+
+
+def test_the_harness_scores_an_ensemble_as_the_mean_of_its_members(
+    stack: LocalStack, url: str, plain_task: Path, tmp_path: Path
+) -> None:
+    _, samples = evaluated(url, plain_task, tmp_path, 2, model="gac", tokenized_requests=False)
+
+    async def mean(context: str, continuation: str) -> float:
+        told = []
+        for name in ("large", "small"):
+            engine = stack.engines[name]
+            tokenizer = Tokenizer(engine.spec.tokenizer)
+            before = tokenizer.encode_prompt(context)
+            whole = tokenizer.encode_prompt(context + continuation)
+            [score] = await engine.score(before, [whole[len(before) :]])
+            told.append(np.exp(score.logprobs))
+        return float(np.log(np.mean(told, axis=0)).sum())
+
+    async def compare() -> None:
+        for sample in samples:
+            asked = [pair.values() for pair in sample["arguments"].values()]
+            for (context, continuation), (given, _) in zip(
+                asked, sample["filtered_resps"], strict=True
+            ):
+                assert float(given) == pytest.approx(await mean(context, continuation), abs=1e-3)
+
+    assert len(samples) == ASKED
     asyncio.run(compare())
