@@ -38,11 +38,17 @@ class Counting:
         return Generation(tuple(prompt), (), "length")
 
     async def score(
-        self, prompt: Tokens, continuations: Sequence[Tokens], top_k: int = 0
+        self,
+        prompt: Tokens,
+        continuations: Sequence[Tokens],
+        top_k: int = 0,
+        also: Sequence[Sequence[Tokens]] = (),
     ) -> list[Score]:
         return [Score(tuple(float(t) for t in c)) for c in continuations]
 
-    async def next_token(self, prompts: Sequence[Tokens], top_k: int) -> list[Distribution]:
+    async def next_token(
+        self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens] = ()
+    ) -> list[Distribution]:
         return [Distribution(None, np.zeros(top_k)) for _ in prompts]
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:

@@ -28,16 +28,22 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 ROOT = Path(__file__).parents[2]
 QUESTIONS = ROOT.parent / "shared" / "data" / "questions" / "gsm8k_test.jsonl"
 METHODS = ("specfuse", "sweetspan", "cool-fusion")
+TOKEN_METHODS = ("gac", "unite", "deepen", "abe")
 
 
 async def answers(
-    config: AppConfig, engines: Mapping[str, Engine], questions: Sequence[str], max_tokens: int
+    config: AppConfig,
+    engines: Mapping[str, Engine],
+    questions: Sequence[str],
+    max_tokens: int,
+    methods: Sequence[str] = METHODS,
+    temperature: float = 0.0,
 ) -> dict[str, list[str]]:
-    """By method; all greedy."""
+    """By method."""
     stack = LocalStack(config, engines)
-    wanted: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
+    wanted: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": 3}
     written = {}
-    for method in METHODS:
+    for method in methods:
         asked = (ask(stack, method, messages=(Message("user", q),), **wanted) for q in questions)
         written[method] = [answer.text for answer in await asyncio.gather(*asked)]
     await stack.close()
@@ -62,6 +68,24 @@ async def test_ensembles_of_the_zoo_answer_the_same_on_both_engines(
             for text, question in zip(one[method], questions, strict=True)
         ]
         assert sum(right) > 15, "answers that agree because all are empty would prove nothing"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+async def test_tokens_fused_from_the_zoo_are_the_same_on_both_engines(
+    zoo_on_vllm: dict[str, Engine],
+    zoo_on_transformers: dict[str, Engine],
+    temperature: float,
+) -> None:
+    config = load(ROOT / "examples" / "zoo_tokens.yaml")[1]
+    assert config.evaluation is not None
+    questions = read_questions(ROOT / config.evaluation.questions, 6)
+    asked = [question.question for question in questions]
+    one, other = [
+        await answers(config, engines, asked, 40, TOKEN_METHODS, temperature)
+        for engines in (zoo_on_vllm, zoo_on_transformers)
+    ]
+    assert one == other
+    assert all(text for texts in one.values() for text in texts)
 
 
 # -- the two pretrained models -----------------------------------------------------------------
