@@ -193,15 +193,17 @@ class TokenPolicy(Policy[T]):
         also: Mapping[str, Mapping[int, Sequence[int]]] | None = None,
     ) -> None:
         """Puts members' rows at some places into ``rows``. Places that a window cannot hold any
-        more are left out; raises ``ContextOverflow`` when that is the first."""
+        more are left out; raises ``ContextOverflow`` when that is the round's first."""
         wanted = also or {}
 
         async def tell(member: Member) -> dict[int, Row]:
             name = member.name
             ahead = request.ahead(name, pieces)
             fits = _fitting(ahead, places[name], member)
-            cover = ahead.cover(fits)
-            told = await member.rows(cover, request.top_k(member), wanted.get(name))
+            if not fits:
+                return {}
+            ids = {place: wanted[name][place] for place in fits} if name in wanted else None
+            told = await member.rows(ahead.cover(fits), request.top_k(member), ids)
             return {place: request.row(name, row) for place, row in told.items()}
 
         if not places:
@@ -248,8 +250,8 @@ def _sure(request: TokenRequest, rows: Rows, place: int, gate: str) -> bool:
 def _fitting(ahead: Ahead, places: Sequence[int], member: Member) -> list[int]:
     limit = member.connection.spec.context_length
     fits = [p for p in places if len(ahead.base) + len(ahead.tails[p]) < limit]
-    if not fits or fits[0] != places[0]:
-        raise ContextOverflow(member.name, len(ahead.base) + len(ahead.tails[places[0]]), limit)
+    if places[0] == 0 and 0 not in fits:
+        raise ContextOverflow(member.name, len(ahead.base) + len(ahead.tails[0]), limit)
     return fits
 
 

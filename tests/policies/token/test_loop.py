@@ -160,10 +160,11 @@ async def test_a_quorum_that_is_lost_ends_the_answer() -> None:
 
 
 async def test_a_window_that_is_full_ends_both_loops_at_the_same_text() -> None:
-    config = animals(**{n: pairs()[n] for n in ("unite", "unite-0", "gac", "gac-0")})
+    methods = ("gac", "unite", "unite-narrow", "gated")
+    config = animals(**{n: pairs()[n] for m in methods for n in (m, f"{m}-0")})
     config["members"]["dog"] = {"engine": {**DOG, "context_length": 40}}
     async with running(config) as stack:
-        for method in ("gac", "unite"):
+        for method in methods:
             drafted = await ask(stack, method, max_tokens=60, ignore_eos=True)
             plain = await ask(stack, f"{method}-0", max_tokens=60, ignore_eos=True)
             assert drafted.text == plain.text
