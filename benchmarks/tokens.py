@@ -44,7 +44,6 @@ PROMPTS = (
     "Write two sentences about the sea.",
     "What is the capital of France, and why is it famous?",
     "Explain in a few sentences why the sky is blue.",
-    "Name three uses of a spoon.",
 )
 
 
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--part", choices=("zoo", "pretrained", "all"), default="all")
     parser.add_argument("--questions", type=int, default=120, help="of the zoo, for accuracy")
-    parser.add_argument("--tokens", type=int, default=48, help="that pretrained members write")
+    parser.add_argument("--tokens", type=int, default=32, help="that pretrained members write")
     asked = parser.parse_args()
     figures: dict[str, Any] = {}
     if asked.part in ("zoo", "all"):

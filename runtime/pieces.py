@@ -49,6 +49,14 @@ class PieceContext:
             self._open = []
         self._open.append(piece)
 
+    def fork(self, pieces: Sequence[bytes] = ()) -> PieceContext:
+        """Another one that has ``pieces`` too."""
+        other = PieceContext(self.tokenizer, self._settled)
+        other._open, other._before = list(self._open), self._before
+        for piece in pieces:
+            other.append(piece)
+        return other
+
     def ahead(self, pieces: Sequence[bytes]) -> Ahead:
         """The contexts before and after each of ``pieces``, which are not appended."""
         fork = PieceContext(self.tokenizer, ())

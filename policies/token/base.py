@@ -18,13 +18,15 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from policies.base import Policy
 from policies.token.choose import choose
 from policies.token.config import TokenConfig
-from policies.token.pace import Pace
+from policies.token.drafting import Drafted, draft
+from policies.token.pace import Pace, Plan
 from policies.token.request import Rows, TokenRequest, joined
 from policies.token.rows import Fuser, Row
 from policies.token.safe import stands
@@ -32,10 +34,18 @@ from policies.token.teach import score_text
 from runtime.errors import ContextOverflow
 from runtime.pieces import Ahead
 from runtime.session import Connection, Member, Session
-from runtime.types import Distribution, Span, TokenChoice
+from runtime.types import Span, TokenChoice
 from runtime.union import NO_KEY, Union, union_of
 
 T = TypeVar("T", bound=TokenConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A draft that was written while the one before it was judged."""
+
+    plan: Plan
+    draft: Drafted
 
 
 class TokenPolicy(Policy[T]):
@@ -63,9 +73,10 @@ class TokenPolicy(Policy[T]):
 
     async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
         request = await self.request(session)
+        ready: _Ready | None = None
         while session.ending is None:
             since = len(session.spans)
-            await self._round(request)
+            ready = await self._round(request, ready)
             for span in joined(session, since):
                 yield span
 
@@ -84,73 +95,47 @@ class TokenPolicy(Policy[T]):
 
     # -- one round ---------------------------------------------------------------------------
 
-    async def _round(self, request: TokenRequest) -> None:
-        names = request.voices
-        drafter, length = self._plan(request, names)
-        pieces: list[bytes] = []
-        rows: Rows = {}
+    async def _round(self, request: TokenRequest, ready: _Ready | None) -> _Ready | None:
+        """Drafts, has the draft judged, takes what the ensemble chooses. ``ready`` is a draft that
+        was written meanwhile; such a one for the next round is returned."""
+        session = request.session
+        plan = self._plan(request) if ready is None else ready.plan
+        written: dict[str, Drafted] = {} if ready is None else {plan.drafter: ready.draft}
         started = time.monotonic()
-        if length:
-            fits = max(min(length, request.session.tokens_left), 1)
-            drafted = await self._draft(request, drafter, fits)
-            if drafted is None:  # the drafter failed; the others go on
-                return
-            pieces, rows = drafted
-        rows = await self.judge(request, drafter, pieces, rows)
-        before = request.place
-        kept = await self._take(request, drafter, pieces, rows)
-        request.counts["rounds"] += 1
-        if pieces:
-            request.counts["drafted"] += len(pieces)
-            request.counts["kept"] += kept
-            taken = request.place - before
-            self._pace.note(drafter, length, taken, time.monotonic() - started)
+        if plan.length and not written:
+            written = await session.each(
+                lambda member: draft(request, member, plan.length), [plan.drafter]
+            )
+            if not written:  # the drafter failed; the others go on
+                return None
+        drafted = written.get(plan.drafter, Drafted())
+        rows: Rows = {place: {plan.drafter: row} for place, row in enumerate(drafted.rows)}
+        following: list[Drafted] = []
 
-    def _plan(self, request: TokenRequest, names: Sequence[str]) -> tuple[str, int]:
-        """Who drafts how many tokens; 0: nobody drafts, and that member is asked first, if any."""
-        config, gate = self.config, request.fuser.gate
+        async def go_on(member: Member) -> None:
+            following.append(await draft(request, member, plan.length, drafted))
+
+        left = session.tokens_left - len(drafted.pieces)
+        on = go_on if plan.on and drafted.after is not None and left > 0 else None
+        rows = await self.judge(request, plan.drafter, drafted.pieces, rows, on=on)
+        before = request.place
+        kept = await self._take(request, plan.drafter, drafted.pieces, rows)
+        request.counts["rounds"] += 1
+        if drafted.pieces:
+            request.counts["drafted"] += len(drafted.pieces)
+            request.counts["kept"] += kept
+            self._pace.note(plan, request.place - before, time.monotonic() - started)
+        right = drafted.pieces and kept == len(drafted.pieces) and plan.drafter in session.live
+        return _Ready(plan, following[0]) if right and following else None
+
+    def _plan(self, request: TokenRequest) -> Plan:
+        names, config, gate = request.voices, self.config, request.fuser.gate
         fixed = gate if gate in names else config.drafter if config.drafter in names else None
         if config.safe is not None:
-            length, drafter = config.safe.draft, fixed or names[0]
-        elif config.draft == 0:
-            return fixed or names[0], 0
-        else:
-            drafter, length = self._pace.choose([fixed] if fixed else names, config.draft)
-        return drafter, length
-
-    async def _draft(
-        self, request: TokenRequest, name: str, length: int
-    ) -> tuple[list[bytes], Rows] | None:
-        """The pieces that a member writes ahead, and its rows before each of them."""
-        context = request.contexts[name].ids
-
-        async def write(member: Member) -> tuple[list[int], tuple[Distribution, ...]]:
-            if len(context) >= member.connection.spec.context_length:
-                limit = member.connection.spec.context_length
-                raise ContextOverflow(name, len(context), limit)
-            reply = await member.write(context, request.sampling(member, context, length))
-            return list(reply.tokens), reply.top or ()
-
-        drafts = await request.session.each(write, [name])
-        if name not in drafts:
-            return None
-        ids, told = drafts[name]
-        keys = [int(key) for key in request.union.map(name)[ids]]
-        pieces: list[bytes] = []
-        for key in keys:
-            if key == NO_KEY:  # a control token: nobody else can follow
-                break
-            pieces.append(request.union.tokens[key])
-        # Only rows after a context that the member would have been given count (runtime/pieces.py).
-        ahead = request.ahead(name, pieces)
-        true = [
-            ahead.base + tail == context + ids[:place]
-            for place, tail in enumerate(ahead.tails[: len(told)])
-        ]
-        places = max(1, true.index(False) if False in true else len(true))
-        pieces = pieces[:places]
-        count = max(len(pieces), 1)
-        return pieces, {place: {name: request.row(name, told[place])} for place in range(count)}
+            return Plan(fixed or names[0], config.safe.draft)
+        if config.draft == 0:
+            return Plan(fixed or names[0], 0)
+        return self._pace.choose([fixed] if fixed else names, config.draft)
 
     async def judge(
         self,
@@ -159,11 +144,13 @@ class TokenPolicy(Policy[T]):
         pieces: Sequence[bytes],
         rows: Rows,
         scored: Sequence[int] = (),
+        on: Callable[[Member], Awaitable[None]] | None = None,
     ) -> Rows:
         """Adds what the others say at the same places, and what the method needs besides.
 
         With a gate, the others are asked at the places where it is not sure. ``scored``: the keys
-        whose probabilities are to be told, one for each place.
+        whose probabilities are to be told, one for each place. ``on``: what ``first`` does while
+        the others are asked.
         """
         places = list(range(max(len(pieces), 1)))
         gate = request.fuser.gate
@@ -173,15 +160,16 @@ class TokenPolicy(Policy[T]):
         others = {
             name: [p for p in asked if name not in rows.get(p, {})] for name in request.voices
         }
-        await self._ask(request, pieces, {n: p for n, p in others.items() if p}, rows)
-        wanted: dict[str, dict[int, list[int]]] = {}
+        others = {name: wanted for name, wanted in others.items() if wanted}
+        await self._ask(request, pieces, others, rows, on=on and (first, on))
+        more: dict[str, dict[int, list[int]]] = {}
         for place in asked:
             key = scored[place] if scored else None
             for name, ids in request.fuser.missing(rows.get(place, {}), key).items():
-                wanted.setdefault(name, {})[place] = ids
-        if wanted:
-            needed = {name: sorted(ids) for name, ids in wanted.items()}
-            await self._ask(request, pieces, needed, rows, wanted)
+                more.setdefault(name, {})[place] = ids
+        if more:
+            needed = {name: sorted(ids) for name, ids in more.items()}
+            await self._ask(request, pieces, needed, rows, more)
         return rows
 
     async def _ask(
@@ -191,6 +179,7 @@ class TokenPolicy(Policy[T]):
         places: Mapping[str, Sequence[int]],
         rows: Rows,
         also: Mapping[str, Mapping[int, Sequence[int]]] | None = None,
+        on: tuple[str, Callable[[Member], Awaitable[None]]] | None = None,
     ) -> None:
         """Puts members' rows at some places into ``rows``. Places that a window cannot hold any
         more are left out; raises ``ContextOverflow`` when that is the round's first."""
@@ -198,6 +187,10 @@ class TokenPolicy(Policy[T]):
 
         async def tell(member: Member) -> dict[int, Row]:
             name = member.name
+            if name not in places:
+                assert on is not None
+                await on[1](member)
+                return {}
             ahead = request.ahead(name, pieces)
             fits = _fitting(ahead, places[name], member)
             if not fits:
@@ -208,7 +201,8 @@ class TokenPolicy(Policy[T]):
 
         if not places:
             return
-        for name, found in (await request.session.each(tell, list(places))).items():
+        names = [*places, on[0]] if on is not None and on[0] not in places else list(places)
+        for name, found in (await request.session.each(tell, names)).items():
             for place, row in found.items():
                 rows.setdefault(place, {})[name] = row
 

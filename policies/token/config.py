@@ -26,7 +26,7 @@ class TokenConfig(PolicyConfig):
     that is not among any member's best cannot be chosen, and what a member gives to a token beyond
     its own best counts as nothing, unless the method looks it up. "all" ships whole rows: exact,
     and slow for large vocabularies. Vocabularies of up to 4,096 tokens are always told whole."""
-    draft: int = Field(16, ge=0)
+    draft: int = Field(12, ge=0)
     """Most tokens that one member writes ahead of the ensemble's judgement; the text stays the
     same. 0 asks all members for every token: the reference."""
     sure: float = Field(0.4, ge=0, lt=1)

@@ -1,8 +1,9 @@
 """Who drafts, and how many tokens: learnt from what rounds bring, whatever the request.
 
-Neither changes a text, only how soon it is written. A choice is a member and a length; what is
-measured of it is tokens of the answer per second, which holds everything that matters: how fast
-members draft and judge, how much of a draft the ensemble keeps, and how busy the machines are.
+None of it changes a text, only how soon it is written. A choice is a member, a length, and whether
+it drafts on while the others judge; what is measured of it is tokens of the answer per second. That
+holds everything that matters: how fast members draft and judge, how much of a draft the ensemble
+keeps, whether members share a processor, and how busy it is.
 """
 
 from __future__ import annotations
@@ -13,8 +14,22 @@ from typing import Final
 
 AGAIN: Final = 24
 """Every so many rounds a choice that looks worse is tried again: what was learnt grows old."""
+SHORT: Final = 4
+"""Tokens of a short draft."""
 FORGET: Final = 0.9
 """Share of its weight that a round keeps with each newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a round is drafted."""
+
+    drafter: str
+    length: int
+    """Most tokens; 0: nobody drafts, and the drafter is only asked first where that matters."""
+    on: bool = False
+    """The drafter writes the next draft while the others judge this one: of use if all of it is
+    kept, wasted otherwise."""
 
 
 @dataclass
@@ -39,34 +54,38 @@ class Pace:
     """One ensemble's experience: a rate for every choice."""
 
     def __init__(self) -> None:
-        self._rates: dict[tuple[str, int], Rate] = {}
+        self._rates: dict[Plan, Rate] = {}
         self._rounds = 0
 
-    def choose(self, names: Sequence[str], limit: int) -> tuple[str, int]:
-        """Who drafts and at most how many tokens: each choice once, then the fastest, and now and
-        then the one that was not tried for longest."""
+    def choose(self, names: Sequence[str], limit: int) -> Plan:
+        """Each choice once, then the fastest, and now and then the one that was not tried for
+        longest."""
         self._rounds += 1
-        arms = [(name, length) for length in lengths(limit) for name in names]
-        rates = {arm: self._rates.setdefault(arm, Rate()) for arm in arms}
+        plans = [
+            Plan(name, length, on)
+            for length in lengths(limit)
+            for on in (False, True)
+            for name in names
+        ]
+        rates = {plan: self._rates.setdefault(plan, Rate()) for plan in plans}
         stale = self._rounds % AGAIN == 0
-        arm = min(arms, key=lambda a: rates[a].last if stale else -rates[a].speed)
-        rates[arm].last = self._rounds
-        return arm
+        plan = min(plans, key=lambda p: rates[p].last if stale else -rates[p].speed)
+        rates[plan].last = self._rounds
+        return plan
 
-    def note(self, name: str, length: int, tokens: int, seconds: float) -> None:
+    def note(self, plan: Plan, tokens: int, seconds: float) -> None:
         """What a round of this choice brought."""
-        self._rates.setdefault((name, length), Rate()).add(tokens, seconds)
+        self._rates.setdefault(plan, Rate()).add(tokens, seconds)
 
     def speeds(self) -> dict[str, float]:
         """What has been learnt, for people: tokens a second of each choice that was tried."""
         return {
-            f"{name} x{length}": rate.speed
-            for (name, length), rate in self._rates.items()
+            f"{plan.drafter} x{plan.length}{'+' if plan.on else ''}": rate.speed
+            for plan, rate in self._rates.items()
             if rate.seconds
         }
 
 
 def lengths(limit: int) -> list[int]:
-    """Draft lengths worth telling apart, the likeliest first; none above ``limit``."""
-    known = [length for length in (4, 8, 2, 16, 32) if length <= limit]
-    return known if limit in known else [*known, limit]
+    """Draft lengths worth telling apart; drafts end by themselves where their writer is unsure."""
+    return [limit] if limit <= SHORT else [SHORT, limit]

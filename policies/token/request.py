@@ -69,7 +69,7 @@ class TokenRequest:
         small = member.connection.spec.vocab_size <= SMALL_VOCABULARY
         return ALL if top_k == "all" or small else top_k
 
-    def sampling(self, member: Member, context: Sequence[int], length: int) -> Sampling:
+    def sampling(self, member: Member, context: Sequence[int], place: int, length: int) -> Sampling:
         """How a member drafts: as the ensemble would choose, were it alone."""
         query = self.session.query
         return Sampling(
@@ -81,7 +81,7 @@ class TokenRequest:
             top_k=self.top_k(member),
             ignore_eos=query.ignore_eos,
             until_below=0.0 if self.config.safe is not None else self.config.sure,
-            text_noise_from=len(context) - self.place,
+            text_noise_from=len(context) - place,
         )
 
     def row(self, member: str, told: Distribution) -> Row:
