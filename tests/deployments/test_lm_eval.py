@@ -143,6 +143,7 @@ async def from_engine(stack: LocalStack, context: str, continuation: str) -> tup
     return sum(score.logprobs), list(score.logprobs) == best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

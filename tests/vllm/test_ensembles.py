@@ -70,7 +70,7 @@ async def test_ensembles_of_the_zoo_answer_the_same_on_both_engines(
         assert sum(right) > 15, "answers that agree because all are empty would prove nothing"
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(0.8, marks=pytest.mark.slow)])
 async def test_tokens_fused_from_the_zoo_are_the_same_on_both_engines(
     zoo_on_vllm: dict[str, Engine],
     zoo_on_transformers: dict[str, Engine],
