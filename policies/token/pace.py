@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-AGAIN: Final = 24
+AGAIN: Final = 32
 """Every so many rounds a choice that looks worse is tried again: what was learnt grows old."""
+HOPELESS: Final = 0.6
+"""Below this share of the best speed it is not."""
 SHORT: Final = 4
 """Tokens of a short draft."""
 FORGET: Final = 0.9
@@ -58,8 +60,8 @@ class Pace:
         self._rounds = 0
 
     def choose(self, names: Sequence[str], limit: int) -> Plan:
-        """Each choice once, then the fastest, and now and then the one that was not tried for
-        longest."""
+        """Each choice once, then the fastest, and now and then the one, of those near it, that was
+        not tried for longest."""
         self._rounds += 1
         plans = [
             Plan(name, length, on)
@@ -68,8 +70,10 @@ class Pace:
             for name in names
         ]
         rates = {plan: self._rates.setdefault(plan, Rate()) for plan in plans}
-        stale = self._rounds % AGAIN == 0
-        plan = min(plans, key=lambda p: rates[p].last if stale else -rates[p].speed)
+        best = max(plans, key=lambda p: rates[p].speed)
+        near = [p for p in plans if rates[p].speed >= HOPELESS * rates[best].speed]
+        again = self._rounds % AGAIN == 0
+        plan = min(near, key=lambda p: rates[p].last) if again else best
         rates[plan].last = self._rounds
         return plan
 

@@ -1,0 +1,50 @@
+"""Who drafts is learnt from what rounds bring."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from policies.token.pace import AGAIN, SHORT, Pace, Plan, lengths
+
+NAMES = ["quick", "slow"]
+
+
+def speed(plan: Plan) -> float:
+    """Tokens a second in a world where the first member, short drafts and no hurry are best."""
+    return 10.0 * (plan.drafter == "quick") + 3.0 * (plan.length == SHORT) - plan.on
+
+
+def rounds(pace: Pace, count: int) -> Counter[Plan]:
+    chosen = Counter[Plan]()
+    for _ in range(count):
+        plan = pace.choose(NAMES, 12)
+        chosen[plan] += 1
+        pace.note(plan, 5, 5 / max(speed(plan), 0.1))
+    return chosen
+
+
+def test_every_way_is_tried_once_and_then_the_best_is_kept() -> None:
+    pace = Pace()
+    first = rounds(pace, 8)
+    assert set(first.values()) == {1} and len(first) == 8
+    later = rounds(pace, 400)
+    assert later[Plan("quick", SHORT)] > 400 - 400 // AGAIN - 3
+    assert Plan("slow", 12) not in later  # hopeless
+    assert later[Plan("quick", SHORT, on=True)] > 0  # near the best: looked at again
+
+
+def test_what_has_changed_is_noticed() -> None:
+    pace = Pace()
+    rounds(pace, 50)
+    best, other = Plan("quick", SHORT), Plan("quick", SHORT, on=True)
+    for _ in range(200):
+        plan = pace.choose(NAMES, 12)
+        pace.note(plan, 5, 1.0 if plan == best else 5 / max(speed(plan), 0.1))
+    assert pace.choose(NAMES, 12) in (other, Plan("quick", 12), Plan("quick", 12, on=True))
+    assert pace.speeds()[f"quick x{SHORT}"] < 6
+
+
+def test_lengths_stay_within_the_limit() -> None:
+    assert lengths(12) == [SHORT, 12]
+    assert lengths(2) == [2]
+    assert {pace.length for pace in (Pace().choose(["a"], 2),)} == {2}
