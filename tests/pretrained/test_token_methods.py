@@ -57,7 +57,7 @@ async def test_real_prompts_are_answered_alike_by_both_loops(
             prompts = PROMPTS if method in ("gac", "unite") else PROMPTS[1:4]
             for wish in ({}, SAMPLED):
                 for seed, prompt in enumerate(prompts):
-                    asked = {"messages": (Message("user", prompt),), "max_tokens": 14, **wish}
+                    asked = {"messages": (Message("user", prompt),), "max_tokens": 10, **wish}
                     drafted = await ask(stack, method, seed=seed, **asked)
                     plain = await ask(stack, f"{method}-plain", seed=seed, **asked)
                     assert drafted.text == plain.text, (method, prompt)
