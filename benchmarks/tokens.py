@@ -57,13 +57,19 @@ def main() -> None:
     asked = parser.parse_args()
     figures: dict[str, Any] = {}
     if asked.part in ("zoo", "all"):
-        figures |= zoo(load(Path("examples/zoo_two_hop.yaml"))[1], asked.questions)
+        add_figures(figures, zoo(load(Path("examples/zoo_two_hop.yaml"))[1], asked.questions))
     if asked.part in ("pretrained", "all"):
-        figures |= pretrained(load(Path("examples/quickstart.yaml"))[1], asked.tokens)
+        add_figures(figures, pretrained(load(Path("examples/quickstart.yaml"))[1], asked.tokens))
     if not asked.json:
         for name, value in figures.items():
             print(f"{name:32} {value}")
     print(json.dumps(figures))
+
+
+def add_figures(figures: dict[str, Any], more: dict[str, Any]) -> None:
+    """Those of both parts under one name."""
+    for name, value in more.items():
+        figures[name] = {**figures.get(name, {}), **value} if isinstance(value, dict) else value
 
 
 def both(config: AppConfig, methods: Sequence[str], drafted: Sequence[str]) -> AppConfig:
@@ -174,11 +180,10 @@ def add(counts: dict[str, int], replies: Sequence[dict[str, Any]]) -> None:
 
 
 def tell(figures: dict[str, Any], name: str, part: str, counts: dict[str, int]) -> None:
-    figures[f"acceptance_{part}"][name] = round(counts["kept"] / max(counts["drafted"], 1), 3)
-    figures[f"tokens_per_round_{part}"][name] = round(counts["tokens"] / counts["rounds"], 2)
-    figures[f"fuse_ms_per_token_{part}"][name] = round(
-        counts["fuse_us"] / 1000 / counts["fused"], 3
-    )
+    place = f"{name}, {part}"
+    figures["acceptance"][place] = round(counts["kept"] / max(counts["drafted"], 1), 3)
+    figures["tokens_per_round"][place] = round(counts["tokens"] / counts["rounds"], 2)
+    figures["fuse_ms_per_token"][place] = round(counts["fuse_us"] / 1000 / counts["fused"], 3)
 
 
 async def ask(

@@ -96,20 +96,17 @@ def test_a_few_questions_are_answered_alike_by_both_loops(
         assert _calls(answers[method]) < 0.5 * _calls(answers[f"{method}-plain"])
 
 
+MANY = {"gac": (100, 100), "unite": (100, 100), "deepen": (100, 30), "packllm": (100, 30)}
+"""Questions to be answered greedily, and drawn; EVA fuses slowest."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", DRAFTED)
-def test_a_hundred_questions_are_answered_alike_by_both_loops(
-    config: AppConfig, method: str
-) -> None:
-    answers, _ = written(config, [method, f"{method}-plain"], 100)
-    same(answers, method)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["gac", "unite", "deepen"])
-def test_a_hundred_drawn_answers_are_alike_by_both_loops(config: AppConfig, method: str) -> None:
-    answers, _ = written(config, [method, f"{method}-plain"], 100, **SAMPLED)
-    same(answers, method)
+def test_many_questions_are_answered_alike_by_both_loops(config: AppConfig, method: str) -> None:
+    greedy, drawn = MANY.get(method, (30, 15))
+    for count, wish in ((greedy, {}), (drawn, SAMPLED)):
+        answers, _ = written(config, [method, f"{method}-plain"], count, **wish)
+        same(answers, method)
 
 
 def _calls(replies: list[Answer]) -> int:
