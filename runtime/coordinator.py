@@ -112,8 +112,6 @@ class Coordinator:
                             safe = max(shown, _showable(session))
                             text, shown = session.text[shown:safe], safe
                             yield Written(text, span, session.checkpoint())
-                            if session.ending is not None:
-                                break
             except BudgetSpent as spent:
                 session.ending = cast(StopReason, f"budget_{spent.which}")
             except ContextOverflow:

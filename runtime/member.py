@@ -189,7 +189,8 @@ class Member:
             branch, at = cover.places[place]
             extra[branch][at] = tuple(ids)
         replies = await self._call(lambda engine: engine.score(prompt, tails, top_k, extra))
-        cached = min(max((reply.cached_tokens for reply in replies), default=0), len(prompt))
+        # The first branch may compute the prompt that the others then find in the cache.
+        cached = min(min((reply.cached_tokens for reply in replies), default=0), len(prompt))
         fed = len(prompt) - cached + sum(map(len, cover.branches))
         self._accounts.book(self.name, self._priced(prompt_tokens=fed, cached_tokens=cached))
         return {

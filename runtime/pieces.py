@@ -72,7 +72,11 @@ class PieceContext:
         and whether one of its tokens ends there. Where none does, the open word stands piece by
         piece."""
         known = [*self._open, *pieces]
-        text = b"".join(known).decode("utf-8", errors="ignore")
+        data = b"".join(known)
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as broken:
+            text = data[: broken.start].decode("utf-8")
         ids = self.tokenizer.encode(text)
         ends, length = {0: 0}, 0
         for count, token in enumerate(ids, start=1):

@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +56,15 @@ class TokenizerDefinition:
     @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all fields."""
-        rest = [self.chat_template, self.bos, self.eos, self.eos_ids, self.add_bos]
-        digest = hashlib.sha256(self.json.encode())
-        digest.update(json.dumps(rest).encode())
-        return digest.hexdigest()
+        return _fingerprint(self)
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(known: TokenizerDefinition) -> str:
+    rest = [known.chat_template, known.bos, known.eos, known.eos_ids, known.add_bos]
+    digest = hashlib.sha256(known.json.encode())
+    digest.update(json.dumps(rest).encode())
+    return digest.hexdigest()
 
 
 class Tokenizer:

@@ -8,7 +8,7 @@ have ended at the same text. No vocabulary is mapped to another, and no member e
 that is not its own.
 
 Sampled: one member after the other draws, each among its tokens that agree with what is common so
-far, with noise keyed by step and text.
+far, with noise keyed by step and text; weights play no part in that.
 
 Deviations: the paper searches with a beam of 5 and shows the text at the end; one hypothesis is
 kept here, so that the text streams. It walks the cross product of the members' tokens best first
@@ -54,6 +54,8 @@ class ABEConfig(PolicyConfig):
         for name in self.weights:
             if name not in self.members:
                 raise ValueError(f"weights: {name!r} is not among {', '.join(self.members)}")
+        if any(weight <= 0 for weight in self.weights.values()):
+            raise ValueError("weights: above 0, for every member has to agree; leave others out")
         return self
 
 

@@ -62,7 +62,6 @@ class TokenPolicy(Policy[T]):
     def __init__(self, config: T) -> None:
         super().__init__(config)
         self._pace = Pace()
-        self._one = asyncio.Lock()
 
     @abstractmethod
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
@@ -86,7 +85,7 @@ class TokenPolicy(Policy[T]):
         union = await asyncio.to_thread(_union, connections)
         weights = {name: self.config.weights.get(name, 1.0) for name in session.live}
         fuser = await self.fuser(session, union, weights)
-        return TokenRequest(session, self.config, union, fuser, self._one)
+        return TokenRequest(session, self.config, union, fuser)
 
     async def score(self, session: Session) -> list[TokenChoice]:
         """The prompt's tokens as the reporting member reads them, under the fused distribution."""
@@ -163,9 +162,11 @@ class TokenPolicy(Policy[T]):
         others = {name: wanted for name, wanted in others.items() if wanted}
         await self._ask(request, pieces, others, rows, on=on and (first, on))
         more: dict[str, dict[int, list[int]]] = {}
-        for place in asked:
+        for place in places if scored else asked:
+            told = rows.get(place, {})
+            here = {name: told[name] for name in request.session.live if name in told}
             key = scored[place] if scored else None
-            for name, ids in request.fuser.missing(rows.get(place, {}), key).items():
+            for name, ids in request.fuser.missing(here, key).items():
                 more.setdefault(name, {})[place] = ids
         if more:
             needed = {name: sorted(ids) for name, ids in more.items()}
@@ -223,7 +224,8 @@ class TokenPolicy(Policy[T]):
             if len(here) < len(request.voices) and not alone:
                 return place  # beyond a window, or all that were asked have failed
             drafted = union.key(pieces[place]) if pieces else NO_KEY
-            if safe is not None and stands(drafted, here, drafter, borders[place], safe):
+            known = safe is not None and drafted != NO_KEY
+            if known and safe is not None and stands(drafted, here, drafter, borders[place], safe):
                 key, fused = drafted, request.own(here[drafter])
             else:
                 fused = await request.fuse(here)

@@ -56,6 +56,13 @@ class TokenConfig(PolicyConfig):
             raise ValueError("weights: a weight is at least 0")
         if all(self.weights.get(name, 1.0) == 0 for name in self.members):
             raise ValueError("weights: one member needs a weight above 0")
-        if self.top_k != "all" and self.top_k < 1:
-            raise ValueError("top_k: at least 1, or all")
+        if self.top_k != "all" and self.top_k < max(getattr(self, "k", 1), 1):
+            raise ValueError("top_k: at least k, so that members tell what they propose, or all")
+        if self.drafter is not None:
+            self.check_speaks("drafter", self.drafter)
         return self
+
+    def check_speaks(self, field: str, name: str) -> None:
+        """Raises ``ValueError`` for a member with a part to play and no say."""
+        if self.weights.get(name, 1.0) == 0:
+            raise ValueError(f"{field}: {name!r} has weight 0, so it is never asked")

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -31,10 +31,14 @@ from policies.token.lookup import candidates
 from policies.token.relative import RelativeSpace, anchors_of, fuse
 from policies.token.rows import Fused, Fuser, Row, normalised
 from runtime.alignment import vector_table
+from runtime.alignment.once import Once
 from runtime.errors import BadRequest
 from runtime.session import Connection, Session
 from runtime.types import TokenChoice
 from runtime.union import END_KEY, Union
+
+SETS: Final = 4
+"""Sets of members whose space is kept: requests may ask for fewer members."""
 
 
 class DeePEnConfig(TokenConfig):
@@ -56,6 +60,7 @@ class DeePEnConfig(TokenConfig):
     def _known_main(self) -> DeePEnConfig:
         if self.main is not None and self.main not in self.members:
             raise ValueError(f"main: {self.main!r} is not among {', '.join(self.members)}")
+        self.check_speaks("main", self.main or self.members[0])
         return self
 
 
@@ -134,11 +139,10 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
 
     def __init__(self, config: DeePEnConfig) -> None:
         super().__init__(config)
-        self._spaces: dict[tuple[str, ...], RelativeSpace] = {}
-        self._making = asyncio.Lock()
+        self._spaces: Once[RelativeSpace] = Once(limit=SETS)
 
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
-        space = self._spaces.get(tuple(session.live))
+        space = self._spaces.kept(tuple(session.live))
         if space is None and len(session.live) > 1:
             tables = await session.each(lambda member: member.prepare(vector_table))
             connections = {name: session.live[name].connection for name in tables}
@@ -169,14 +173,10 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
         names = tuple(connections)
         if len(names) == 1:
             return None
-        async with self._making:
-            if names not in self._spaces:
-                tokenizers = {n: c.tokenizer for n, c in connections.items()}
-                self._spaces[names] = await asyncio.to_thread(
-                    lambda: RelativeSpace(
-                        tables,
-                        anchors_of(tokenizers, self.config.anchors),
-                        cache_mb=self.config.cache_mb,
-                    )
-                )
-            return self._spaces[names]
+        tokenizers = {name: c.tokenizer for name, c in connections.items()}
+
+        def make() -> RelativeSpace:
+            anchors = anchors_of(tokenizers, self.config.anchors)
+            return RelativeSpace(tables, anchors, cache_mb=self.config.cache_mb)
+
+        return await self._spaces.get(names, lambda: asyncio.to_thread(make))

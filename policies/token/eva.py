@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 
 from policies.token.base import TokenPolicy
 from policies.token.config import TokenConfig
+from policies.token.gac import mean
 from policies.token.projection import faithful, project, projection
 from policies.token.rows import Fused, Fuser, Row, normalised
 from runtime.alignment import vector_table
@@ -50,6 +51,7 @@ class EVAConfig(TokenConfig):
     def _known_pivot(self) -> EVAConfig:
         if self.pivot is not None and self.pivot not in self.members:
             raise ValueError(f"pivot: {self.pivot!r} is not among {', '.join(self.members)}")
+        self.check_speaks("pivot", self.pivot or self.members[0])
         return self
 
 
@@ -78,6 +80,8 @@ class EVAFuser(Fuser):
     def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
         carried = {name: self._carried(name, row) for name, row in rows.items()}
         carried = {name: pair for name, pair in carried.items() if len(pair[0])}
+        if not carried:  # nobody's tokens mean anything to the pivot
+            return mean(rows, self.weights(rows))
         tops = {
             name: ids[np.lexsort((ids, -shares))][: max(self._drop, 1)]
             for name, (ids, shares) in carried.items()

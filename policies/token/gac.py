@@ -41,6 +41,8 @@ class GaCConfig(TokenConfig):
             raise ValueError(f"gate: {self.gate!r} is not among {', '.join(self.members)}")
         if self.gate is not None and self.safe is not None:
             raise ValueError("gate and safe are two ways to fuse less often; leave one out")
+        if self.gate is not None:
+            self.check_speaks("gate", self.gate)
         return self
 
 

@@ -17,6 +17,7 @@ Cost: one call to each member before the first token (``opt``: for each 64 token
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -25,13 +26,15 @@ from pydantic import Field
 
 from policies.token.base import TokenPolicy
 from policies.token.config import TokenConfig
+from policies.token.deepen import DeePEn, DeePEnConfig
+from policies.token.eva import EVA, EVAConfig
 from policies.token.gac import GaCFuser
 from policies.token.lookup import Lookup, candidates
 from policies.token.request import TokenRequest
 from policies.token.rows import Fused, Fuser, Row, normalised
 from policies.token.teach import begin, teach
 from policies.token.unite import UniTeFuser, lookup_of
-from runtime.session import Member, Session
+from runtime.session import Connection, Member, Session
 from runtime.union import Union
 
 FLOOR = -60.0
@@ -45,7 +48,8 @@ class PackLLMConfig(TokenConfig):
     """The temperature of ``sim``."""
     steps: int = Field(20, ge=1)
     """The shares that ``opt`` tries: 0, 1/steps, ..., 1."""
-    fusion: Literal["logits", "gac", "unite"] = "logits"
+    fusion: Literal["logits", "gac", "unite", "deepen", "eva"] = "logits"
+    """How tokens are fused with these weights; the other methods with their own defaults."""
     k: int = Field(10, ge=1)
     """Tokens that each member proposes, for the fusions over a union of best tokens."""
 
@@ -120,45 +124,66 @@ class PackLLM(TokenPolicy[PackLLMConfig]):
     paper: ClassVar[str] = "2404.11531"
     title: ClassVar[str] = "PackLLM"
 
+    def __init__(self, config: PackLLMConfig) -> None:
+        super().__init__(config)
+        self._inner: DeePEn | EVA | None = None
+        if config.fusion == "deepen":
+            self._inner = DeePEn(DeePEnConfig(members=config.members))
+        elif config.fusion == "eva":
+            self._inner = EVA(EVAConfig(members=config.members))
+
+    async def warm(self, connections: Mapping[str, Connection]) -> None:
+        await super().warm(connections)
+        if self._inner is not None:
+            await self._inner.warm(connections)
+
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
         lookup = lookup_of(session, union)
         known: Any = session.state.get("weights")
         if known is None:
-            found = await self._weigh(session, union, lookup)
+            found = await self._weigh(session, union, lookup, weights)
             known = {name: found[name] * weights[name] for name in session.live if name in found}
             session.state["weights"] = known
         final = {name: float(known.get(name, 0.0)) for name in session.live}
         if self.config.fusion == "gac":
             return GaCFuser(union, final)
+        if self._inner is not None:
+            return await self._inner.fuser(session, union, final)
         if self.config.fusion == "unite":
             return UniTeFuser(union, final, lookup, self.config.k)
         return LogitFuser(union, final, lookup, self.config.k)
 
-    async def _weigh(self, session: Session, union: Union, lookup: Lookup) -> dict[str, float]:
+    async def _weigh(
+        self, session: Session, union: Union, lookup: Lookup, weights: Mapping[str, float]
+    ) -> dict[str, float]:
+        """The members' say by the prompt; those that the configuration gives none have none."""
         text = _question(session)
-        first = next(iter(session.live.values()))
-        tokenizer = first.connection.tokenizer
+        tokenizer = next(iter(session.live.values())).connection.tokenizer
         pieces = [tokenizer.token_bytes[i] for i in tokenizer.encode(text)]
+        some = {name: weights[name] for name in session.live if weights[name] > 0}
+        equal = dict.fromkeys(some or session.live, 1.0)
         if self.config.weighting == "sim":
-            losses = await session.each(lambda member: _nats(member, text))
+            losses = await session.each(lambda member: _nats(member, text), equal)
             nats = [losses[name] / max(len(pieces), 1) for name in losses]
             return dict(zip(losses, similar(nats, self.config.tau).tolist(), strict=True))
-        equal = dict.fromkeys(session.live, 1.0)
-        fuser = LogitFuser(union, equal, lookup, self.config.k)
-        request = TokenRequest(session, self.config, union, fuser, self._one)
+        fuser = LogitFuser(
+            union, {n: equal.get(n, 0.0) for n in session.live}, lookup, self.config.k
+        )
+        request = TokenRequest(session, self.config, union, fuser)
         request.contexts = begin(session)
         skipped = int(any(not context.ids for context in request.contexts.values()))
-        places = [p async for p in teach(self, request, pieces, skipped) if p.rows]
-        places = [p for p in places if list(p.rows) == list(session.live)]
-        if not places:
-            return equal
         logits, targets = [], []
-        for place in places:
-            keys, told = fuser.logits(place.rows, place.key)
-            logits.append(told)
-            targets.append(keys.index(place.key))
-        found = optimal(logits, targets, self.config.steps)
-        return dict(zip(session.live, found.tolist(), strict=True))
+        async for place in teach(self, request, pieces, skipped):
+            if list(place.rows) == request.voices:
+                keys, told = fuser.logits(place.rows, place.key)
+                logits.append(told)
+                targets.append(keys.index(place.key))
+        voices = request.voices
+        kept = [rows for rows in logits if len(rows) == len(voices)]
+        if not kept or len(kept) < len(logits):  # no text, or a member was lost meanwhile
+            return dict.fromkeys(voices, 1.0)
+        found = await asyncio.to_thread(optimal, logits, targets, self.config.steps)
+        return dict(zip(voices, found.tolist(), strict=True))
 
 
 def _question(session: Session) -> str:

@@ -44,6 +44,7 @@ a limit of the anchors changes the method and not only its memory.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
@@ -98,7 +99,7 @@ class RelativeSpace:
 
     ``tables`` are the members' embeddings [V, width], ``anchors`` the anchors' ids in each
     vocabulary, in one order for all. Holds the anchors' embeddings as float32 (anchors x width x
-    4 bytes for each member) and at most ``cache_mb`` of rows. For one thread at a time.
+    4 bytes for each member) and at most ``cache_mb`` of rows.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class RelativeSpace:
         self._directions = {name: _directions(tables[name], ids) for name, ids in anchors.items()}
         self._temperature = temperature
         self._limit = max(1, cache_mb * 2**20 // (4 * self.anchors))
+        self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
 
     @property
@@ -125,7 +127,11 @@ class RelativeSpace:
         return 4 * self.anchors * len(self._kept)
 
     def rows(self, member: str, ids: np.ndarray) -> np.ndarray:
-        """float32 [len(ids), anchors]; each row sums to one."""
+        """float32 [len(ids), anchors]; each row sums to one. For any thread."""
+        with self._lock:
+            return self._rows(member, ids)
+
+    def _rows(self, member: str, ids: np.ndarray) -> np.ndarray:
         wanted = [(member, token) for token in np.asarray(ids).tolist()]
         missing = list(dict.fromkeys(key for key in wanted if key not in self._kept))
         new: dict[tuple[str, int], np.ndarray] = {}

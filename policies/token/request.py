@@ -22,6 +22,9 @@ from runtime.union import END_KEY, NO_KEY, Union
 SMALL_VOCABULARY: Final = 4096
 """Rows up to this size are told whole: that takes no more than what a call costs anyway."""
 
+LONGEST_WAIT: Final = 16
+"""Tokens that are held back at most for a border of a character to come."""
+
 Rows = dict[int, dict[str, Row]]
 """place (counted from the round's first) -> member -> its row there"""
 
@@ -29,12 +32,8 @@ Rows = dict[int, dict[str, Row]]
 class TokenRequest:
     """The tokens are kept in the session's state, so another coordinator can go on from them."""
 
-    def __init__(
-        self, session: Session, config: TokenConfig, union: Union, fuser: Fuser, one: asyncio.Lock
-    ) -> None:
-        """``one``: requests of an ensemble whose fusing is heavy do it one after the other."""
+    def __init__(self, session: Session, config: TokenConfig, union: Union, fuser: Fuser) -> None:
         self.session, self.config, self.union, self.fuser = session, config, union, fuser
-        self._one = one
         query = session.query
         self.wish = Wish(
             config.temperature if query.temperature is None else query.temperature,
@@ -55,7 +54,8 @@ class TokenRequest:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._decoder.decode(b"".join(pieces))
         self._waiting: list[tuple[str, TokenChoice]] = []
-        """Tokens since the last whole character."""
+        """Tokens since the last border of both a token and a character, and their text."""
+        self._text = ""
         self._told = query.logprobs is not None or query.trace == "full"
 
     @property
@@ -103,15 +103,14 @@ class TokenRequest:
 
     @property
     def voices(self) -> list[str]:
-        """Members that are asked: those without any say are not."""
-        return [name for name in self.session.live if self.fuser.speaks(name)]
+        """Members that are asked: those without any say are not, while there are others."""
+        live = list(self.session.live)
+        return [name for name in live if self.fuser.speaks(name)] or live
 
     async def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
         started = time.perf_counter()
         if self.fuser.heavy:
-            async with self._one:
-                started = time.perf_counter()
-                fused = await asyncio.to_thread(self.fuser.fuse, rows, scored)
+            fused = await asyncio.to_thread(self.fuser.fuse, rows, scored)
         else:
             fused = self.fuser.fuse(rows, scored)
         self.session.state["fuse_seconds"] += time.perf_counter() - started
@@ -130,15 +129,14 @@ class TokenRequest:
         self._pieces.append(token.decode("latin-1"))
         for context in self.contexts.values():
             context.append(token)
-        text = self._decoder.decode(token, final=key == END_KEY)
-        held = bool(self._decoder.getstate()[0])
-        if key == END_KEY:
-            self._commit(text, final=True)
-        elif not held and text:
-            self._commit(text)
+        self._text += self._decoder.decode(token, final=key == END_KEY)
+        held = bool(self._decoder.getstate()[0]) and len(self._waiting) < LONGEST_WAIT
+        if key == END_KEY or (self._text and not held):
+            self._commit(final=key == END_KEY)
 
-    def _commit(self, text: str, final: bool = False) -> None:
+    def _commit(self, final: bool) -> None:
         """What waits becomes one span, by the author of its last token."""
+        text, self._text = self._text, ""
         name = self._waiting[-1][0]
         tokens = tuple(choice for _, choice in self._waiting) if self._told else ()
         self._waiting = []

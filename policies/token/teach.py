@@ -50,7 +50,8 @@ async def teach(
         yield Place(keys[at], {})
     for at in range(skipped, len(pieces), WINDOW):
         window = pieces[at : at + WINDOW]
-        first = request.voices[0]
+        gate, voices = request.fuser.gate, request.voices
+        first = gate if gate in voices else voices[0]
         rows = await method.judge(request, first, window, {}, keys[at : at + WINDOW])
         for place in range(len(window)):
             told = rows.get(place, {})

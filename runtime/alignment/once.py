@@ -40,6 +40,10 @@ class Once(Generic[T]):
             self._kept.popitem(last=False)
         return result
 
+    def kept(self, key: Hashable) -> T | None:
+        """The result for ``key``, if it is there."""
+        return self._kept.get(key)
+
     def forget(self) -> None:
         """Drops what is kept; what is being made goes on."""
         self._kept.clear()
