@@ -23,16 +23,22 @@ class Row:
 
 
 def row(flat: Any, index: int, top_k: int) -> Row:
-    """Row ``index`` of a ``vllm.logprobs.FlatLogprobs``: first the token itself, then the best."""
+    """Row ``index`` of a ``vllm.logprobs.FlatLogprobs``: first the token itself, then the best.
+
+    The token stands among the best once more if it is one of them; not so where vLLM has put the
+    outputs of a slow reader together, which leaves each id once.
+    """
     start, end = flat.start_indices[index], flat.end_indices[index]
     if end <= start:
         raise EngineFault("vLLM gave no logprobs for a position that was asked for")
     logprob = float(flat.logprobs[start])
     if not top_k:
         return Row(logprob)
-    ids = np.asarray(flat.token_ids[start + 1 : end], dtype=np.int64)
-    best = np.asarray(flat.logprobs[start + 1 : end], dtype=np.float32)
-    return Row(logprob, distribution(ids, best, top_k))
+    ids, places = np.unique(
+        np.asarray(flat.token_ids[start:end], dtype=np.int64), return_index=True
+    )
+    told = np.asarray(flat.logprobs[start:end], dtype=np.float32)[places]
+    return Row(logprob, distribution(ids, told, top_k))
 
 
 def distribution(ids: np.ndarray, logprobs: np.ndarray, top_k: int) -> Distribution:

@@ -241,6 +241,10 @@ async def test_a_projection_is_kept_and_made_again_when_damaged(
 
 @pytest.mark.pretrained
 @pytest.mark.timeout(1800)
+@pytest.mark.skipif(
+    "ORCHESTRION_LONG_TESTS" not in os.environ,
+    reason="takes six minutes or more: set ORCHESTRION_LONG_TESTS=1",
+)
 def test_a_large_pair_needs_little_memory(tmp_path: Path) -> None:
     """Two products of 15 * 10**12 operations each: minutes on a small computer."""
     run = subprocess.run(

@@ -48,6 +48,15 @@ def test_a_row_begins_with_the_token_itself() -> None:
     assert best.top.logprobs.tolist() == [-0.5, -2.0]
 
 
+def test_a_row_whose_token_is_told_once_only_keeps_it() -> None:
+    told = Flat()
+    told.append((2, -0.1), (0, -3.0), (1, -4.0))  # outputs that vLLM put together
+    best = row(told, 0, 2).top
+    assert best is not None and best.ids is not None and best.ids.tolist() == [2, 0]
+    dense = row(told, 0, ALL).top
+    assert dense is not None and dense.logprobs.tolist() == pytest.approx([-3.0, -4.0, -0.1])
+
+
 def test_equal_alternatives_come_by_lowest_id() -> None:
     [top] = tops([row(flat(), 2, 2)], 2) or ()
     assert top.ids is not None and top.ids.tolist() == [2, 4]
