@@ -96,14 +96,14 @@ def test_a_few_questions_are_answered_alike_by_both_loops(
         assert _calls(answers[method]) < 0.5 * _calls(answers[f"{method}-plain"])
 
 
-MANY = {"gac": (100, 100), "unite": (100, 100), "deepen": (100, 30), "packllm": (100, 30)}
+MANY = {"gac": (100, 100), "unite": (100, 100), "deepen": (100, 15), "packllm": (100, 15)}
 """Questions to be answered greedily, and drawn; EVA fuses slowest."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", DRAFTED)
 def test_many_questions_are_answered_alike_by_both_loops(config: AppConfig, method: str) -> None:
-    greedy, drawn = MANY.get(method, (30, 15))
+    greedy, drawn = MANY.get(method, (20, 10))
     for count, wish in ((greedy, {}), (drawn, SAMPLED)):
         answers, _ = written(config, [method, f"{method}-plain"], count, **wish)
         same(answers, method)
