@@ -31,7 +31,7 @@ from policies.token.request import Rows, TokenRequest, joined
 from policies.token.rows import Fuser, Row
 from policies.token.safe import stands
 from policies.token.teach import score_text
-from runtime.errors import ContextOverflow
+from runtime.errors import BadRequest, ContextOverflow
 from runtime.pieces import Ahead
 from runtime.session import Connection, Member, Session
 from runtime.types import Span, TokenChoice
@@ -89,6 +89,13 @@ class TokenPolicy(Policy[T]):
 
     async def score(self, session: Session) -> list[TokenChoice]:
         """The prompt's tokens as the reporting member reads them, under the fused distribution."""
+        writer = self.config.vocabulary
+        if writer is not None and writer != session.ids_of:
+            raise BadRequest(
+                f"texts are scored in the tokens of {session.ids_of!r}, but this ensemble writes "
+                f"in those of {writer!r}; make that the reporting_member",
+                "echo",
+            )
         request = await self.request(session)
         return await score_text(self, request)
 
@@ -224,8 +231,10 @@ class TokenPolicy(Policy[T]):
             if len(here) < len(request.voices) and not alone:
                 return place  # beyond a window, or all that were asked have failed
             drafted = union.key(pieces[place]) if pieces else NO_KEY
-            known = safe is not None and drafted != NO_KEY
-            if known and safe is not None and stands(drafted, here, drafter, borders[place], safe):
+            spared = False
+            if safe is not None and drafted != NO_KEY:
+                spared = stands(drafted, here, drafter, borders[place], safe)
+            if spared:
                 key, fused = drafted, request.own(here[drafter])
             else:
                 fused = await request.fuse(here)

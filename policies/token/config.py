@@ -43,6 +43,11 @@ class TokenConfig(PolicyConfig):
     def method(self) -> str:
         return self.type if self.safe is None else f"{self.type}+safe"
 
+    @property
+    def vocabulary(self) -> str | None:
+        """The member in whose tokens alone the answer is written, if the method has one."""
+        return None
+
     @model_validator(mode="after")
     def _known_members(self) -> TokenConfig:
         named = {"weights": list(self.weights), "drafter": [self.drafter] if self.drafter else []}

@@ -32,9 +32,7 @@ from policies.token.relative import RelativeSpace, anchors_of, fuse
 from policies.token.rows import Fused, Fuser, Row, normalised
 from runtime.alignment import vector_table
 from runtime.alignment.once import Once
-from runtime.errors import BadRequest
 from runtime.session import Connection, Session
-from runtime.types import TokenChoice
 from runtime.union import END_KEY, Union
 
 SETS: Final = 4
@@ -56,11 +54,15 @@ class DeePEnConfig(TokenConfig):
     cache_mb: int = Field(256, ge=1)
     """Relative representations that are remembered."""
 
+    @property
+    def vocabulary(self) -> str:
+        return self.main or self.members[0]
+
     @model_validator(mode="after")
     def _known_main(self) -> DeePEnConfig:
         if self.main is not None and self.main not in self.members:
             raise ValueError(f"main: {self.main!r} is not among {', '.join(self.members)}")
-        self.check_speaks("main", self.main or self.members[0])
+        self.check_speaks("main", self.vocabulary)
         return self
 
 
@@ -84,7 +86,7 @@ class DeePEnFuser(Fuser):
 
     def main(self, rows: Mapping[str, Row]) -> str:
         """The main member, or the first that is left."""
-        wanted = self._config.main or self._config.members[0]
+        wanted = self._config.vocabulary
         return wanted if wanted in rows else next(iter(rows))
 
     def missing(self, rows: Mapping[str, Row], scored: int | None = None) -> dict[str, list[int]]:
@@ -150,16 +152,6 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
         query = session.query
         warm = self.config.temperature if query.temperature is None else query.temperature
         return DeePEnFuser(union, weights, space, self.config, greedy=warm == 0)
-
-    async def score(self, session: Session) -> list[TokenChoice]:
-        main = self.config.main or self.config.members[0]
-        if session.ids_of != main:
-            raise BadRequest(
-                f"texts are scored in the tokens of {session.ids_of!r}, but this ensemble writes "
-                f"in those of {main!r}; make that the reporting_member",
-                "echo",
-            )
-        return await super().score(session)
 
     async def warm(self, connections: Mapping[str, Connection]) -> None:
         await super().warm(connections)

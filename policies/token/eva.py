@@ -25,9 +25,7 @@ from policies.token.gac import mean
 from policies.token.projection import faithful, project, projection
 from policies.token.rows import Fused, Fuser, Row, normalised
 from runtime.alignment import vector_table
-from runtime.errors import BadRequest
 from runtime.session import Connection, Session
-from runtime.types import TokenChoice
 from runtime.union import NO_KEY, Union
 
 
@@ -47,11 +45,15 @@ class EVAConfig(TokenConfig):
     neighbours: int = Field(1, ge=1)
     """Neighbours that CSLS looks at."""
 
+    @property
+    def vocabulary(self) -> str:
+        return self.pivot or self.members[0]
+
     @model_validator(mode="after")
     def _known_pivot(self) -> EVAConfig:
         if self.pivot is not None and self.pivot not in self.members:
             raise ValueError(f"pivot: {self.pivot!r} is not among {', '.join(self.members)}")
-        self.check_speaks("pivot", self.pivot or self.members[0])
+        self.check_speaks("pivot", self.vocabulary)
         return self
 
 
@@ -134,7 +136,7 @@ class EVA(TokenPolicy[EVAConfig]):
         names, config = tuple(connections), self.config
         if names in self._known:
             return self._known[names]
-        wanted = config.pivot or config.members[0]
+        wanted = config.vocabulary
         pivot = wanted if wanted in connections else next(iter(connections))
         matrices = {
             name: await projection(
@@ -149,13 +151,3 @@ class EVA(TokenPolicy[EVAConfig]):
         }
         self._known[names] = (pivot, matrices)
         return pivot, matrices
-
-    async def score(self, session: Session) -> list[TokenChoice]:
-        pivot = self.config.pivot or self.config.members[0]
-        if session.ids_of != pivot:
-            raise BadRequest(
-                f"texts are scored in the tokens of {session.ids_of!r}, but this ensemble writes "
-                f"in those of {pivot!r}; make that the reporting_member",
-                "echo",
-            )
-        return await super().score(session)

@@ -53,6 +53,10 @@ class PackLLMConfig(TokenConfig):
     k: int = Field(10, ge=1)
     """Tokens that each member proposes, for the fusions over a union of best tokens."""
 
+    @property
+    def vocabulary(self) -> str | None:
+        return self.members[0] if self.fusion in ("deepen", "eva") else None
+
 
 class LogitFuser(Fuser):
     """The softmax of the weighted mean of logits, over the union of the members' best."""

@@ -80,6 +80,12 @@ async def test_ids_are_scored_as_they_were_sent() -> None:
     assert math.exp(tokens[1].logprob or 0) == pytest.approx(0.2, abs=0.01)
 
 
+async def test_packllm_over_deepen_writes_in_the_first_members_tokens() -> None:
+    fields = {"type": "packllm", "fusion": "deepen", "reporting_member": "dog"}
+    with pytest.raises(BadRequest, match="reporting_member"):
+        await scored(animals(m=fields), "m", " the dog")
+
+
 async def test_scoring_in_anothers_tokens_than_the_method_writes_is_refused() -> None:
     config = animals(deepen={"type": "deepen", "main": "dog"})
     with pytest.raises(BadRequest, match="reporting_member"):
