@@ -35,6 +35,9 @@ class TransformersEngine(Strict):
     """Most calls waiting; beyond it the engine answers that it is full."""
     cache_mb: int = Field(512, ge=0)
     """Bound of the prefix cache in MiB; 0 turns it off."""
+    rows_mb: int = Field(128, ge=0)
+    """Bound, in MiB, of the latest rows of logits that are kept, for methods that name more of
+    their tokens in a second call; 0 computes such rows anew."""
     max_context: int | None = Field(None, ge=8)
     """Window in tokens; the model's own when absent."""
     threads: int | None = Field(None, ge=1)

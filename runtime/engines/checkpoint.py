@@ -13,6 +13,7 @@ from runtime.config import TransformersEngine
 from runtime.engines.eos import eos_ids
 from runtime.engines.kv import Shape
 from runtime.engines.loop import FORWARD_FAULTS
+from runtime.engines.narrow import narrow_linears
 from runtime.engines.ragged import NAME, Probe, planned
 from runtime.errors import ConfigError, WeightsError
 
@@ -49,6 +50,7 @@ def load(folder: Path, config: TransformersEngine) -> Checkpoint:
     except (ValueError, ImportError) as fault:
         raise _refusal(config, str(fault)) from fault
     model.eval().requires_grad_(False).to(device)
+    narrow_linears(model)
     text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ATTENTION_KINDS)
     if kinds - ATTENTION_KINDS:

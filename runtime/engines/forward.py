@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from runtime.engines.ragged import Piece, Plan, planned
-from runtime.engines.sampling import distribution, pick
+from runtime.engines.sampling import pick
+from runtime.engines.seen import SeenRows, tops
 from runtime.engines.work import Row, TokenSequence
 from runtime.errors import EngineFault
 from runtime.tokens import Tokenizer
@@ -20,10 +20,15 @@ class Forward:
     """A loaded model whose attention is ``ragged_attention``."""
 
     def __init__(
-        self, model: Any, device: torch.device, tokenizer: Tokenizer, eos_ids: tuple[int, ...]
+        self,
+        model: Any,
+        device: torch.device,
+        tokenizer: Tokenizer,
+        eos_ids: tuple[int, ...],
+        seen: SeenRows,
     ) -> None:
         self._model, self._device, self._eos_ids = model, device, eos_ids
-        self._tokenizer = tokenizer
+        self._tokenizer, self._seen = tokenizer, seen
         self._hidden: torch.Tensor | None = None
         model.base_model.register_forward_hook(self._keep_hidden)
 
@@ -79,9 +84,9 @@ class Forward:
         targets = self._targets(logits, rows)
         index = torch.tensor(targets, device=logits.device)[:, None]
         logprobs = (logits.gather(1, index)[:, 0] - norms).tolist()
-        tops = self._tops(logits, norms, rows)
+        told = self._tops(logits, norms, rows)
         for i, row in enumerate(rows):
-            row.sequence.accept(row, targets[i], logprobs[i], tops.get(i))
+            row.sequence.accept(row, targets[i], logprobs[i], told.get(i))
 
     def _targets(self, logits: torch.Tensor, rows: list[Row]) -> list[int]:
         """The known next token of each row, or the one that is picked there."""
@@ -113,21 +118,11 @@ class Forward:
         for i, row in enumerate(rows):
             if row.sequence.top_k and row.position >= row.sequence.top_from:
                 by_k.setdefault(row.sequence.top_k, []).append(i)
-        tops: dict[int, Distribution] = {}
+        told: dict[int, Distribution] = {}
         for k, places in by_k.items():
-            logprobs = logits[places] - norms[places][:, None]
-            if k == ALL:
-                for i, dense in zip(places, logprobs.cpu().numpy(), strict=True):
-                    tops[i] = distribution(dense, ALL)
-                continue
-            best = logprobs.topk(min(k, logprobs.shape[1]), dim=-1)
-            pairs = zip(best.indices.cpu().numpy(), best.values.cpu().numpy(), strict=True)
-            for i, (ids, values), line in zip(places, pairs, logprobs, strict=True):
-                order = np.lexsort((ids, -values))
-                ids, values = ids[order], values[order]
-                if len(wanted := rows[i].sequence.wanted(rows[i].position)):
-                    ids = np.concatenate((ids, np.asarray(wanted, dtype=np.int64)))
-                    extra = line[torch.as_tensor(wanted, device=line.device)].cpu().numpy()
-                    values = np.concatenate((values, extra))
-                tops[i] = Distribution(ids, values)
-        return tops
+            wanted = [rows[i].sequence.wanted(rows[i].position) for i in places]
+            told.update(zip(places, tops(logits[places], norms[places], k, wanted), strict=True))
+            if k != ALL:
+                for i, norm in zip(places, norms[places].tolist(), strict=True):
+                    self._seen.put(rows[i].context, logits[i], norm)
+        return told

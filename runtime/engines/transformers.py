@@ -16,6 +16,7 @@ from runtime.engines.forward import Forward
 from runtime.engines.limits import check_also, check_continuations, check_prompt, check_tail
 from runtime.engines.loop import BatchingLoop, Limits, Occupancy
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
+from runtime.engines.seen import SeenRows
 from runtime.engines.work import Call, TokenSequence
 from runtime.tokens import Tokenizer
 from runtime.types import Distribution, Generation, Sampling, Score, Tokens
@@ -56,9 +57,11 @@ class TransformersLM:
             eos_ids=tuple(i for i in eos_ids if 0 <= i < loaded.vocab_size),
             tokenizer=tokenizer.definition,
         )
+        self._seen = SeenRows(config.rows_mb * 2**20)
+        device, eos = loaded.shape.device, self._spec.eos_ids
         self._loop = BatchingLoop(
             config.weights,
-            Forward(loaded.model, loaded.shape.device, tokenizer, self._spec.eos_ids).step,
+            Forward(loaded.model, device, tokenizer, eos, self._seen).step,
             loaded.shape,
             Limits(
                 config.max_batch_tokens,
@@ -123,6 +126,12 @@ class TransformersLM:
         check_top_k(top_k)
         check_continuations(self._spec, prompt, continuations)
         check_also(self._spec, top_k, [len(c) for c in continuations], also)
+        self._loop.check()
+        if any(len(ids) for entry in also for ids in entry):
+            seen = self._seen.score
+            known = await asyncio.to_thread(seen, prompt, continuations, top_k, also)
+            if known is not None:
+                return known
         start = len(prompt) - 1
         by_place = {
             place: TokenSequence(
@@ -155,6 +164,11 @@ class TransformersLM:
         check_also(self._spec, top_k, [1] * len(prompts), [[ids] for ids in also])
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
+        self._loop.check()
+        if any(len(ids) for ids in also):
+            known = await asyncio.to_thread(self._seen.next_token, prompts, top_k, also)
+            if known is not None:
+                return known
         sequences = [
             TokenSequence(
                 prompt,

@@ -28,6 +28,11 @@ class Row:
     position: int
 
     @property
+    def context(self) -> list[int]:
+        """All tokens up to the position."""
+        return self.sequence.known[: self.position + 1]
+
+    @property
     def target(self) -> int | None:
         """The token to score there; ``None`` when it is still to be picked."""
         known = self.sequence.known
