@@ -15,7 +15,7 @@ from typing import Final
 AGAIN: Final = 32
 """Every so many rounds a choice that looks worse is tried again: what was learnt grows old."""
 HOPELESS: Final = 0.6
-"""Below this share of the best speed it is not."""
+"""Below this share of the best speed it is not, nor are the other ways of its drafter tried."""
 SHORT: Final = 4
 """Tokens of a short draft."""
 FORGET: Final = 0.9
@@ -60,8 +60,8 @@ class Pace:
         self._rounds = 0
 
     def choose(self, names: Sequence[str], limit: int) -> Plan:
-        """Each choice once, then the fastest, and now and then the one, of those near it, that was
-        not tried for longest."""
+        """Each choice once, if its drafter is any good, then the fastest, and now and then the one,
+        of those near it, that was not tried for longest."""
         self._rounds += 1
         plans = [
             Plan(name, length, on)
@@ -70,8 +70,16 @@ class Pace:
             for name in names
         ]
         rates = {plan: self._rates.setdefault(plan, Rate()) for plan in plans}
-        best = max(plans, key=lambda p: rates[p].speed)
-        near = [p for p in plans if rates[p].speed >= HOPELESS * rates[best].speed]
+        tried = [p for p in plans if rates[p].seconds]
+        least = HOPELESS * max((rates[p].speed for p in tried), default=0.0)
+        poor = {
+            name
+            for name in names
+            if 0 < max((rates[p].speed for p in tried if p.drafter == name), default=0.0) < least
+        }
+        worth = [p for p in plans if p in tried or p.drafter not in poor]
+        best = max(worth, key=lambda p: rates[p].speed)
+        near = [p for p in worth if rates[p].speed >= HOPELESS * rates[best].speed]
         again = self._rounds % AGAIN == 0
         plan = min(near, key=lambda p: rates[p].last) if again else best
         rates[plan].last = self._rounds
