@@ -26,7 +26,7 @@ from runtime.engines.sampling import Ending, check_sampling, check_top_k
 from runtime.engines.vllm_client import Client
 from runtime.engines.vllm_embed import build_embedder
 from runtime.engines.vllm_noise import noise_arguments
-from runtime.engines.vllm_rows import Row, pieces, reduced, row, swallowed, tops
+from runtime.engines.vllm_rows import Row, given, pieces, reduced, row, tops
 from runtime.engines.vllm_start import lora_request, start
 from runtime.engines.warm import WarmPrefixes
 from runtime.errors import BadRequest, EngineFault, Unsupported
@@ -128,7 +128,7 @@ class VllmLM:
             async for out in outputs:
                 if score_tail and out.prompt_logprobs:  # told once, then empty
                     cached = out.num_cached_tokens or 0
-                    tail = _given(out, len(prompt), first, 0)
+                    tail = given(out, len(prompt), first, 0)
                 cached = max(cached, out.num_cached_tokens or 0)
                 written = out.outputs[0]
                 for place, token in enumerate(written.token_ids):
@@ -162,23 +162,26 @@ class VllmLM:
         """Teacher-forced logprobs of each continuation given ``prompt``. A prompt that no cache
         seems to hold is computed first, then all continuations are in flight at once.
 
-        vLLM's CPU runner tells no logprobs of ids by name, so with ``also`` it gives whole rows,
-        which are cut down here before they leave this process."""
+        vLLM's CPU runner tells no logprobs of ids by name, so a continuation with ``also`` gets
+        whole rows, which are cut down here before they leave this process."""
         check_top_k(top_k)
         top_k = self._at_most(top_k)
         check_continuations(self._spec, prompt, continuations)
         check_also(self._spec, top_k, [len(c) for c in continuations], also)
-        asked_k = ALL if any(len(ids) for entry in also for ids in entry) else top_k
+        whole = {place for place, entry in enumerate(also) if any(len(ids) for ids in entry)}
         start = len(prompt)
         wanted = {place: list(c) for place, c in enumerate(continuations) if len(c)}
         if wanted:
             await self._heat(list(prompt))
-        asked = (self._taught([*prompt, *tail], start, asked_k) for tail in wanted.values())
+        asked = (
+            self._taught([*prompt, *tail], start, ALL if place in whole else top_k)
+            for place, tail in wanted.items()
+        )
         answers = dict(zip(wanted, await together(*asked), strict=True))
         scores = [Score((), () if top_k else None)] * len(continuations)
         for place, (rows, cached) in answers.items():
-            told = tops(rows, asked_k)
-            if told is not None and asked_k != top_k:
+            told = tops(rows, ALL if place in whole else top_k)
+            if told is not None and place in whole:
                 told = reduced(told, top_k, also[place])
             scores[place] = Score(tuple(row.logprob for row in rows), told, cached)
         return scores
@@ -259,7 +262,7 @@ class VllmLM:
             allowed_token_ids=[ids[fed]],
             skip_reading_prefix_cache=attempt > 1,
         )
-        rows = _given(out, fed, start, top_k)
+        rows = given(out, fed, start, top_k)
         if len(rows) < fed - start:
             missing = await self._asked_again(ids, start, fed - len(rows), top_k, attempt + 1)
             rows = missing + rows
@@ -332,17 +335,3 @@ class VllmLM:
             output_kind=RequestOutputKind.DELTA if watched else RequestOutputKind.FINAL_ONLY,
             **fields,
         )
-
-
-def _given(out: Any, fed: int, start: int, top_k: int) -> list[Row]:
-    """Rows of the prompt tokens from ``start`` on, without those that the cache swallowed.
-
-    Tokens are counted from the end: one of vLLM's runners leaves out the rows of cached positions,
-    the other fills them with what happened to be in memory.
-    """
-    if start >= fed:
-        return []
-    flat = out.prompt_logprobs
-    # A prompt that was interrupted and found more of itself in the cache has fewer rows still.
-    first = max(start + swallowed(start, out.num_cached_tokens or 0), fed - len(flat) + 1)
-    return [row(flat, len(flat) - fed + i, top_k) for i in range(first, fed)]

@@ -52,6 +52,20 @@ def distribution(ids: np.ndarray, logprobs: np.ndarray, top_k: int) -> Distribut
     return Distribution(ids[order], logprobs[order])
 
 
+def given(out: Any, fed: int, start: int, top_k: int) -> list[Row]:
+    """Rows of the prompt tokens from ``start`` on, without those that the cache swallowed.
+
+    Tokens are counted from the end: one of vLLM's runners leaves out the rows of cached positions,
+    the other fills them with what happened to be in memory.
+    """
+    if start >= fed:
+        return []
+    flat = out.prompt_logprobs
+    # A prompt that was interrupted and found more of itself in the cache has fewer rows still.
+    first = max(start + swallowed(start, out.num_cached_tokens or 0), fed - len(flat) + 1)
+    return [row(flat, len(flat) - fed + i, top_k) for i in range(first, fed)]
+
+
 def tops(rows: list[Row], top_k: int) -> tuple[Distribution, ...] | None:
     """The alternatives of each row, where any were asked for."""
     if not top_k:
