@@ -138,9 +138,14 @@ class Member:
         self._book_generation(len(prompt), reply)
         return replace(self._read(reply), before=reply.tail_logprobs)
 
-    async def score(self, candidates: Sequence[Candidate]) -> list[tuple[float, ...]]:
+    async def score(
+        self, candidates: Sequence[Candidate], after: str = ""
+    ) -> list[tuple[float, ...]]:
         """Logprobs of each candidate's tokens (its text in this member's own tokens) after the
-        accepted text. Where a border merges, the tokens that change are scored with it."""
+        accepted text, and after ``after``, which may be accepted next. Where a border merges, the
+        tokens that change are scored with it."""
+        if after:
+            return await self._after(after).score(candidates)
         views = [self.context.preview(candidate.text) for candidate in candidates]
         keep = min(n for n, _ in views)
         keep = max(1, keep)  # an engine needs one token to start from
@@ -163,6 +168,11 @@ class Member:
         return [
             reply.logprobs[max(n - keep, 0) :] for (n, _), reply in zip(views, replies, strict=True)
         ]
+
+    def _after(self, text: str) -> Member:
+        """This member as it would be with more text accepted."""
+        context = Context(self.context.tokenizer, self.context.prompt_ids, self.context.text + text)
+        return Member(self.connection, context, self._accounts)
 
     async def prepare(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
         """Something that a method needs of the model itself, such as its embeddings."""
@@ -200,7 +210,14 @@ class Member:
     async def score_prompt(self, unsent: int, top_k: int) -> list[TokenChoice]:
         """The prompt's tokens under this member but for the first ``unsent``, with the ``top_k``
         best at each place. The very first has no logprob: nothing stands before it."""
-        ids = self.context.ids
+        return (await self._score_whole(self.context.ids, top_k))[unsent:]
+
+    async def score_text(self, text: str) -> list[TokenChoice]:
+        """The tokens of a text that stands alone under this member, without any chat template. The
+        very first has no logprob; it is the BOS, if the tokenizer has one."""
+        return await self._score_whole(self.connection.tokenizer.encode_prompt(text))
+
+    async def _score_whole(self, ids: list[int], top_k: int = 0) -> list[TokenChoice]:
         reply = Score(())
         if len(ids) > 1:
             [reply] = await self._call(lambda engine: engine.score(ids[:1], [ids[1:]], top_k))
@@ -208,20 +225,7 @@ class Member:
             used = self._priced(prompt_tokens=len(ids) - cached, cached_tokens=cached)
             self._accounts.book(self.name, used)
         first = TokenChoice(self.connection.tokenizer.decode_bytes(ids[:1]), None)
-        return [first, *self.told(ids[1:], reply.logprobs, reply.top or ())][unsent:]
-
-    async def score_text(self, text: str) -> tuple[float, ...]:
-        """Logprobs of a text that stands alone, in this member's tokens; without that of the first
-        one where the tokenizer has no BOS to begin from. No chat template."""
-        ids = self.connection.tokenizer.encode_prompt(text)
-        if len(ids) < 2:
-            return ()
-        [reply] = await self._call(lambda engine: engine.score(ids[:1], [ids[1:]]))
-        cached = min(reply.cached_tokens, len(ids))
-        self._accounts.book(
-            self.name, self._priced(prompt_tokens=len(ids) - cached, cached_tokens=cached)
-        )
-        return reply.logprobs
+        return [first, *self.told(ids[1:], reply.logprobs, reply.top or ())]
 
     def told(
         self,

@@ -20,10 +20,11 @@ Cost: one call to each member that is not waiting, for each token.
 
 from __future__ import annotations
 
+import asyncio
 import codecs
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -38,6 +39,10 @@ from runtime.noise import END, token_keys
 from runtime.pieces import Cover, spell
 from runtime.session import Draft, Member, Session
 from runtime.types import ALL, Distribution, Span
+
+LONG: Final = 256
+"""Tokens of all members together beyond which agreeing on some of them takes milliseconds, which
+must not hold up other requests."""
 
 
 class ABEConfig(PolicyConfig):
@@ -110,22 +115,33 @@ class _Agreement:
         names = active(known, len(text))
         if not names:
             return self._commit("", next(iter(self._session.live)), final=True)
-        closed = any(h.ended for h in known.values())
         for top_k in (self._config.top_k, ALL):
             told = await self._session.each(lambda member, k=top_k: self._ask(member, k), names)  # type: ignore[misc]
             names = [name for name in names if name in told]
             if not names:
                 return None  # all of them failed; those that are left go on
             rests = {name: text[known[name].length :] for name in names}
-            offers = {n: self._offer(n, told[n], rests[n], closed) for n in names}
-            if self._wish.temperature > 0:
-                chosen = self._drawn(offers, rests)
+            if sum(len(row.logprobs) for row in told.values()) > LONG:
+                offers, chosen = await asyncio.to_thread(self._decide, told, rests, known)
             else:
-                weights = {name: self._config.weights.get(name, 1.0) for name in names}
-                chosen = agree(offers, rests, known, weights)
+                offers, chosen = self._decide(told, rests, known)
             if chosen is not None:
                 return self._write(offers, rests, chosen)
         return self._lead(offers, rests)
+
+    def _decide(
+        self,
+        told: Mapping[str, Distribution],
+        rests: Mapping[str, bytes],
+        known: Mapping[str, Hypothesis],
+    ) -> tuple[dict[str, Offer], dict[str, int] | None]:
+        """What the members offer, and the place of each one's token in it; changes nothing."""
+        closed = any(h.ended for h in known.values())
+        offers = {name: self._offer(name, told[name], rests[name], closed) for name in rests}
+        if self._wish.temperature > 0:
+            return offers, self._drawn(offers, rests)
+        weights = {name: self._config.weights.get(name, 1.0) for name in rests}
+        return offers, agree(offers, rests, known, weights)
 
     def _hypotheses(self) -> dict[str, Hypothesis]:
         """Of the members that are left."""
@@ -163,7 +179,9 @@ class _Agreement:
                 ended |= is_end
         return Offer(ids[kept], tokens, logprobs[kept].astype(np.float64))
 
-    def _drawn(self, offers: dict[str, Offer], rests: dict[str, bytes]) -> dict[str, int] | None:
+    def _drawn(
+        self, offers: Mapping[str, Offer], rests: Mapping[str, bytes]
+    ) -> dict[str, int] | None:
         """One member after the other; each agrees with those before it."""
         chosen: dict[str, int] = {}
         more, ended = b"", False  # what is common beyond the text so far

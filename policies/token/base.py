@@ -35,7 +35,7 @@ from runtime.errors import BadRequest, ContextOverflow
 from runtime.pieces import Ahead
 from runtime.session import Connection, Member, Session
 from runtime.types import Span, TokenChoice
-from runtime.union import NO_KEY, Union, union_of
+from runtime.union import END_KEY, NO_KEY, Union, union_of
 
 T = TypeVar("T", bound=TokenConfig)
 
@@ -97,7 +97,7 @@ class TokenPolicy(Policy[T]):
                 "echo",
             )
         request = await self.request(session)
-        return await score_text(self, request)
+        return await score_text(self.judge, request)
 
     # -- one round ---------------------------------------------------------------------------
 
@@ -267,5 +267,6 @@ def _union(connections: Sequence[Connection]) -> Union:
     )
     for connection in connections:
         len(connection.tokenizer.ids_of)
+        union.ids(connection.name, END_KEY)
     len(union.noise_keys)
     return union

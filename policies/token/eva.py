@@ -13,7 +13,7 @@ large vocabularies and is kept on disk.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -24,9 +24,14 @@ from policies.token.config import TokenConfig
 from policies.token.gac import mean
 from policies.token.projection import faithful, project, projection
 from policies.token.rows import Fused, Fuser, Row, normalised
-from runtime.alignment import vector_table
+from runtime.alignment import Table, table
+from runtime.alignment.once import Once
 from runtime.session import Connection, Session
 from runtime.union import NO_KEY, Union
+
+SETS: Final = 4
+"""Sets of members whose projections are kept at hand: requests may ask for fewer members. The
+projections themselves are kept once for each pair (policies/token/projection.py)."""
 
 
 class EVAConfig(TokenConfig):
@@ -115,39 +120,42 @@ class EVA(TokenPolicy[EVAConfig]):
 
     def __init__(self, config: EVAConfig) -> None:
         super().__init__(config)
-        self._known: dict[tuple[str, ...], tuple[str, dict[str, csr_array]]] = {}
+        self._sets: Once[tuple[str, dict[str, csr_array]]] = Once(limit=SETS)
 
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
-        config = self.config
-        if tuple(session.live) not in self._known:
-            await session.each(lambda member: member.prepare(vector_table))
-        connections = {name: member.connection for name, member in session.live.items()}
-        pivot, matrices = await self._matrices(connections)
-        return EVAFuser(union, weights, pivot, matrices, config.drop)
+        found = self._sets.kept(tuple(session.live))
+        if found is None:
+            tables = await session.each(lambda member: member.prepare(table))
+            connections = {name: session.live[name].connection for name in tables}
+            found = await self._matrices(connections, tables)
+        pivot, matrices = found
+        return EVAFuser(union, weights, pivot, matrices, self.config.drop)
 
     async def warm(self, connections: Mapping[str, Connection]) -> None:
         await super().warm(connections)
-        await self._matrices(connections)
+        tables = {name: await table(c.engine) for name, c in connections.items()}
+        await self._matrices(connections, tables)
 
     async def _matrices(
-        self, connections: Mapping[str, Connection]
+        self, connections: Mapping[str, Connection], tables: Mapping[str, Table]
     ) -> tuple[str, dict[str, csr_array]]:
         """The pivot and the others' projections, made once for each set of members."""
-        names, config = tuple(connections), self.config
-        if names in self._known:
-            return self._known[names]
-        wanted = config.vocabulary
+        config, wanted = self.config, self.config.vocabulary
         pivot = wanted if wanted in connections else next(iter(connections))
-        matrices = {
-            name: await projection(
-                connection,
-                connections[pivot],
-                top=config.targets,
-                threshold=config.threshold,
-                neighbours=config.neighbours,
-            )
-            for name, connection in connections.items()
-            if name != pivot
-        }
-        self._known[names] = (pivot, matrices)
-        return pivot, matrices
+
+        async def make() -> tuple[str, dict[str, csr_array]]:
+            return pivot, {
+                name: await projection(
+                    connection,
+                    tables[name],
+                    connections[pivot],
+                    tables[pivot],
+                    top=config.targets,
+                    threshold=config.threshold,
+                    neighbours=config.neighbours,
+                )
+                for name, connection in connections.items()
+                if name != pivot
+            }
+
+        return await self._sets.get(tuple(connections), make)

@@ -16,32 +16,28 @@ class Lookup:
     """Which token of a member stands for a key: the one with the same bytes, else the first one
     that the member would write for them."""
 
-    def __init__(
-        self, union: Union, members: Mapping[str, tuple[Tokenizer, tuple[int, ...]]]
-    ) -> None:
-        """member -> its tokenizer and the ids with which it ends an answer."""
+    def __init__(self, union: Union, tokenizers: Mapping[str, Tokenizer]) -> None:
         self._union = union
-        self._members = dict(members)
-        self._known: dict[str, dict[int, int | None]] = {name: {} for name in members}
+        self._tokenizers = dict(tokenizers)
+        self._known: dict[str, dict[int, int | None]] = {name: {} for name in tokenizers}
 
     def id(self, member: str, key: int) -> int | None:
-        """``None`` when the member cannot write it at all."""
+        """``None`` when the member cannot write it at all, and for the end, which no one token
+        stands for."""
         known = self._known[member]
         if key not in known:
-            tokenizer, eos_ids = self._members[member]
-            if key == END_KEY:
-                known[key] = eos_ids[0] if eos_ids else None
-            else:
-                ids = spell(tokenizer, self._union.tokens[key])
-                known[key] = ids[0] if ids else None
+            ids = spell(self._tokenizers[member], self._union.tokens[key])
+            known[key] = ids[0] if ids else None
         return known[key]
 
     def missing(self, rows: Mapping[str, Row], keys: Sequence[int]) -> dict[str, list[int]]:
-        """Of each member, the ids for ``keys`` that its row does not tell."""
+        """Of each member, the ids for ``keys`` that its row does not tell; for the end, all its
+        EOS."""
         wanted: dict[str, list[int]] = {}
         for name, row in rows.items():
             ids = self._ids(name, keys)
-            lacking = np.setdiff1d(ids[ids >= 0], row.ids)
+            ends = self._union.ids(name, END_KEY) if END_KEY in keys else []
+            lacking = np.setdiff1d([*ids[ids >= 0], *ends], row.ids)
             if len(lacking):
                 wanted[name] = lacking.tolist()
         return wanted
@@ -57,7 +53,7 @@ class Lookup:
         return values
 
     def _ids(self, member: str, keys: Sequence[int]) -> np.ndarray:
-        """-1 for what the member cannot write."""
+        """-1 for what no one token of the member stands for."""
         found = [self.id(member, key) for key in keys]
         return np.asarray([-1 if i is None else i for i in found], dtype=np.int64)
 

@@ -9,8 +9,10 @@ over the union of their best tokens, or by another method of this room.
 
 Deviations: vocabularies meet by bytes, with the first sub-token for what a member lacks, not by
 least edit distance (MinED). Losses of models with different tokenizers are per token of the first
-member, so that they can be compared; the paper's are per own token. The prompt is the text of the
-question, without any member's chat template. Members whose weight comes out as 0 are not asked.
+member, so that they can be compared; the paper's are per own token. They are of the same text for
+all: where a member has no BOS, and so nothing to tell its first token from, of what follows that
+token; a prompt of one such token gives all the same say. The prompt is the text of the question,
+without any member's chat template. Members whose weight comes out as 0 are not asked.
 
 Cost: one call to each member before the first token (``opt``: for each 64 tokens of the prompt).
 """
@@ -18,6 +20,7 @@ Cost: one call to each member before the first token (``opt``: for each 64 token
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -34,7 +37,8 @@ from policies.token.request import TokenRequest
 from policies.token.rows import Fused, Fuser, Row, normalised
 from policies.token.teach import begin, teach
 from policies.token.unite import UniTeFuser, lookup_of
-from runtime.session import Connection, Member, Session
+from runtime.session import Connection, Session
+from runtime.types import TokenChoice
 from runtime.union import Union
 
 FLOOR = -60.0
@@ -79,6 +83,27 @@ class LogitFuser(Fuser):
         weights = self.weights(rows)
         shares = np.array([weights[name] for name in rows])
         return normalised(np.asarray(keys, dtype=np.int64), shares @ logits)
+
+
+def losses(told: Sequence[Sequence[TokenChoice]], count: int) -> list[float]:
+    """Each member's negative logprob of a text, as ``Member.score_text`` tells it, for each of the
+    text's ``count`` tokens. Where some members could not judge their first token, it is that of the
+    end of the text that all of them judged, which holds one token less."""
+    short = [tokens for tokens in told if tokens[0].data]
+    judged = min((sum(len(t.data) for t in tokens[1:]) for tokens in short), default=math.inf)
+    return [_nats(tokens[1:], judged) / max(count - bool(short), 1) for tokens in told]
+
+
+def _nats(tokens: Sequence[TokenChoice], judged: float) -> float:
+    """Of the last ``judged`` bytes; a token that lies there in part counts for its share."""
+    total = 0.0
+    for token in reversed(tokens):
+        if judged <= 0:
+            break
+        size = len(token.data)
+        total -= min(judged / max(size, 1), 1.0) * (token.logprob or 0.0)
+        judged -= size
+    return total
 
 
 def similar(losses: Sequence[float], tau: float) -> np.ndarray:
@@ -167,9 +192,9 @@ class PackLLM(TokenPolicy[PackLLMConfig]):
         some = {name: weights[name] for name in session.live if weights[name] > 0}
         equal = dict.fromkeys(some or session.live, 1.0)
         if self.config.weighting == "sim":
-            losses = await session.each(lambda member: _nats(member, text), equal)
-            nats = [losses[name] / max(len(pieces), 1) for name in losses]
-            return dict(zip(losses, similar(nats, self.config.tau).tolist(), strict=True))
+            read = await session.each(lambda member: member.score_text(text), equal)
+            shares = similar(losses(list(read.values()), len(pieces)), self.config.tau)
+            return dict(zip(read, shares.tolist(), strict=True))
         fuser = LogitFuser(
             union, {n: equal.get(n, 0.0) for n in session.live}, lookup, self.config.k
         )
@@ -177,7 +202,7 @@ class PackLLM(TokenPolicy[PackLLMConfig]):
         request.contexts = begin(session)
         skipped = int(any(not context.ids for context in request.contexts.values()))
         logits, targets = [], []
-        async for place in teach(self, request, pieces, skipped):
+        async for place in teach(self.judge, request, pieces, skipped):
             if list(place.rows) == request.voices:
                 keys, told = fuser.logits(place.rows, place.key)
                 logits.append(told)
@@ -196,9 +221,3 @@ def _question(session: Session) -> str:
     if query.prompt is not None:
         return query.prompt
     return "\n".join(message.content for message in query.messages)
-
-
-async def _nats(member: Member, text: str) -> float:
-    """The text's negative logprob under one member."""
-    told = await member.score_text(text)
-    return -sum(told)

@@ -41,7 +41,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from policies.token.similarity import CHUNK, Side, best, blocks, common_space, nearest, unit
-from runtime.alignment import Connection, Table, aligned, store, table
+from runtime.alignment import Connection, Table, aligned, store
 from runtime.alignment.once import Once
 
 FORMAT: Final = 1
@@ -54,15 +54,17 @@ _made: Once[csr_array] = Once(limit=16)
 
 async def projection(
     source: Connection,
+    ours: Table,
     pivot: Connection,
+    theirs: Table,
     *,
     top: int = 10,
     threshold: float = 0.1,
     neighbours: int = 1,
 ) -> csr_array:
-    """Rows of weights, float32 [V_source, V_pivot], from the cache or made in a thread."""
+    """Rows of weights, float32 [V_source, V_pivot], from the cache or made in a thread; ``ours``
+    and ``theirs`` are the embeddings of the source and of the pivot."""
     pairs = await aligned(source.tokenizer, pivot.tokenizer)
-    ours, theirs = await table(source.engine), await table(pivot.engine)
     settings = f"{FORMAT} {ours.key} {theirs.key} {top} {threshold!r} {neighbours}"
 
     def make() -> csr_array:

@@ -13,6 +13,7 @@ from typing import Final
 from policies.token.choose import Wish, best
 from policies.token.config import TokenConfig
 from policies.token.rows import Fused, Fuser, Row, normalised, row_of
+from policies.token.told import packed, unpacked
 from runtime.noise import END
 from runtime.pieces import Ahead, PieceContext
 from runtime.session import Draft, Member, Session
@@ -42,6 +43,7 @@ class TokenRequest:
         )
         state = session.state
         state.setdefault("pieces", [])
+        state.setdefault("waiting", [])
         state.setdefault("counts", {"rounds": 0, "drafted": 0, "kept": 0, "fused": 0})
         state.setdefault("fuse_seconds", 0.0)
         self._pieces: list[str] = state["pieces"]  # one character for each byte
@@ -52,10 +54,12 @@ class TokenRequest:
             for name, member in session.live.items()
         }
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._decoder.decode(b"".join(pieces))
-        self._waiting: list[tuple[str, TokenChoice]] = []
-        """Tokens since the last border of both a token and a character, and their text."""
-        self._text = ""
+        text = self._decoder.decode(b"".join(pieces))
+        self._waiting = [(name, unpacked(token)) for name, token in state["waiting"]]
+        """Tokens since the last border of both a token and a character, with their authors; in the
+        state too, for whoever goes on from here."""
+        self._text = text[len(session.text) :]
+        """Theirs, as far as its characters are whole."""
         self._told = query.logprobs is not None or query.trace == "full"
 
     @property
@@ -64,10 +68,12 @@ class TokenRequest:
         return len(self._pieces)
 
     def top_k(self, member: Member) -> int:
-        """How many tokens of its distribution a member tells."""
-        top_k = self.config.top_k
-        small = member.connection.spec.vocab_size <= SMALL_VOCABULARY
-        return ALL if top_k == "all" or small else top_k
+        """How many tokens of its distribution a member tells; those that end the answer do not
+        count where none may."""
+        top_k, spec = self.config.top_k, member.connection.spec
+        if top_k == "all" or spec.vocab_size <= SMALL_VOCABULARY:
+            return ALL
+        return top_k + (len(spec.eos_ids) if self.session.query.ignore_eos else 0)
 
     def sampling(self, member: Member, context: Sequence[int], place: int, length: int) -> Sampling:
         """How a member drafts: as the ensemble would choose, were it alone."""
@@ -133,6 +139,7 @@ class TokenRequest:
         held = bool(self._decoder.getstate()[0]) and len(self._waiting) < LONGEST_WAIT
         if key == END_KEY or (self._text and not held):
             self._commit(final=key == END_KEY)
+        self.session.state["waiting"] = [[name, packed(token)] for name, token in self._waiting]
 
     def _commit(self, final: bool) -> None:
         """What waits becomes one span, by the author of its last token."""

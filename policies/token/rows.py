@@ -58,6 +58,13 @@ def row_of(told: Distribution, union: Union, member: str, *, no_end: bool) -> Ro
     else:
         ids, keys = told.ids, union.keys(member, told.ids)
     kept = keys != NO_KEY
+    if told.ids is not None:
+        # An id asked for by name may have come among the best in the meantime, by rounding.
+        _, first = np.unique(told.ids, return_index=True)
+        if len(first) < len(ids):
+            once = np.zeros(len(ids), dtype=bool)
+            once[first] = True
+            kept &= once
     if no_end:
         kept &= keys != END_KEY
     return Row(ids[kept], keys[kept], logprobs[kept])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 from policies.token.request import Rows, TokenRequest
 from policies.token.rows import Row
@@ -17,17 +17,10 @@ WINDOW: Final = 64
 """Tokens that members judge in one call."""
 
 
-class Judge(Protocol):
-    """The part of a token method that asks its members."""
-
-    async def judge(
-        self,
-        request: TokenRequest,
-        first: str,
-        pieces: Sequence[bytes],
-        rows: Rows,
-        scored: Sequence[int] = (),
-    ) -> Rows: ...
+Judge: TypeAlias = Callable[
+    [TokenRequest, str, Sequence[bytes], Rows, Sequence[int]], Awaitable[Rows]
+]
+"""``TokenPolicy.judge``, which asks the members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +33,7 @@ class Place:
 
 
 async def teach(
-    method: Judge, request: TokenRequest, pieces: Sequence[bytes], skipped: int
+    judge: Judge, request: TokenRequest, pieces: Sequence[bytes], skipped: int
 ) -> AsyncGenerator[Place, None]:
     """The members' rows before each of ``pieces``, but for the first ``skipped``. The contexts of
     ``request`` go along with the text."""
@@ -52,7 +45,7 @@ async def teach(
         window = pieces[at : at + WINDOW]
         gate, voices = request.fuser.gate, request.voices
         first = gate if gate in voices else voices[0]
-        rows = await method.judge(request, first, window, {}, keys[at : at + WINDOW])
+        rows = await judge(request, first, window, {}, keys[at : at + WINDOW])
         for place in range(len(window)):
             told = rows.get(place, {})
             here = {name: told[name] for name in request.session.live if name in told}
@@ -66,7 +59,7 @@ def _advance(request: TokenRequest, pieces: Sequence[bytes]) -> None:
             context.append(piece)
 
 
-async def score_text(method: Judge, request: TokenRequest) -> list[TokenChoice]:
+async def score_text(judge: Judge, request: TokenRequest) -> list[TokenChoice]:
     """The prompt's tokens, as its reporting member reads them, under the fused distribution.
 
     Every member reads the text before a token in its own tokens, just as when it is written. The
@@ -97,7 +90,7 @@ async def score_text(method: Judge, request: TokenRequest) -> list[TokenChoice]:
         own = PieceContext(reporter.connection.tokenizer, ids[: len(told)])
         request.contexts[name] = own
     alone = any(not context.ids for context in request.contexts.values())
-    async for place in teach(method, request, pieces, skipped=int(alone)):
+    async for place in teach(judge, request, pieces, skipped=int(alone)):
         if not place.rows:
             told.append(TokenChoice(request.union.tokens[place.key], None))
         else:

@@ -69,8 +69,4 @@ class UniTe(TokenPolicy[UniTeConfig]):
 
 def lookup_of(session: Session, union: Union) -> Lookup:
     """The members' ways to write each other's tokens."""
-    ways = {
-        name: (member.connection.tokenizer, member.connection.spec.eos_ids)
-        for name, member in session.live.items()
-    }
-    return Lookup(union, ways)
+    return Lookup(union, {n: member.connection.tokenizer for n, member in session.live.items()})

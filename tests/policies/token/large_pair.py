@@ -16,7 +16,7 @@ import numpy as np
 
 from policies.token.projection import project, projection
 from policies.token.relative import RelativeSpace, anchors_of, fuse
-from runtime.alignment import vector_table
+from runtime.alignment import table, vector_table
 from runtime.config import EchoEngine, MemberConfig
 from runtime.connection import Connection
 from runtime.engines.base import EngineSpec
@@ -76,7 +76,8 @@ async def relative(members: dict[str, Connection]) -> None:
 
 async def projected(members: dict[str, Connection]) -> None:
     large, small = members["large"], members["small"]
-    matrix = await projection(large, small)
+    tables = [await table(member.engine) for member in (large, small)]
+    matrix = await projection(large, tables[0], small, tables[1])
     assert matrix.shape == (262144, 49152)
     paris, same = (member.tokenizer.ids_of[b" Paris"] for member in (large, small))
     ids, shares = project(matrix, np.array([paris]), np.array([1.0]))

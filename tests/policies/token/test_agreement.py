@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import threading
+from typing import Any
 
+import numpy as np
+import pytest
+
+from policies.token import abe
 from policies.token.agreement import END, Hypothesis, Offer, active, agree, may_follow
 from tests.stack import animals, answers
 
@@ -96,6 +101,24 @@ async def test_two_vocabularies_write_one_text() -> None:
     assert answer.text == " the dog ran."
     assert answer.end.stop_reason == "eos"
     assert not answer.summary["warnings"]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_long_offers_are_weighed_in_a_thread(
+    temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One token of each never agrees after " the": then both tell all of theirs."""
+    decide, sizes = abe._Agreement._decide, []
+
+    def noted(self: Any, told: Any, *rest: Any) -> Any:
+        apart = threading.current_thread() is not threading.main_thread()
+        sizes.append((sum(len(row.logprobs) for row in told.values()), apart))
+        return decide(self, told, *rest)
+
+    monkeypatch.setattr(abe._Agreement, "_decide", noted)
+    await answers(animals(abe={"type": "abe", "top_k": 1}), "abe", temperature=temperature)
+    assert {apart for size, apart in sizes if size > abe.LONG} == {True}
+    assert {apart for size, apart in sizes if size <= abe.LONG} == {False}
 
 
 async def test_draws_repeat_with_their_seed_and_differ_with_another() -> None:

@@ -9,17 +9,18 @@ from policies.token.choose import Wish, best, choose, nucleus
 from policies.token.config import SafeConfig
 from policies.token.gac import GaCFuser, mean
 from policies.token.lookup import Lookup, candidates
-from policies.token.packllm import LogitFuser, optimal, similar
-from policies.token.rows import Fused
+from policies.token.packllm import LogitFuser, losses, optimal, similar
+from policies.token.rows import Fused, row_of
 from policies.token.safe import stands
 from policies.token.unite import UniTeFuser
 from runtime.noise import gumbel, token_keys
-from runtime.union import END_KEY
+from runtime.types import Distribution, TokenChoice
+from runtime.union import END_KEY, Union
 from tests.policies.token.tiny import CAT, DOG, rows, shares, union
 
 BOTH = union(cat=CAT, dog=DOG)
 EQUAL = {"cat": 1.0, "dog": 1.0}
-LOOKUP = Lookup(BOTH, {"cat": (CAT, CAT.eos_ids), "dog": (DOG, DOG.eos_ids)})
+LOOKUP = Lookup(BOTH, {"cat": CAT, "dog": DOG})
 
 
 def test_the_same_bytes_are_one_key_and_every_end_is_the_same() -> None:
@@ -92,6 +93,22 @@ def test_unite_softmaxes_over_the_union_of_the_best() -> None:
     )
 
 
+def test_the_end_is_looked_up_as_all_of_a_members_eos() -> None:
+    first, second = CAT.eos_ids[0], CAT.ids_of[b"."]
+    union = Union({"cat": (CAT, (first, second), CAT.vocab_size), "dog": (DOG, DOG.eos_ids, 300)})
+    fuser = UniTeFuser(union, EQUAL, Lookup(union, {"cat": CAT, "dog": DOG}), 1)
+    told = rows(union, cat=(CAT, {" dog": 0.6, "": 0.1}), dog=(DOG, {"": 0.7, " dog": 0.3}))
+    assert fuser.missing(told) == {"cat": [second]}
+    told = rows(
+        union,
+        cat=(CAT, {" dog": 0.6, ".": 0.3, "": 0.1}),
+        dog=(DOG, {"": 0.7, " dog": 0.3}),
+    )
+    assert fuser.missing(told) == {}
+    # cat: dog 0.6, end 0.3 + 0.1; dog: 0.3 and 0.7
+    assert shares(fuser.fuse(told), union) == pytest.approx({"": 0.55, " dog": 0.45})
+
+
 def test_a_scored_token_is_a_candidate_though_nobody_proposed_it() -> None:
     told = rows(
         BOTH,
@@ -127,6 +144,21 @@ def test_packllm_weights_by_loss() -> None:
     assert optimal(symmetric, [0, 0], 20).tolist() == [0.5, 0.5]
     weights = optimal(both, [0, 0], 20)
     assert weights.sum() == pytest.approx(1) and (weights > 0).all()
+
+
+def test_losses_are_of_the_text_that_all_could_judge() -> None:
+    def read(*tokens: tuple[bytes, float | None]) -> list[TokenChoice]:
+        return [TokenChoice(data, logprob) for data, logprob in tokens]
+
+    words = read((b"", None), (b"the", -2.0), (b" cat", -1.0))
+    pieces = read((b"", None), (b"t", -4.0), (b"he", -0.5), (b" cat", -2.5))
+    assert losses([words, pieces], 2) == [1.5, 3.5]
+    # Without BOS nothing is known of "th": 5 bytes are left, a third of "the" and half of "he".
+    bare = read((b"th", None), (b"e cat", -3.0))
+    assert losses([words, pieces, bare], 2) == pytest.approx([1 + 2 / 3, 2.5 + 0.25, 3.0])
+    # A text of one token is no evidence at all.
+    assert losses([read((b"", None), (b"the", -2.0)), read((b"the", None))], 1) == [0.0, 0.0]
+    assert losses([read((b"", None)), read((b"", None))], 0) == [0.0, 0.0]
 
 
 def test_greedy_takes_the_most_probable_and_the_lowest_key_of_equals() -> None:
@@ -178,3 +210,10 @@ def test_safe_fuses_at_borders_where_members_differ() -> None:
     assert stands(BOTH.key(b" dog"), told, "cat", border, safe)  # the other agrees
     assert stands(cat, told, "cat", border, SafeConfig(agreement=0.34))
     assert stands(cat, {"cat": told["cat"]}, "cat", border, safe)
+
+
+def test_an_id_that_a_row_tells_twice_counts_once() -> None:
+    vocabulary = union(a=CAT)
+    told = Distribution(np.array([0, 1, 0]), np.log(np.array([0.6, 0.4, 0.6], dtype=np.float32)))
+    row = row_of(told, vocabulary, "a", no_end=False)
+    assert row.ids.tolist() == [0, 1] and row.of_key(int(row.keys[0])) == pytest.approx(0.6)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments.config import AppConfig
+from deployments.local import LocalStack
+from policies.token import request
+from runtime.config import TableEngine
+from runtime.engines.scripted import TableLM
 from runtime.errors import QuorumLost
-from runtime.types import Checkpoint, Written
 from tests.stack import CAT, DOG, animals, answers, ask, running
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -22,12 +27,22 @@ METHODS: dict[str, dict[str, Any]] = {
     "deepen": {"type": "deepen"},
     "eva": {"type": "eva"},
 }
+NARROW: dict[str, dict[str, Any]] = {
+    "gac": {"type": "gac", "top_k": 2},
+    "gated": {"type": "gac", "gate": "cat", "threshold": 0.7, "top_k": 1},
+    "unite": {"type": "unite", "k": 2, "top_k": 2},
+    "packllm": {"type": "packllm", "k": 2, "top_k": 2},
+    "packllm-sim": {"type": "packllm", "weighting": "sim", "fusion": "unite", "k": 1, "top_k": 1},
+    "deepen": {"type": "deepen", "k": 2, "top_k": 2},
+    "eva": {"type": "eva", "top_k": 2},
+}
+"""Rows of so few tokens that other members' are asked for by name."""
 
 
-def pairs() -> dict[str, dict[str, Any]]:
+def pairs(methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Every method plain and drafted."""
-    plain = {f"{name}-0": {**fields, "draft": 0} for name, fields in METHODS.items()}
-    return METHODS | plain
+    plain = {f"{name}-0": {**fields, "draft": 0} for name, fields in methods.items()}
+    return methods | plain
 
 
 WISHES: list[dict[str, Any]] = [
@@ -42,20 +57,41 @@ WISHES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_drafted_writes_what_the_plain_loop_writes(method: str) -> None:
-    async with running(animals(**pairs())) as stack:
-        for wish in WISHES:
-            for seed in range(6 if wish.get("temperature") else 1):
-                for limit in (1, 7, 24):
-                    more = {**wish, "seed": seed, "max_tokens": limit}
-                    drafted = await ask(stack, method, **more)
-                    plain = await ask(stack, f"{method}-0", **more)
-                    assert drafted.text == plain.text, more
-                    assert drafted.end.stop_reason == plain.end.stop_reason
-                    assert drafted.end.completion_tokens == plain.end.completion_tokens
+    async with running(animals(**pairs(METHODS))) as stack:
+        await both_alike(stack, method, seeds=6, limits=(1, 7, 24))
+
+
+@pytest.mark.parametrize("method", NARROW)
+async def test_they_write_alike_from_rows_that_are_cut(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    async with running(animals(**pairs(NARROW))) as stack:
+        for small in (4096, 4096, 0):  # the first answer asks for embeddings too
+            monkeypatch.setattr(request, "SMALL_VOCABULARY", small)
+            answer = await ask(stack, f"{method}-0", max_tokens=6, ignore_eos=True)
+            calls.append(answer.summary["usage"]["model_calls"])
+        looks_up = method not in ("gac", "gated", "eva")
+        assert (calls[2] > calls[1]) == looks_up, "whether tokens were asked for by name"
+        await both_alike(stack, method, seeds=3, limits=(24,))
+
+
+async def both_alike(
+    stack: LocalStack, method: str, *, seeds: int, limits: tuple[int, ...]
+) -> None:
+    for wish in WISHES:
+        for seed in range(seeds if wish.get("temperature") else 1):
+            for limit in limits:
+                more = {**wish, "seed": seed, "max_tokens": limit}
+                drafted = await ask(stack, method, **more)
+                plain = await ask(stack, f"{method}-0", **more)
+                assert drafted.text == plain.text, more
+                assert drafted.end.stop_reason == plain.end.stop_reason
+                assert drafted.end.completion_tokens == plain.end.completion_tokens
 
 
 async def test_drafting_saves_calls() -> None:
-    async with running(animals(**pairs())) as stack:
+    async with running(animals(**pairs(METHODS))) as stack:
         calls = {}
         for name in ("unite", "unite-0"):
             for _ in range(8):  # who drafts best is learnt meanwhile
@@ -107,27 +143,6 @@ async def test_tokens_are_told_with_weights_and_each_members_choice() -> None:
     assert rounds[0]["tokens"][0]["weights"] == {"cat": 0.75, "dog": 0.25}
 
 
-async def test_an_answer_goes_on_from_every_checkpoint() -> None:
-    for method in ("gac", "unite", "gated", "packllm", "abe"):
-        fields = METHODS.get(method, {"type": "abe"})
-        async with running(animals(m=fields)) as stack:
-            wish = {"temperature": 1.0, "seed": 5, "max_tokens": 16, "ignore_eos": True}
-            whole = await ask(stack, "m", **wish)
-            assert len(whole.written) > 2
-            for written in whole.written[:-1]:
-                rest = await ask(stack, "m", _resumed(whole.written, written), **wish)
-                assert whole.text.startswith(written.checkpoint.text)
-                assert written.checkpoint.text + rest.text == whole.text
-
-
-def _resumed(written: list[Written], last: Written) -> Checkpoint:
-    from dataclasses import replace
-
-    seen = written[: written.index(last) + 1]
-    spans = tuple(w.span for w in seen if w.span is not None)
-    return replace(last.checkpoint, spans=spans)
-
-
 @pytest.mark.parametrize("method", ["gac", "unite", "packllm-sim", "gated", "deepen"])
 @pytest.mark.parametrize("fails_from", [1, 2, 3, 5])
 async def test_a_member_that_fails_is_dropped_and_the_others_go_on(
@@ -149,6 +164,22 @@ async def test_a_member_that_fails_is_dropped_and_the_others_go_on(
         assert dropped or fails_from > 1
 
 
+@pytest.mark.parametrize("method", ["deepen", "eva"])
+@pytest.mark.parametrize("fails_from", [1, 2, 3])
+async def test_a_member_that_fails_while_it_sends_its_embeddings_is_dropped(
+    method: str, fails_from: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ORCHESTRION_CACHE", str(tmp_path))
+    config = animals(m=METHODS[method])
+    config["members"]["dog"] = {
+        "engine": {"type": "flaky", "engine": DOG, "fails_from": fails_from},
+        "retries": 0,
+    }
+    answer = await answers(config, "m", max_tokens=20)
+    assert answer.text == " the cat sat."
+    assert answer.member("dog")["status"] == "dropped"
+
+
 async def test_a_quorum_that_is_lost_ends_the_answer() -> None:
     config = animals(m={"type": "gac", "quorum": 2})
     config["members"]["dog"] = {
@@ -161,7 +192,7 @@ async def test_a_quorum_that_is_lost_ends_the_answer() -> None:
 
 async def test_a_window_that_is_full_ends_both_loops_at_the_same_text() -> None:
     methods = ("gac", "unite", "unite-narrow", "gated")
-    config = animals(**{n: pairs()[n] for m in methods for n in (m, f"{m}-0")})
+    config = animals(**pairs({method: METHODS[method] for method in methods}))
     config["members"]["dog"] = {"engine": {**DOG, "context_length": 40}}
     async with running(config) as stack:
         for method in methods:
@@ -176,6 +207,24 @@ async def test_members_without_any_say_are_not_asked() -> None:
     answer = await answers(config, "m", max_tokens=20)
     assert answer.text == " the cat sat."
     assert answer.member("dog")["calls"] == 0
+
+
+@pytest.mark.parametrize("weighting", ["sim", "opt"])
+async def test_a_prompt_of_one_token_weighs_members_without_bos_like_the_others(
+    weighting: str,
+) -> None:
+    dog = TableLM(TableEngine(**DOG))
+    bare = replace(dog.spec.tokenizer, add_bos=False)
+    dog._spec = replace(dog.spec, tokenizer=bare)
+    config = animals(m={"type": "packllm", "weighting": weighting})
+    stack = LocalStack(AppConfig.model_validate(config), {"dog": dog})
+    weights = {}
+    for prompt in (".", " the dog"):
+        answer = await ask(stack, "m", prompt=prompt, messages=(), max_tokens=4, trace="full")
+        weights[prompt] = answer.summary["full"]["state"]["weights"]
+    await stack.close()
+    assert weights["."]["cat"] == weights["."]["dog"] > 0
+    assert weights[" the dog"]["dog"] > weights[" the dog"]["cat"]
 
 
 async def test_a_sure_gate_spares_the_others() -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from policies.token import projection as eva
+from policies.token.eva import EVA, SETS, EVAConfig
 from policies.token.projection import build, faithful, project, projection
 from policies.token.similarity import Side, best, common_space, nearest
+from runtime.alignment import table
 from runtime.config import MemberConfig, TableEngine
 from runtime.connection import Connection
 from runtime.engines.scripted import TableLM
@@ -175,9 +179,14 @@ def test_a_member_whose_favourite_no_other_considers_is_left_out(
 
 async def connection(*words: str) -> Connection:
     engine = TableEngine(vocabulary=words, table={})
-    made = Connection(words[0], MemberConfig(engine=engine), TableLM(engine))
-    await made.open()
-    return made
+    known = Connection(words[0], MemberConfig(engine=engine), TableLM(engine))
+    await known.open()
+    return known
+
+
+async def made(source: Connection, pivot: Connection, **settings: int) -> csr_array:
+    ours, theirs = await table(source.engine), await table(pivot.engine)
+    return await projection(source, ours, pivot, theirs, **settings)
 
 
 @pytest.fixture
@@ -190,7 +199,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_words_of_two_members_find_each_other(cache: Path) -> None:
     source = await connection(" cat", " dog", " only here")
     pivot = await connection(" dog", " mouse", " cat")
-    matrix = await projection(source, pivot)
+    matrix = await made(source, pivot)
     assert matrix.shape == (source.spec.vocab_size, pivot.spec.vocab_size)
     assert matrix.dtype == np.float32
     rows = matrix.toarray()
@@ -204,7 +213,7 @@ async def test_words_of_two_members_find_each_other(cache: Path) -> None:
 
 async def test_a_member_projected_on_itself_keeps_its_own_best_token(cache: Path) -> None:
     own = await connection(" cat", " dog", " mouse")
-    matrix = await projection(own, own)
+    matrix = await made(own, own)
     rng = np.random.default_rng(0)
     ids = rng.choice(own.tokenizer.vocab_size, 40, replace=False)
     p = np.sort(rng.dirichlet(np.full(40, 0.2)))[::-1]
@@ -216,8 +225,8 @@ async def test_a_projection_is_kept_and_made_again_when_damaged(
     cache: Path, harm: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, pivot = await connection(" cat", " dog"), await connection(" dog", " cat")
-    made = await projection(source, pivot)
-    assert await projection(source, pivot) is made
+    first = await made(source, pivot)
+    assert await made(source, pivot) is first
     (file,) = (cache / "projections").iterdir()
     if harm == "cut":
         file.write_bytes(file.read_bytes()[:500])
@@ -231,12 +240,22 @@ async def test_a_projection_is_kept_and_made_again_when_damaged(
     times = []
     monkeypatch.setattr(eva, "build", lambda *a, **k: times.append(1) or build(*a, **k))
     eva._made.forget()
-    again = await projection(source, pivot)
+    again = await made(source, pivot)
     assert len(times) == (0 if harm is None else 1)
-    assert np.array_equal(again.toarray(), made.toarray())
+    assert np.array_equal(again.toarray(), first.toarray())
     assert len(list((cache / "projections").iterdir())) == 1
-    await projection(source, pivot, top=3)
+    await made(source, pivot, top=3)
     assert len(list((cache / "projections").iterdir())) == 2
+
+
+async def test_projections_are_at_hand_for_few_sets_of_members(cache: Path) -> None:
+    members = {name: await connection(f" {name}", " cat") for name in "abcd"}
+    method = EVA(EVAConfig(members=tuple(members)))
+    sets = [names for size in (1, 2, 3) for names in combinations(members, size)]
+    for names in sets:
+        await method.warm({name: members[name] for name in names})
+    kept = [names for names in sets if method._sets.kept(names) is not None]
+    assert kept == sets[-SETS:]
 
 
 @pytest.mark.pretrained
