@@ -1,0 +1,218 @@
+"""A classifier checkpoint of transformers as process reward model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+from runtime.engines.checkpoint import pick_device
+from runtime.engines.loop import FORWARD_FAULTS
+from runtime.errors import ConfigError, ContextOverflow, EngineFault, WeightsError
+from runtime.rewards.base import Reasoning
+from runtime.rewards.config import ClassifierReward
+from runtime.weights import resolve
+
+QWEN_PRM = "Qwen2ForProcessRewardModel"
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One row of a batch: its tokens, and the positions whose labels are wanted."""
+
+    ids: list[int]
+    places: list[int]
+
+
+class ClassifierModel:
+    """Token classifiers are read at the tag after each step, all steps of a chain in one row;
+    sequence classifiers read a row for each judged step, up to it.
+
+    ``Qwen2ForProcessRewardModel`` (arXiv 2501.07301) is code in its repository; its body is an
+    ordinary Qwen2 and its head two linear layers, so it is put together here and none of that code
+    is run.
+
+    Raises at construction: ``WeightsError``, ``ConfigError`` (both name the remedy).
+    """
+
+    def __init__(self, config: ClassifierReward) -> None:
+        folder = resolve(config.weights, config.sha256)
+        self._config = config
+        self._device = pick_device(config.device)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
+        self._model, self._by_token = _load(folder, config, dtype)
+        self._model.eval().requires_grad_(False).to(self._device)
+        known = self._model.config.get_text_config()
+        limits = [getattr(known, "max_position_embeddings", None), config.max_context]
+        self._window = min((int(n) for n in limits if n), default=512)
+        self._tag = self._tag_id() if self._by_token else -1
+        self._lock = threading.Lock()
+
+    def _tag_id(self) -> int:
+        ids = self._tokenizer.encode(self._config.tag, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ConfigError(
+                f"tag {self._config.tag!r} is {len(ids)} tokens of {self._config.weights}; give "
+                "the one that it was trained with"
+            )
+        return int(ids[0])
+
+    async def score_steps(self, chains: Sequence[Reasoning]) -> list[list[float]]:
+        texts: list[_Text] = []
+        for chain in chains:
+            texts += self._read(chain)
+        values = await asyncio.to_thread(self._judge, texts)
+        told, at = [], 0
+        for chain in chains:
+            count = len(chain.steps) - chain.since
+            told.append(values[at : at + count])
+            at += count
+        return told
+
+    def _read(self, chain: Reasoning) -> list[_Text]:
+        """The rows that a chain takes."""
+        if len(chain.steps) == chain.since:
+            return []
+        if not self._by_token:
+            ends = range(chain.since + 1, len(chain.steps) + 1)
+            return [self._text(self._ids(chain, list(chain.steps[:end]))) for end in ends]
+        ids = self._ids(chain, [f"{step}{self._config.tag}" for step in chain.steps])
+        places = [i for i, token in enumerate(ids) if token == self._tag][-len(chain.steps) :]
+        if len(places) < len(chain.steps):
+            raise EngineFault(f"{self._config.weights} lost a tag in a text; steps may not hold it")
+        return [self._text(ids, places[chain.since :])]
+
+    def _ids(self, chain: Reasoning, steps: list[str]) -> list[int]:
+        answer = self._config.between.join(steps)
+        if self._tokenizer.chat_template is None or self._config.system is None:
+            text = f"{chain.question}\n{answer}"
+            return list(self._tokenizer.encode(text))
+        turns = [("system", self._config.system), ("user", chain.question), ("assistant", answer)]
+        messages = [{"role": role, "content": content} for role, content in turns if content]
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _text(self, ids: list[int], places: list[int] | None = None) -> _Text:
+        if len(ids) > self._window:
+            raise ContextOverflow(self._config.weights, len(ids), self._window)
+        return _Text(ids, [len(ids) - 1] if places is None else places)
+
+    def _judge(self, texts: Sequence[_Text]) -> list[float]:
+        values: list[float] = []
+        # Without padding a sequence classifier cannot tell where a text ends.
+        padded = self._by_token or self._model.config.pad_token_id is not None
+        size = self._config.max_batch if padded else 1
+        with self._lock, torch.inference_mode():
+            for start in range(0, len(texts), size):
+                try:
+                    values += self._pass(texts[start : start + size])
+                except FORWARD_FAULTS as fault:
+                    told = f"{type(fault).__name__} in a forward pass: {fault}"
+                    raise EngineFault(told) from fault
+        return values
+
+    def _pass(self, texts: Sequence[_Text]) -> list[float]:
+        width = max(len(text.ids) for text in texts)
+        pad = self._model.config.pad_token_id or 0
+        ids = torch.full((len(texts), width), pad)
+        seen = torch.zeros((len(texts), width), dtype=torch.long)
+        for row, text in enumerate(texts):
+            ids[row, : len(text.ids)] = torch.tensor(text.ids)
+            seen[row, : len(text.ids)] = 1
+        output = self._model(
+            input_ids=ids.to(self._device), attention_mask=seen.to(self._device)
+        ).logits.float()
+        if self._by_token:
+            wanted = [(row, place) for row, text in enumerate(texts) for place in text.places]
+            rows, places = zip(*wanted, strict=True)
+            logits = output[list(rows), list(places)]
+        else:
+            logits = output
+        good = self._config.good
+        if logits.shape[-1] == 1:
+            shares = logits[:, 0].sigmoid()
+        else:
+            shares = logits.softmax(dim=-1)[:, good]
+        if bool(shares.isnan().any()):
+            raise EngineFault(f"{self._config.weights} computes NaN; load it in float32")
+        return [float(value) for value in shares.cpu()]
+
+    async def check(self) -> None:
+        """A classifier runs in this process: as long as this answers, it can judge."""
+
+    async def close(self) -> None:
+        """Waits for a pass under way."""
+        await asyncio.to_thread(self._lock.acquire)
+        self._lock.release()
+
+
+class _QwenPrm(torch.nn.Module):
+    """A Qwen2 body and the head Linear - ReLU - Linear over its states."""
+
+    def __init__(self, body: Any, weights: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.body, self.config = body, body.config
+        first, second = weights["score.0.weight"], weights["score.2.weight"]
+        self.score = torch.nn.Sequential(
+            torch.nn.Linear(first.shape[1], first.shape[0]),
+            torch.nn.ReLU(),
+            torch.nn.Linear(second.shape[1], second.shape[0]),
+        ).to(first.dtype)
+        self.score.load_state_dict({name.removeprefix("score."): w for name, w in weights.items()})
+
+    def forward(self, **inputs: torch.Tensor) -> _Logits:
+        states = self.body(**inputs).last_hidden_state
+        return _Logits(self.score(states.to(self.score[0].weight.dtype)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Logits:
+    logits: torch.Tensor
+
+
+def _load(folder: Path, config: ClassifierReward, dtype: torch.dtype) -> tuple[Any, bool]:
+    """The model, and whether it labels tokens."""
+    told = json.loads((folder / "config.json").read_text())
+    name = (told.get("architectures") or [""])[0]
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    try:
+        if name == QWEN_PRM:
+            body = AutoModel.from_pretrained(folder, trust_remote_code=False, **options)
+            return _QwenPrm(body, _head(folder, config.weights, dtype)), True
+        if name.endswith("ForTokenClassification"):
+            return AutoModelForTokenClassification.from_pretrained(folder, **options), True
+        if name.endswith("ForSequenceClassification"):
+            return AutoModelForSequenceClassification.from_pretrained(folder, **options), False
+    except (OSError, KeyError, ValueError, ImportError) as fault:
+        raise WeightsError(
+            f"{config.weights} is not a classifier that transformers can load ({fault})"
+        ) from fault
+    raise ConfigError(
+        f"{config.weights} holds a {name or 'model without a name'}: a classifier reward model is "
+        f"a …ForTokenClassification, a …ForSequenceClassification or a {QWEN_PRM}; for a causal "
+        "LM with step tags use type: step-tags"
+    )
+
+
+def _head(folder: Path, weights: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors = load_file(file)
+        found |= {name: w.to(dtype) for name, w in tensors.items() if name.startswith("score.")}
+    if not {"score.0.weight", "score.2.weight"} <= set(found):
+        raise WeightsError(f"{weights} has no head score.0, score.2; is it a {QWEN_PRM}?")
+    return found

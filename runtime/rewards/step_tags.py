@@ -1,0 +1,107 @@
+"""A causal LM as process reward model: which token it would write after the tag of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from runtime.engines.base import Engine
+from runtime.errors import ConfigError, ContextOverflow, EngineFault
+from runtime.rewards.base import Reasoning
+from runtime.rewards.config import StepTagReward
+from runtime.tokens import Tokenizer
+
+
+class StepTagModel:
+    """Math-Shepherd's way (arXiv 2312.08935): P(good) / (P(good) + P(bad)) after each step's tag.
+
+    Runs on any engine. Only the tags' own places are asked for, and of a chain that grows step by
+    step the engine's prefix cache holds the rest.
+
+    Raises at construction: ``ConfigError`` where tag, good or bad are not single tokens.
+    """
+
+    def __init__(self, engine: Engine, config: StepTagReward) -> None:
+        self._engine, self._config = engine, config
+        self._tokenizer = Tokenizer(engine.spec.tokenizer)
+        self._good, self._bad = (
+            self._forms("good", config.good)[0],
+            self._forms("bad", config.bad)[0],
+        )
+        if self._good == self._bad:
+            raise ConfigError("good and bad are the same token; the model cannot tell them apart")
+        self._tag = self._find_tag()
+
+    def _forms(self, field: str, text: str) -> list[int]:
+        """The tokens that write a text alone: as a text begins, and after a space."""
+        encoded = [self._tokenizer.encode(text), self._tokenizer.encode(f"a {text}")]
+        found = [ids[-1] for ids in encoded if ids]
+        found = [i for i in found if self._tokenizer.decode([i]).strip() == text.strip()]
+        if not found:
+            raise ConfigError(f"{field} {text!r} is not one token of {self._engine.spec.model}")
+        return found
+
+    def _find_tag(self) -> int:
+        """The tag as it is at the end of a step."""
+        steps = ("One and one are two.", "Done.")
+        ids = self._ids(Reasoning("How much is one and one?", steps))
+        for tag in self._forms("tag", self._config.tag):
+            if ids.count(tag) == len(steps):
+                return tag
+        raise ConfigError(
+            f"tag {self._config.tag!r} does not stay a token of its own at the end of a step; "
+            "give another tag, or another form of step"
+        )
+
+    def _ids(self, chain: Reasoning) -> list[int]:
+        config = self._config
+        steps = config.between.join(
+            # A tag inside a step would be taken for the end of one.
+            config.step.format(text=text.replace(config.tag, ""), tag=config.tag, n=number)
+            for number, text in enumerate(chain.steps, 1)
+        )
+        text = config.template.format(question=chain.question, steps=steps)
+        return self._tokenizer.encode_prompt(text)
+
+    def _places(self, ids: Sequence[int], chain: Reasoning) -> list[int]:
+        """Where the steps' tags are: the last so many, since a question may hold the sign too."""
+        places = [i for i, token in enumerate(ids) if token == self._tag]
+        if len(places) < len(chain.steps):
+            raise EngineFault(
+                f"a step of {chain.steps!r} swallows the tag {self._config.tag!r} of "
+                f"{self._engine.spec.model}"
+            )
+        return places[len(places) - len(chain.steps) :][chain.since :]
+
+    async def score_steps(self, chains: Sequence[Reasoning]) -> list[list[float]]:
+        prompts: list[list[int]] = []
+        counts = []
+        for chain in chains:
+            ids = self._ids(chain)
+            if len(ids) >= self._engine.spec.context_length:
+                limit = self._engine.spec.context_length
+                raise ContextOverflow(self._engine.spec.model, len(ids), limit)
+            places = self._places(ids, chain)
+            prompts += [ids[: place + 1] for place in places]
+            counts.append(len(places))
+        if not prompts:
+            return [[] for _ in chains]
+        also = [(self._good, self._bad)] * len(prompts)
+        rows = await self._engine.next_token(prompts, 1, also)
+        values = [_share(float(row.logprobs[-2]), float(row.logprobs[-1])) for row in rows]
+        told, at = [], 0
+        for count in counts:
+            told.append(values[at : at + count])
+            at += count
+        return told
+
+    async def check(self) -> None:
+        await self._engine.check()
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+def _share(good: float, bad: float) -> float:
+    """The first of two logprobs as a share of both."""
+    return 1.0 / (1.0 + math.exp(min(bad - good, 700.0)))
