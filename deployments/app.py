@@ -12,8 +12,9 @@ from deployments.coordinator import CoordinatorServer
 from deployments.http.gateway import Ensemble, build_api
 from deployments.member import MemberServer
 from deployments.metrics import RayMeter
-from deployments.names import ensemble_deployment, member_deployment
+from deployments.names import ensemble_deployment, member_deployment, reward_deployment
 from deployments.replicas import DRAIN_S, member_options, replicated
+from deployments.reward import RewardServer
 from deployments.serve_channel import ServeChannel, ServeEnsemble
 from deployments.wiring import alone
 
@@ -28,6 +29,12 @@ def build_app(config: AppConfig) -> serve.Application:
             MemberServer, name=member_deployment(name), **member_options(member)
         ).bind(name, member)
         for name, member in config.members.items()
+    }
+    judges = {
+        name: serve.deployment(
+            RewardServer, name=reward_deployment(name), **member_options(judge.as_member())
+        ).bind(name, judge)
+        for name, judge in config.reward_models.items()
     }
     coordinators = {
         name: serve.deployment(
@@ -44,6 +51,7 @@ def build_app(config: AppConfig) -> serve.Application:
             config.trace,
             config.gateway.currency,
             {member: members[member] for member in policy.members},
+            (config.reward_models[policy.judge], judges[policy.judge]) if policy.judge else None,
         )
         for name, policy in config.policy_configs().items()
     }
@@ -55,7 +63,7 @@ def build_app(config: AppConfig) -> serve.Application:
         graceful_shutdown_wait_loop_s=DRAIN_S,
         ray_actor_options={"num_cpus": 0},
     )
-    return gateway.bind(*coordinators.values(), *members.values())
+    return gateway.bind(*coordinators.values(), *members.values(), *judges.values())
 
 
 def _gateway(config: AppConfig) -> Any:

@@ -23,6 +23,7 @@ def ask(
     max_tokens: int | None = None,
     temperature: float | None = None,
     seed: int | None = None,
+    full_trace: bool = False,
 ) -> Shown:
     """Streams one chat answer to the terminal, then who wrote what share; returns both."""
     out = Console()
@@ -31,6 +32,8 @@ def ask(
     for name, value in [("max_tokens", max_tokens), ("temperature", temperature), ("seed", seed)]:
         if value is not None:
             options[name] = value
+    if full_trace:
+        options["extra_body"] = {"ensemble": {"trace": "full"}}
     palette, answer = Palette(), Text()
     summary: dict[str, Any] = {}
     stream = client.chat.completions.create(
@@ -45,7 +48,7 @@ def ask(
                 out.print(piece, end="", soft_wrap=True)
             if choice.finish_reason:
                 summary = told
-    shown = Shown(answer, accounts(summary, palette))
+    shown = Shown(answer, accounts(summary, palette), summary["trace_id"])
     out.print("\n")
     out.print(shown.accounts)
     return shown
@@ -57,6 +60,7 @@ class Shown:
 
     answer: Text
     accounts: Table
+    trace_id: str = ""
 
 
 class Palette:

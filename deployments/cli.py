@@ -1,4 +1,5 @@
-"""The command line: ``orchestrion serve | ask | demo | eval | methods | fetch | align | doctor``"""
+"""The command line: ``orchestrion serve | ask | demo | eval | methods | fetch | align | tree |
+doctor``"""
 
 from __future__ import annotations
 
@@ -64,6 +65,9 @@ def ask(
     temperature: Annotated[float | None, typer.Option(help="The method's own when absent")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer")] = None,
     svg: Annotated[Path | None, typer.Option(help="Also write the answer as a picture")] = None,
+    full_trace: Annotated[
+        bool, typer.Option(help="Keep all that the method did, and tell the trace's id")
+    ] = False,
 ) -> None:
     """Ask a running endpoint; the answer is coloured by who wrote what."""
     from openai import APIConnectionError, APIStatusError
@@ -73,8 +77,16 @@ def ask(
 
     try:
         shown = ask_endpoint(
-            url, model, question, max_tokens=max_tokens, temperature=temperature, seed=seed
+            url,
+            model,
+            question,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            full_trace=full_trace,
         )
+        if full_trace:
+            console.print(f"trace {shown.trace_id}", highlight=False)
         if svg is not None:
             svg.write_text(picture(shown, f"{model}: {question}"))
     except APIConnectionError:
@@ -193,6 +205,29 @@ def align(
         typer.echo(alignment.as_json(report))
     else:
         Console(width=120).print(alignment.table(report))
+
+
+@app.command()
+def tree(
+    trace_id: Annotated[str, typer.Argument(help="As orchestrion ask --full-trace tells it")],
+    url: Annotated[str, typer.Option(help="Base URL of the endpoint")] = "http://127.0.0.1:8000/v1",
+    depth: Annotated[int | None, typer.Option(help="Only so many steps deep")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write it as a picture instead")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as a page that folds")] = None,
+) -> None:
+    """The tree of steps that a request searched (le-mcts)."""
+    from rich.console import Console
+
+    from deployments import tree as trees
+
+    found, summary = trees.fetch(url, trace_id)
+    title = f"{summary.get('method', 'tree')} · {trace_id}"
+    if svg is not None:
+        svg.write_text(trees.svg(found, title, depth))
+    if html is not None:
+        html.write_text(trees.page(found, title))
+    if svg is None and html is None:
+        Console(width=140).print(trees.lines(found, depth))
 
 
 @app.command()

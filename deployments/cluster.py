@@ -30,7 +30,7 @@ def fetch_weights(config: AppConfig) -> None:
     """Has every member's weights on this machine before any process asks for them."""
     from runtime.weights import resolve
 
-    for name, member in config.members.items():
+    for name, member in config.served.items():
         for engine in with_weights(member.engine):
             console.log(f"weights of {name}: {engine.weights}")
             resolve(engine.weights, engine.sha256)
@@ -96,7 +96,7 @@ def _start_ray(config: AppConfig, metrics_port: int | None) -> None:
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     import ray
 
-    wanted = sum(m.replica.num_cpus * m.replica.most_replicas for m in config.members.values())
+    wanted = sum(m.replica.num_cpus * m.replica.most_replicas for m in config.served.values())
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),

@@ -15,8 +15,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from policies import METHODS
-from runtime.config import PolicyConfig, RuntimeConfig
+from runtime.config import MemberConfig, PolicyConfig, RuntimeConfig
 from runtime.errors import ConfigError
+from runtime.rewards.config import RewardModelConfig
 
 IMPORT_PATH = "deployments.app:build_app"
 
@@ -33,12 +34,29 @@ class AppConfig(RuntimeConfig):
     """Members and ensembles by name; every name is a model of the endpoint."""
 
     ensembles: dict[str, AnyPolicyConfig] = {}
+    reward_models: dict[str, RewardModelConfig] = {}
+    """Process reward models, by the names under which ensembles ask them."""
+
+    @property
+    def served(self) -> dict[str, MemberConfig]:
+        """All that has weights and replicas: the members, and the reward models like members."""
+        judges = {name: judge.as_member() for name, judge in self.reward_models.items()}
+        return self.members | judges
 
     @model_validator(mode="after")
     def _references_exist(self) -> AppConfig:
+        for name in self.reward_models:
+            if name in self.members or name in self.ensembles:
+                raise ValueError(f"{name!r} names a reward model and something else; rename one")
         for name, ensemble in self.ensembles.items():
             if name in self.members:
                 raise ValueError(f"{name!r} names both a member and an ensemble; rename one")
+            if ensemble.judge is not None and ensemble.judge not in self.reward_models:
+                known = list(self.reward_models)
+                raise ValueError(
+                    f"ensemble {name!r} wants reward model {ensemble.judge!r}, which is not under "
+                    "reward_models" + (nearest(ensemble.judge, known) if known else "")
+                )
             for member in ensemble.members:
                 if member not in self.members:
                     raise ValueError(

@@ -9,9 +9,11 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.metrics import RayMeter
 from deployments.replicas import replicated
-from deployments.serve_channel import ServeChannel
+from deployments.serve_channel import ServeChannel, ServeRewards
 from deployments.wiring import coordinate
 from runtime.config import MemberConfig, PolicyConfig, TraceConfig
+from runtime.rewards.config import RewardModelConfig
+from runtime.rewards.connection import RewardConnection
 from runtime.types import Checkpoint, Event, Query
 
 
@@ -26,13 +28,20 @@ class CoordinatorServer:
         traces: TraceConfig,
         currency: str,
         handles: Mapping[str, DeploymentHandle],
+        reward: tuple[RewardModelConfig, DeploymentHandle] | None = None,
     ) -> None:
         channels = {
             member: ServeChannel(member, handle, replicated(members[member]))
             for member, handle in handles.items()
         }
         self.meter = RayMeter()
-        self.coordinator = coordinate(name, config, members, channels, traces, currency, self.meter)
+        judge = None
+        if config.judge is not None and reward is not None:
+            channel = ServeRewards(config.judge, reward[1])
+            judge = RewardConnection(config.judge, reward[0], channel)
+        self.coordinator = coordinate(
+            name, config, members, channels, traces, currency, self.meter, judge
+        )
 
     async def answer(
         self, query: Query, checkpoint: Checkpoint | None = None

@@ -13,6 +13,8 @@ from runtime.calls import Call, CallRunner, Outcome
 from runtime.coordinator import Coordinator
 from runtime.engines import Engine, EngineSpec, build_engine
 from runtime.metrics import Counts
+from runtime.rewards import Reasoning, RewardModel, build_reward_model
+from runtime.rewards.connection import RewardConnection
 from runtime.terms import Terms
 
 
@@ -37,6 +39,17 @@ class LocalChannel:
         self.runner.abort([call.id])
 
 
+class LocalRewards:
+    """Chains of steps to a reward model in this process."""
+
+    def __init__(self, model: RewardModel) -> None:
+        self._model = model
+
+    async def score_steps(self, chain: Reasoning) -> list[float]:
+        [values] = await self._model.score_steps([chain])
+        return values
+
+
 class LocalStack:
     """Engines, coordinators and the HTTP application of a configuration.
 
@@ -56,12 +69,23 @@ class LocalStack:
             name: self._own.get(name) or (engines or {})[name] for name in config.members
         }
         channels = {name: LocalChannel(engine) for name, engine in self.engines.items()}
+        self.reward_models = {
+            name: build_reward_model(judge) for name, judge in config.reward_models.items()
+        }
         more = (config.trace, config.gateway.currency, self.counts)
         self.models: dict[str, Coordinator] = {
-            name: coordinate(name, policy, config.members, channels, *more)
+            name: coordinate(
+                name, policy, config.members, channels, *more, self._judge(policy.judge)
+            )
             for name, policy in config.policy_configs().items()
         }
         self.models |= alone(config.members, channels, *more)
+
+    def _judge(self, name: str | None) -> RewardConnection | None:
+        if name is None:
+            return None
+        channel = LocalRewards(self.reward_models[name])
+        return RewardConnection(name, self.config.reward_models[name], channel)
 
     def api(self) -> FastAPI:
         return build_api(self.config.gateway, self.models, keep=self.config.trace.keep)
@@ -72,3 +96,5 @@ class LocalStack:
             model.close()
         for engine in self._own.values():
             await engine.close()
+        for judge in self.reward_models.values():
+            await judge.close()

@@ -20,8 +20,9 @@ from deployments.affinity import Places, affinity_key
 from runtime.calls import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
+from runtime.rewards.base import Reasoning
 from runtime.terms import Terms
-from runtime.types import Checkpoint, Ended, Event, Query, Scored, Span, Written
+from runtime.types import Checkpoint, Ended, Event, Query, Scored, Searched, Span, Written
 
 GONE = (RayError, DeploymentUnavailableError, ReplicaUnavailableError)
 
@@ -88,6 +89,23 @@ class ServeChannel:
             raise typed(fault, f"member {self._name!r}") from fault
 
 
+class ServeRewards:
+    """Chains of steps to the replicas of one reward model, which judge them in batches."""
+
+    def __init__(self, name: str, handle: DeploymentHandle) -> None:
+        self._name, self._score = name, handle.score_steps
+
+    async def score_steps(self, chain: Reasoning) -> list[float]:
+        response = self._score.remote(chain)
+        try:
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except (*GONE, BackPressureError) as fault:
+            raise typed(fault, f"reward model {self._name!r}") from fault
+
+
 class ServeEnsemble:
     """A coordinator deployment as the gateway sees it; goes on when a coordinator dies."""
 
@@ -107,7 +125,7 @@ class ServeEnsemble:
             events = self._stream.remote(query, checkpoint)
             try:
                 async for event in events:
-                    if isinstance(event, Scored | Written):
+                    if isinstance(event, Scored | Searched | Written):
                         if isinstance(event, Written) and event.span is not None:
                             spans.append(event.span)
                         checkpoint = replace(event.checkpoint, spans=tuple(spans))

@@ -11,6 +11,7 @@ from runtime.config import MemberConfig, PolicyConfig, TraceConfig
 from runtime.connection import Connection
 from runtime.coordinator import Coordinator
 from runtime.metrics import Meter
+from runtime.rewards.connection import RewardConnection
 from runtime.trace import TraceLog
 
 
@@ -32,6 +33,7 @@ def coordinate(
     traces: TraceConfig,
     currency: str,
     meter: Meter,
+    judge: RewardConnection | None = None,
 ) -> Coordinator:
     """The coordinator of one ensemble, with its own connections and trace log."""
     used = {member: members[member] for member in config.members}
@@ -43,6 +45,7 @@ def coordinate(
         TraceLog(traces),
         currency=currency,
         meter=meter,
+        judge=judge,
     )
 
 

@@ -11,6 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 from policies.base import Policy
+from policies.process.best_of import (
+    BestOfEnsemble,
+    BestOfEnsembleConfig,
+    BestOfN,
+    BestOfNConfig,
+)
+from policies.process.cbs import CBS, CBSConfig
+from policies.process.ebs import EBS, EBSConfig
+from policies.process.le_mcts import LEMCTS, LEMCTSConfig
 from policies.single import Single, SingleConfig
 from policies.span.cool_fusion import CoolFusion, CoolFusionConfig
 from policies.span.specem import SpecEM, SpecEMConfig
@@ -36,6 +45,11 @@ METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
     "eva": (EVA, EVAConfig),
     "packllm": (PackLLM, PackLLMConfig),
     "abe": (ABE, ABEConfig),
+    "le-mcts": (LEMCTS, LEMCTSConfig),
+    "best-of-n": (BestOfN, BestOfNConfig),
+    "best-of-ensemble": (BestOfEnsemble, BestOfEnsembleConfig),
+    "ebs": (EBS, EBSConfig),
+    "cbs": (CBS, CBSConfig),
 }
 """Method name (the config's ``type``) -> class and config."""
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from runtime.config import PolicyConfig
 from runtime.session import BadRequest, Connection, Session
-from runtime.types import Span, TokenChoice
+from runtime.types import Progress, Span, TokenChoice
 
 C = TypeVar("C", bound=PolicyConfig)
 
@@ -38,8 +38,10 @@ class Policy(ABC, Generic[C]):
         calls this does not mind if it fails, since a request will try again."""
 
     @abstractmethod
-    def answer(self, session: Session) -> AsyncGenerator[Span, None]:
-        """Commits spans to the session and yields them until ``session.ending`` is set."""
+    def answer(self, session: Session) -> AsyncGenerator[Span | Progress, None]:
+        """Commits spans to the session and yields them until ``session.ending`` is set. A method
+        that searches long before its first span may yield its progress meanwhile; whatever another
+        coordinator needs to go on from there is in ``session.state`` at that moment."""
 
     async def score(self, session: Session) -> list[TokenChoice]:
         """The prompt's tokens as the caller sent them, each with the logprob that this method gives

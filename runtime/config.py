@@ -200,6 +200,11 @@ class PolicyConfig(Strict):
         """What answers and traces call the method: ``type``, with what makes it another one."""
         return self.type
 
+    @property
+    def judge(self) -> str | None:
+        """The reward model that the method asks, if it asks one."""
+        return None
+
     @model_validator(mode="after")
     def _names_agree(self) -> PolicyConfig:
         if len(set(self.members)) != len(self.members):

@@ -20,6 +20,7 @@ from runtime.errors import (
 )
 from runtime.metrics import Counts, Meter
 from runtime.report import Report
+from runtime.rewards.connection import RewardConnection
 from runtime.session import Session
 from runtime.stopping import safe_length
 from runtime.summary import summarise
@@ -28,8 +29,10 @@ from runtime.types import (
     Checkpoint,
     Ended,
     Event,
+    Progress,
     Query,
     Scored,
+    Searched,
     Span,
     StopReason,
     TokenChoice,
@@ -48,7 +51,7 @@ class Policy(Protocol):
 
     async def warm(self, connections: Mapping[str, Connection]) -> None: ...
 
-    def answer(self, session: Session) -> AsyncGenerator[Span, None]: ...
+    def answer(self, session: Session) -> AsyncGenerator[Span | Progress, None]: ...
 
     async def score(self, session: Session) -> list[TokenChoice]: ...
 
@@ -66,12 +69,14 @@ class Coordinator:
         kind: Literal["ensemble", "member"] = "ensemble",
         currency: str = "USD",
         meter: Meter | None = None,
+        judge: RewardConnection | None = None,
     ) -> None:
         self.name = name
         self.policy = policy
         self.config = policy.config
         self.kind = kind
         self._connections = {member: connections[member] for member in self.config.members}
+        self._judge = judge
         self._traces = traces
         self._currency = currency
         self._report = Report(name, Counts() if meter is None else meter)
@@ -87,7 +92,9 @@ class Coordinator:
         Raises typed errors; closing the iterator cancels what members still do for it.
         """
         self._check(query)
-        session = Session(query, self.config, self._connections, self._report, checkpoint)
+        session = Session(
+            query, self.config, self._connections, self._report, checkpoint, self._judge
+        )
         stop_reason: str = "error"
         error: str | None = "an unexpected fault; the log holds it"
         outcome = "fault"
@@ -105,6 +112,9 @@ class Coordinator:
                 else:
                     async with aclosing(self.policy.answer(session)) as spans:
                         async for span in spans:
+                            if isinstance(span, Progress):
+                                yield Searched(span, session.checkpoint())
+                                continue
                             self._report.accepted(span.author)
                             if waiting:
                                 self._report.waited(session.accounts.elapsed)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from runtime.accounts import Accounts
-from runtime.config import MemberConfig
 from runtime.errors import (
     BudgetSpent,
     ContextOverflow,
@@ -19,8 +18,18 @@ from runtime.errors import (
 T = TypeVar("T")
 
 
+class Patience(Protocol):
+    """How long and how often something is asked; a part of its configuration."""
+
+    @property
+    def timeout_s(self) -> float: ...
+
+    @property
+    def retries(self) -> int: ...
+
+
 async def persistently(
-    config: MemberConfig, member: str, accounts: Accounts, ask: Callable[[], Awaitable[T]]
+    config: Patience, member: str, accounts: Accounts, ask: Callable[[], Awaitable[T]]
 ) -> T:
     """Asks with timeout, deadline and retries.
 

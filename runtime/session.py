@@ -22,6 +22,7 @@ from runtime.member import (
 )
 from runtime.report import Report
 from runtime.retries import persistently
+from runtime.rewards.connection import Judge, RewardConnection
 from runtime.stopping import find_stop
 from runtime.tasks import together
 from runtime.terms import Terms
@@ -61,6 +62,7 @@ class Session:
         connections: Mapping[str, Connection],
         report: Report,
         checkpoint: Checkpoint | None = None,
+        judge: RewardConnection | None = None,
     ) -> None:
         past = checkpoint or Checkpoint()
         names = query.members or config.members
@@ -69,9 +71,11 @@ class Session:
             Terms(query.id, query.priority),
             config.budget.budget().narrow(query.budget),
             report,
-            names,
+            names if judge is None else (*names, judge.name),
             past,
         )
+        self.judge = None if judge is None else Judge(judge, self.accounts)
+        """The reward model, for methods that ask one."""
         self.config = config
         self.live: dict[str, Member] = {}
         """Members that have not been dropped, in the ensemble's order."""
@@ -145,6 +149,12 @@ class Session:
         return Member(connection, Context(tokenizer, prompt, self.text), self.accounts)
 
     @property
+    def question(self) -> str:
+        """What the caller asks, without the turns before it."""
+        asked = [message.content for message in self.query.messages if message.role == "user"]
+        return self.query.prompt or (asked[-1] if asked else "")
+
+    @property
     def ids_of(self) -> str:
         """The member whose token ids a prompt may be sent in."""
         return self.config.reporting_member or self.config.members[0]
@@ -213,6 +223,11 @@ class Session:
             words=words,
             ignore_eos=query.ignore_eos,
         )
+
+    def stops_in(self, text: str, since: int) -> bool:
+        """Whether a stop string ends in ``text`` after offset ``since``: there the answer would
+        end."""
+        return find_stop(text, self.stops, since) is not None
 
     @property
     def tokens_left(self) -> int:

@@ -25,6 +25,8 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
     steps = Counter(span.author for span in session.spans)
     members = []
     for name, usage in session.accounts.usage.items():
+        if session.judge is not None and name == session.judge.name:
+            continue
         dropped = session.dropped.get(name)
         entry: dict[str, Any] = {
             "model": name,
@@ -43,11 +45,25 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
             entry |= {"error": dropped.reason, "dropped_at_step": dropped.step}
         members.append(entry)
     spent = session.accounts.spent()
+    judged = None if session.judge is None else session.accounts.usage[session.judge.name]
     return {
         "trace_id": session.query.id,
         "method": session.config.method,
         "level": level,
         "members": members,
+        **(
+            {}
+            if session.judge is None or judged is None
+            else {
+                "reward_model": {
+                    "model": session.judge.name,
+                    "calls": judged.calls,
+                    "cost": judged.cost,
+                    "latency_ms": round(judged.seconds * 1000, 1),
+                    "retries": judged.retries,
+                }
+            }
+        ),
         "spans": [
             {"start": start, "end": end, "model": span.author, "step": span.step}
             | ({"score": span.scores[span.author]} if span.author in span.scores else {})

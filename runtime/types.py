@@ -193,6 +193,17 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """What a method tells while it searches and has written nothing yet."""
+
+    done: int
+    total: int
+    """At most so many of the same; a search may end earlier."""
+    found: Mapping[str, float] = field(default_factory=dict)
+    """More figures, by the method's own names."""
+
+
+@dataclass(frozen=True, slots=True)
 class MemberUsage:
     """What one member was asked and what that cost."""
 
@@ -255,6 +266,14 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Searched:
+    """Coordinator event: how far a search is; another coordinator can go on from here."""
+
+    progress: Progress
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """Coordinator event: text that may be shown now. Never holds part of a stop string."""
 
@@ -278,4 +297,4 @@ class Ended:
     """The ``ensemble`` object of the answer; see docs/api.md."""
 
 
-Event: TypeAlias = Scored | Written | Ended
+Event: TypeAlias = Scored | Searched | Written | Ended

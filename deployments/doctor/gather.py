@@ -165,7 +165,7 @@ def weights(config: AppConfig) -> dict[str, Weights]:
     """What is known of each member's weights; nothing is fetched."""
     return {
         name: _size(engine)
-        for name, member in config.members.items()
+        for name, member in config.served.items()
         for engine in with_weights(member.engine)
     }
 

@@ -28,7 +28,7 @@ def check(
 ) -> Iterator[Finding]:
     """``shown`` is the file of ``config`` as a command would name it."""
     demands = {}
-    for name, member in config.members.items():
+    for name, member in config.served.items():
         known = weights.get(name)
         demands[name] = demand(
             member.engine,

@@ -22,7 +22,7 @@ def memory(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) -
     coordinators = sum(policy.replicas for policy in config.policy_configs().values())
     others = RAY_BYTES + coordinators * COORDINATOR_BYTES
     total = others + sum(
-        need.ram * config.members[name].replica.most_replicas for name, need in demands.items()
+        need.ram * config.served[name].replica.most_replicas for name, need in demands.items()
     )
     unknown = any(need.weights is None and not need.gpus for need in demands.values())
     told = (
@@ -47,7 +47,7 @@ def cards(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) ->
         return
     there = sum(gpu.memory or 0 for gpu in machine.gpus)
     total = sum(
-        need.on_cards(card) * config.members[name].replica.most_replicas
+        need.on_cards(card) * config.served[name].replica.most_replicas
         for name, need in demands.items()
     )
     told = f"about {gib(total)} of GPU memory for all replicas; the cards have {gib(there)}"
@@ -60,7 +60,7 @@ def cards(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) ->
 
 def cpus(config: AppConfig, machine: Machine) -> Finding:
     """More CPUs than there are is slow, no fault: ``orchestrion serve`` lets replicas share."""
-    wanted = sum(m.replica.num_cpus * m.replica.most_replicas for m in config.members.values())
+    wanted = sum(m.replica.num_cpus * m.replica.most_replicas for m in config.served.values())
     told = f"{wanted:g} CPUs for all replicas; this machine has {machine.cores:g}"
     if wanted <= machine.cores:
         return Finding("ok", "all members", told)
@@ -77,7 +77,7 @@ def gpus(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) -> 
     wanted = sum(
         max(member.replica.num_gpus, demands[name].gpus if demands[name].gpus > 1 else 0)
         * member.replica.most_replicas
-        for name, member in config.members.items()
+        for name, member in config.served.items()
     )
     if not wanted:
         return

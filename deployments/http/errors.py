@@ -16,6 +16,7 @@ from runtime.errors import (
     BadRequest,
     ConfigError,
     ContextOverflow,
+    MemberFailed,
     OrchestrionError,
     Overloaded,
     QuorumLost,
@@ -70,6 +71,8 @@ def fault_of(error: Exception) -> Fault:
             return unavailable(str(loading), "loading", {loading.model: loading.state})
         case QuorumLost() as lost:
             return unavailable(str(lost), "quorum_lost", lost.states)
+        case MemberFailed() as failed:
+            return unavailable(str(failed), "member_failed", {failed.member: failed.reason})
         case ConfigError() | WeightsError() | Unsupported() as lasting:
             return Fault(500, "server_error", "misconfigured", str(lasting), None, NO_RETRY)
         case OrchestrionError() as other:

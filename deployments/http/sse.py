@@ -17,6 +17,11 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 """A comment: decoders drop it, proxies see a live connection."""
 
 
+def comment(text: str) -> bytes:
+    """One line that decoders drop, for people and proxies."""
+    return b": " + text.encode() + b"\n\n"
+
+
 def event(data: Mapping[str, Any]) -> bytes:
     return b"data: " + encode(data) + b"\n\n"
 

@@ -17,7 +17,7 @@ from deployments.http.openai_reply import Form, choice, head
 from deployments.http.traces import Traces
 from deployments.http.transcript import Transcript
 from runtime.errors import OrchestrionError
-from runtime.types import Ended, Event, Scored, Written
+from runtime.types import Ended, Event, Scored, Searched, Written
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,12 @@ class Chunks:
             case Scored():
                 prompt, told = self._form.piece(transcript.prompt(index)), transcript.fresh(index)
                 yield self._chunk(choice(index, prompt, None, self._logprobs(told)))
+            case Searched(progress=progress):
+                yield sse.comment(f"progress {progress.done}/{progress.total}")
+                if self._exchange.trace == "full":
+                    far = {"done": progress.done, "total": progress.total, **progress.found}
+                    silent = choice(index, self._form.piece(""), None)
+                    yield self._chunk(silent, {"progress": far})
             case Written(text="", span=_):
                 return
             case Written(text=text):

@@ -1,0 +1,1 @@
+"""Methods that combine models step by step of a chain of reasoning."""

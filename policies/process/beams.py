@@ -1,0 +1,86 @@
+"""Chains of steps side by side, as beam searches keep them; the state of one request's search."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from policies.process.base import Found, Line, ProcessPolicy, joined
+from policies.process.config import ProcessConfig
+from runtime.errors import BudgetSpent
+from runtime.session import Session
+from runtime.types import Progress
+
+B = TypeVar("B", bound="BeamConfig")
+
+
+class BeamConfig(ProcessConfig):
+    beams: int = Field(4, ge=1)
+    """Chains that are kept at each depth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """A chain, and how good it looks; in what terms is the method's."""
+
+    lines: tuple[Line, ...] = ()
+    score: float = 0.0
+    finished: bool = False
+
+    @property
+    def text(self) -> str:
+        return joined(self.lines)
+
+    def dump(self) -> dict[str, Any]:
+        lines = [[line.text, line.author, line.value, line.final] for line in self.lines]
+        return {"lines": lines, "score": self.score, "finished": self.finished}
+
+    @classmethod
+    def load(cls, told: dict[str, Any]) -> Beam:
+        lines = tuple(Line(*line) for line in told["lines"])
+        return cls(lines, told["score"], told["finished"])
+
+
+class BeamSearch(ProcessPolicy[B]):
+    """Depth by depth: all beams are extended, the best chains stay. A finished chain keeps its
+    place until better ones take it; the search ends when all that are kept are finished."""
+
+    @abstractmethod
+    async def extend(self, session: Session, beams: Sequence[Beam]) -> list[Beam]:
+        """All chains that are a step longer than one of ``beams``, which are unfinished, each text
+        once. Whatever the method learns goes into ``session.state``."""
+
+    async def search(self, session: Session) -> AsyncGenerator[Progress | Found, None]:
+        state = session.state
+        state.setdefault("beams", [Beam().dump()])
+        state.setdefault("depth", 0)
+        stopped_by = None
+        while state["depth"] < self.config.max_steps:
+            beams = [Beam.load(told) for told in state["beams"]]
+            open_beams = [beam for beam in beams if not beam.finished]
+            if not open_beams:
+                break
+            try:
+                longer = await self.extend(session, open_beams)
+            except BudgetSpent as spent:
+                stopped_by = f"budget_{spent.which}"
+                break
+            kept = [beam for beam in beams if beam.finished] + longer
+            if not longer:  # nobody can go on
+                break
+            state["beams"] = [beam.dump() for beam in best(kept, self.config.beams)]
+            state["depth"] += 1
+            ends = sum(told["finished"] for told in state["beams"])
+            yield Progress(state["depth"], self.config.max_steps, {"answers": float(ends)})
+        beams = [Beam.load(told) for told in state["beams"]]
+        ranked = sorted(beams, key=lambda beam: (not beam.finished, -beam.score))
+        yield Found(ranked[0].lines, ranked[0].finished, stopped_by)
+
+
+def best(beams: Sequence[Beam], count: int) -> list[Beam]:
+    """The ``count`` with the highest scores; of equals those that come first."""
+    return sorted(beams, key=lambda beam: -beam.score)[:count]

@@ -1,0 +1,140 @@
+"""Best-of-N and best-of-ensemble, the baselines of LE-MCTS (arXiv 2412.15797): whole answers, of
+which the reward model picks one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from policies.process.base import Found, Line, ProcessPolicy
+from policies.process.config import JudgedConfig
+from policies.process.steps import Step, ends, worth
+from runtime.errors import BudgetSpent, ContextOverflow
+from runtime.session import Draft, Member, Session
+from runtime.types import Progress
+
+
+class BestOfConfig(JudgedConfig):
+    n: int = Field(9, ge=1)
+    """Answers by each member."""
+    temperature: float = Field(0.5, ge=0)
+    """The paper's; at 0 every answer of a member is the same."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """The paper samples from a nucleus and does not say which."""
+
+
+class BestOfNConfig(BestOfConfig):
+    type: Literal["best-of-n"] = "best-of-n"
+
+    @model_validator(mode="after")
+    def _one_member(self) -> BestOfNConfig:
+        if len(self.members) != 1:
+            raise ValueError("members: best-of-n is of one member; of several: best-of-ensemble")
+        return self
+
+
+class BestOfEnsembleConfig(BestOfConfig):
+    type: Literal["best-of-ensemble"] = "best-of-ensemble"
+    n: int = Field(3, ge=1)
+    """Answers by each member. With the paper's three members as many as its best-of-9 has."""
+
+
+class BestOf(ProcessPolicy[BestOfConfig]):
+    """Members write whole answers, all at the same time, by nucleus sampling; the reward model
+    values each by its last step, and the best finished one is told.
+
+    Cost: for each answer one call to its member and one to the reward model.
+    """
+
+    paper: ClassVar[str] = "2412.15797"
+
+    async def search(self, session: Session) -> AsyncGenerator[Progress | Found, None]:
+        asked = [(name, number) for name in session.live for number in range(self.config.n)]
+        tasks = [asyncio.create_task(self._answer(session, *one)) for one in asked]
+        stopped_by = None
+        try:
+            for number, task in enumerate(asyncio.as_completed(tasks), 1):
+                try:
+                    await task
+                except BudgetSpent as spent:
+                    stopped_by = f"budget_{spent.which}"
+                yield Progress(number, len(tasks))
+        finally:
+            for open_task in tasks:
+                open_task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        # In the order asked, not in that of arrival: of equals the first is told.
+        told = [task.result() for task in tasks if task.exception() is None]
+        best = max((one for one in told if one is not None), key=_rank, default=Found((), False))
+        yield replace(best, stopped_by=stopped_by)
+
+    async def _answer(self, session: Session, name: str, number: int) -> Found | None:
+        """One answer and its value; nothing when the member has failed."""
+        config = self.config
+
+        async def write(member: Member) -> Draft:
+            wish = session.sampling(
+                member, session.tokens_left, temperature=config.temperature, top_p=config.top_p
+            )
+            return await member.draft(replace(wish, seed=_apart(wish.seed, number)))
+
+        try:
+            written = await session.each(write, [name])
+            if name not in written:
+                return None
+            steps, finished = cut(session, written[name], config.ends, config.max_steps)
+            if not steps:
+                return None
+            before = [step.text for step in steps[:-1]]
+            value = await worth(session, before, steps[-1], config)
+        except ContextOverflow:
+            return None
+        lines = [Line(step.text, name, value, step.final) for step in steps]
+        return Found(tuple(lines), finished)
+
+
+def cut(
+    session: Session, draft: Draft, patterns: Sequence[str], most: int
+) -> tuple[list[Step], bool]:
+    """A whole answer as steps, up to the one that ends it, and whether one does. Blank lines
+    belong to the step after them."""
+    lines = re.findall(r"\s*\S[^\n]*\n?", draft.text)
+    steps: list[Step] = []
+    for number, line in enumerate(lines[:most], 1):
+        final = draft.final and number == len(lines)
+        ended = final or session.stops_in(
+            "".join(lines[:number]), len("".join(lines[: number - 1]))
+        )
+        ended = ended or ends(line, patterns)
+        steps.append(Step(draft.author, line, final, ended))
+        if ended:
+            return steps, True
+    return steps, False
+
+
+def _rank(found: Found) -> tuple[bool, float]:
+    return found.finished, found.lines[-1].value
+
+
+def _apart(seed: int, number: int) -> int:
+    """Answers of one member must not draw the same noise."""
+    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class BestOfN(BestOf):
+    """One member's best of several answers."""
+
+    title: ClassVar[str] = "Best of N"
+
+
+class BestOfEnsemble(BestOf):
+    """All members' best of several answers."""
+
+    title: ClassVar[str] = "Best of ensemble"

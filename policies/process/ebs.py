@@ -1,0 +1,66 @@
+"""Ensemble beam search, a baseline of LE-MCTS (arXiv 2412.15797): step by step, every member goes
+on from every beam, and the reward model keeps the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from policies.process.base import Line
+from policies.process.beams import Beam, BeamConfig, BeamSearch
+from policies.process.config import JudgedConfig
+from policies.process.steps import Step, worth, write
+from runtime.errors import ContextOverflow
+from runtime.session import Member, Session, together
+
+
+class EBSConfig(BeamConfig, JudgedConfig):
+    type: Literal["ebs"] = "ebs"
+
+
+class EBS(BeamSearch[EBSConfig]):
+    """Beam search over the steps of all members.
+
+    Each round every member writes one greedy step after every beam, all at the same time; equal
+    steps after one beam are one candidate. A chain is worth what the reward model says of its
+    newest step; the best ``beams`` chains stay, finished ones among them.
+
+    The paper names this baseline and does not describe it further.
+
+    Cost of a round: one call for each beam and member, one to the reward model for each candidate.
+    """
+
+    paper: ClassVar[str] = "2412.15797"
+    title: ClassVar[str] = "Ensemble beam search"
+
+    async def extend(self, session: Session, beams: Sequence[Beam]) -> list[Beam]:
+        async def steps(member: Member) -> list[Step | None]:
+            return await together(*(self._step(session, member, beam) for beam in beams))
+
+        written = await session.each(steps)
+        chains: dict[tuple[int, str, bool], Step] = {}
+        for own in written.values():
+            for place, step in enumerate(own):
+                if step is not None:
+                    chains.setdefault((place, step.text, step.final), step)
+        places = [place for place, _, _ in chains]
+        values = await together(
+            *(
+                worth(session, [line.text for line in beams[place].lines], step, self.config)
+                for place, step in zip(places, chains.values(), strict=True)
+            )
+        )
+        return [
+            Beam(
+                (*beams[place].lines, Line(step.text, step.author, value, step.final)),
+                value,
+                step.finished,
+            )
+            for place, step, value in zip(places, chains.values(), values, strict=True)
+        ]
+
+    async def _step(self, session: Session, member: Member, beam: Beam) -> Step | None:
+        try:
+            return await write(session, member, beam.text, self.config)
+        except ContextOverflow:  # of this member's window; others may have room
+            return None

@@ -1,0 +1,198 @@
+"""LE-MCTS: "Ensembling Large Language Models with Process Reward-Guided Tree Search for Better
+Complex Reasoning" (arXiv 2412.15797)
+
+All members write into one tree of reasoning steps (lines). Each iteration: go down from the root to
+a step that is not fully expanded, by U = v + C sqrt(ln N_parent / N); a random member that has not
+written there yet writes one greedy step; the process reward model values it; all steps above move
+towards their best child (optimistic backpropagation). The answer is the finished path whose end the
+reward model values most.
+
+The paper's pseudo-code leaves gaps; resolved here so:
+
+- It picks among children that are *not* fully expanded, so read literally a search could never pass
+  a fully expanded one and never gets deeper. Here the descent goes through fully expanded steps
+  and stops at the first that is not; only where nothing below can be expanded it does not enter.
+- Rule (ii) (v - best child's v < epsilon: go deeper) would close the root after its first child,
+  since the root has no value of its own. The root is exempt. A child that cannot be searched any
+  further (it ends the answer) does not close its parent either: there is nothing deeper.
+- n_child and epsilon are not given: n_child is the number of members, as "without replacement"
+  says, epsilon 0.01.
+- The reward model is given the question and all steps; the newest step's value counts.
+- Two members that write the same step share one node: a visit more, no second child.
+- A step ends with its newline; an answer ends with its author's EOS, a stop string, or a step that
+  matches ``ends``. Depth is bounded by ``max_steps``. Ties go to the step found first.
+- Without a finished path the best beginning is told and marked: highest value, then longest.
+
+``parallel`` expansions within one request make the search faster and another one: a step being
+written counts as a visit that found nothing (virtual loss). Requests always share engine batches.
+
+Cost: an iteration is one call to a member (one step) and one to the reward model; with ``reward:
+likelihood`` one scoring call to each other member instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import ClassVar, Final, Literal
+
+from pydantic import Field
+
+from policies.process.base import Found, Line, ProcessPolicy
+from policies.process.config import JudgedConfig
+from policies.process.steps import worth, write
+from policies.process.tree import Backpropagation, Node, Rules, Tree
+from runtime.errors import BudgetSpent, ContextOverflow
+from runtime.session import Session
+from runtime.types import Progress
+
+TELL_S: Final = 0.5
+"""A search tells how far it is this often; what is told is also what survives a coordinator."""
+
+
+class LEMCTSConfig(JudgedConfig):
+    type: Literal["le-mcts"] = "le-mcts"
+    n_iter: int = Field(200, ge=1)
+    """Iterations at most; a search also ends when nothing can be expanded any more."""
+    c: float = Field(0.5, ge=0)
+    """C: how much seldom visited steps are favoured. The paper takes 0.5 for hard problems, 1 and
+    more for easy ones."""
+    n_child: int | None = Field(None, ge=1)
+    """Most next steps of a step; absent: one for each member."""
+    epsilon: float = Field(0.01, ge=0)
+    """A step that has a next step less than this below its own value is searched deeper."""
+    backpropagation: Backpropagation = "optimistic"
+    """``standard`` moves the steps above towards the newest reward instead of their best child."""
+    parallel: int = Field(1, ge=1)
+    """Expansions of one request at a time; more than 1 is another, faster search."""
+
+
+class LEMCTS(ProcessPolicy[LEMCTSConfig]):
+    """A tree of steps by all members, searched with a process reward model."""
+
+    paper: ClassVar[str] = "2412.15797"
+    title: ClassVar[str] = "LE-MCTS"
+
+    async def search(self, session: Session) -> AsyncGenerator[Progress | Found, None]:
+        search = _Search(session, self.config)
+        told = time.monotonic()
+        try:
+            while await search.go_on():
+                if time.monotonic() - told >= TELL_S:
+                    search.keep()
+                    yield search.progress()
+                    told = time.monotonic()
+        finally:
+            await search.close()
+        search.keep()
+        yield search.found()
+
+
+class _Search:
+    """One request's search."""
+
+    def __init__(self, session: Session, config: LEMCTSConfig) -> None:
+        self._session, self._config = session, config
+        state = session.state
+        self._tree = Tree.load(state["tree"]) if "tree" in state else Tree()
+        self._done = int(state.get("iterations", 0))
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopped_by: str | None = None
+
+    @property
+    def _rules(self) -> Rules:
+        config = self._config
+        return Rules(
+            exploration=config.c,
+            n_child=config.n_child or len(config.members),
+            epsilon=config.epsilon,
+            max_depth=config.max_steps,
+            backpropagation=config.backpropagation,
+        )
+
+    async def go_on(self) -> bool:
+        """Begins what can begin and waits until something is found; false when all is."""
+        while self._stopped_by is None and len(self._running) < self._config.parallel:
+            if self._done + len(self._running) >= self._config.n_iter:
+                break
+            members = list(self._session.live)
+            node = self._tree.select(members, self._rules)
+            if node is None:
+                break
+            author = self._tree.writer(node, members, self._session.query.seed)
+            self._tree.ask(node, author)
+            self._running.add(asyncio.create_task(self._expand(node, author)))
+        if not self._running:
+            return False
+        ended, self._running = await asyncio.wait(
+            self._running, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in ended:
+            try:
+                task.result()
+            except BudgetSpent as spent:
+                self._stopped_by = f"budget_{spent.which}"
+        return True
+
+    async def _expand(self, node: int, author: str) -> None:
+        """One iteration: a step by one member, its value, what that means for the steps above."""
+        tree, session, config = self._tree, self._session, self._config
+        path, texts = tree.text(node), [step.text for step in tree.path(node)]
+        told = False
+        try:
+            try:
+                written = await session.each(lambda m: write(session, m, path, config), [author])
+                if author not in written:  # it failed and has left
+                    return
+                step, reward = written[author], 0.0
+                if step is not None and tree.twin(node, step.text, step.final) is None:
+                    reward = await worth(session, texts, step, config)
+            except ContextOverflow:  # of this member's window, or the judge's
+                step = None
+            told = True
+        finally:
+            if not told:
+                tree.give_up(node, author, tried=False)
+        self._done += 1
+        if step is None:
+            tree.give_up(node, author)
+        elif (twin := tree.twin(node, step.text, step.final)) is not None:
+            tree.again(twin, author, self._rules)
+        else:
+            tree.grow(
+                node,
+                author,
+                step.text,
+                reward,
+                self._rules,
+                finished=step.finished,
+                final=step.final,
+            )
+
+    def keep(self) -> None:
+        """Leaves the search where another coordinator finds it."""
+        self._session.state["tree"] = self._tree.dump()
+        self._session.state["iterations"] = self._done
+
+    def progress(self) -> Progress:
+        ends = self._tree.finished()
+        found = {"steps": float(len(self._tree.nodes) - 1), "answers": float(len(ends))}
+        if ends:
+            found["best"] = ends[0].reward
+        return Progress(self._done, self._config.n_iter, found)
+
+    def found(self) -> Found:
+        best = self._tree.best()
+        lines = tuple(map(_line, self._tree.path(best.id)))
+        return Found(lines, best.finished, self._stopped_by)
+
+    async def close(self) -> None:
+        """Ends what still runs, when the caller has left or another expansion has failed."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
+def _line(node: Node) -> Line:
+    return Line(node.text, node.authors[0], node.reward, node.final)
