@@ -31,7 +31,7 @@ from policies.token.request import Rows, TokenRequest, joined
 from policies.token.rows import Fuser, Row
 from policies.token.safe import stands
 from policies.token.teach import score_text
-from runtime.errors import BadRequest, ContextOverflow
+from runtime.errors import BadRequest, BudgetSpent, ContextOverflow
 from runtime.pieces import Ahead
 from runtime.session import Connection, Member, Session
 from runtime.types import Span, TokenChoice
@@ -75,7 +75,13 @@ class TokenPolicy(Policy[T]):
         ready: _Ready | None = None
         while session.ending is None:
             since = len(session.spans)
-            ready = await self._round(request, ready)
+            try:
+                ready = await self._round(request, ready)
+            except (BudgetSpent, ContextOverflow):
+                request.release()
+                for span in joined(session, since):
+                    yield span
+                raise
             for span in joined(session, since):
                 yield span
 

@@ -141,6 +141,12 @@ class TokenRequest:
             self._commit(final=key == END_KEY)
         self.session.state["waiting"] = [[name, packed(token)] for name, token in self._waiting]
 
+    def release(self) -> None:
+        """Commits the whole characters of what waits: the rest of the last one will not come."""
+        if self._text:
+            self._commit(final=False)
+            self.session.state["waiting"] = []
+
     def _commit(self, final: bool) -> None:
         """What waits becomes one span, by the author of its last token."""
         text, self._text = self._text, ""

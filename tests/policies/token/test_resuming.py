@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from runtime.types import Checkpoint, Span, TokenChoice, Written
+from runtime.types import Budget, Checkpoint, Span, TokenChoice, Written
 from tests.stack import animals, ask, running
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -63,3 +64,20 @@ async def test_tokens_that_wait_for_the_end_of_a_character_are_not_lost(draft: i
             assert past.text + rest.text == whole.text
             assert tokens(*past.spans, *(later.span for later in rest.written)) == told
     assert any(waiting) or draft == 0
+
+
+@pytest.mark.parametrize("draft", [0, 12])
+async def test_a_limit_loses_no_whole_character(draft: int) -> None:
+    members = {name: {"engine": BYTES} for name in ("a", "b")}
+    ensemble = {"type": "gac", "members": ["a", "b"], "draft": draft, "sure": 0}
+    waited = 0
+    async with running({"members": members, "ensembles": {"m": ensemble}}) as stack:
+        for calls in range(4, 64, 2):
+            wish = {"max_tokens": 60, "trace": "full", "budget": Budget(calls=calls), **WISH}
+            answer = await ask(stack, "m", **wish)
+            pieces = answer.summary["full"]["state"]["pieces"]
+            data = "".join(pieces).encode("latin-1")
+            decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+            assert answer.text == decoder.decode(data)
+            waited += bool(decoder.getstate()[0])
+    assert waited
