@@ -13,7 +13,7 @@ from runtime.calls import Call, CallRunner, Outcome
 from runtime.coordinator import Coordinator
 from runtime.engines import Engine, EngineSpec, build_engine
 from runtime.metrics import Counts
-from runtime.rewards import Reasoning, RewardModel, build_reward_model
+from runtime.rewards import Judged, Reasoning, RewardModel, build_reward_model, judge_all
 from runtime.rewards.connection import RewardConnection
 from runtime.terms import Terms
 
@@ -45,9 +45,8 @@ class LocalRewards:
     def __init__(self, model: RewardModel) -> None:
         self._model = model
 
-    async def score_steps(self, chain: Reasoning) -> list[float]:
-        [values] = await self._model.score_steps([chain])
-        return values
+    async def score_steps(self, chains: Sequence[Reasoning]) -> list[Judged]:
+        return await judge_all(self._model, chains)
 
 
 class LocalStack:

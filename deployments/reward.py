@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 from ray import serve
 
-from runtime.errors import ContextOverflow, OrchestrionError
-from runtime.rewards import Reasoning, RewardModelConfig, build_reward_model
+from runtime.rewards import (
+    Judged,
+    Reasoning,
+    RewardModelConfig,
+    build_reward_model,
+    judge_all,
+)
 
 
 class RewardServer:
@@ -18,28 +26,21 @@ class RewardServer:
         self._together.set_batch_wait_timeout_s(config.batch_wait_s)
         self._batches = self._chains = 0
 
-    async def score_steps(self, chain: Reasoning) -> list[float]:
-        """Waits a moment for other chains, then judges them all in one go."""
-        outcome = await self._together(chain)
-        if isinstance(outcome, OrchestrionError):
-            raise outcome
-        return outcome
+    async def score_steps(self, chains: Sequence[Reasoning]) -> list[Judged]:
+        """Waits a moment for other messages, then judges all their chains in one go."""
+        judged: list[Judged] = await self._together(list(chains))
+        return judged
 
     @serve.batch
-    async def _together(self, chains: list[Reasoning]) -> list[list[float] | OrchestrionError]:
+    async def _together(self, messages: list[list[Reasoning]]) -> list[list[Judged]]:
+        chains = [chain for message in messages for chain in message]
         self._batches += 1
         self._chains += len(chains)
-        try:
-            return list(await self.model.score_steps(chains))
-        except ContextOverflow:  # one chain that no window holds must not cost the others
-            return [await self._alone(chain) for chain in chains]
-
-    async def _alone(self, chain: Reasoning) -> list[float] | OrchestrionError:
-        try:
-            [values] = await self.model.score_steps([chain])
-        except ContextOverflow as full:
-            return full
-        return values
+        judged = await judge_all(self.model, chains)
+        ends = list(accumulate(map(len, messages)))
+        return [
+            judged[end - len(message) : end] for message, end in zip(messages, ends, strict=True)
+        ]
 
     async def stats(self) -> dict[str, int]:
         """Chains judged, and the batches that they came in."""

@@ -20,7 +20,7 @@ from deployments.affinity import Places, affinity_key
 from runtime.calls import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
-from runtime.rewards.base import Reasoning
+from runtime.rewards.base import Judged, Reasoning
 from runtime.terms import Terms
 from runtime.types import Checkpoint, Ended, Event, Query, Scored, Searched, Span, Written
 
@@ -95,8 +95,8 @@ class ServeRewards:
     def __init__(self, name: str, handle: DeploymentHandle) -> None:
         self._name, self._score = name, handle.score_steps
 
-    async def score_steps(self, chain: Reasoning) -> list[float]:
-        response = self._score.remote(chain)
+    async def score_steps(self, chains: Sequence[Reasoning]) -> list[Judged]:
+        response = self._score.remote(list(chains))
         try:
             return await response
         except asyncio.CancelledError:

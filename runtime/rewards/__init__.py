@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from runtime.rewards.base import Reasoning, RewardModel
+from runtime.rewards.base import Judged, Reasoning, RewardModel, judge_all
 from runtime.rewards.config import ClassifierReward, RewardModelConfig, StepTagReward
 
-__all__ = ["Reasoning", "RewardModel", "RewardModelConfig", "build_reward_model"]
+__all__ = [
+    "Judged",
+    "Reasoning",
+    "RewardModel",
+    "RewardModelConfig",
+    "build_reward_model",
+    "judge_all",
+]
 
 
 def build_reward_model(config: RewardModelConfig) -> RewardModel:

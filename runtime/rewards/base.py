@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+from runtime.errors import ContextOverflow, OrchestrionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,16 @@ class RewardModel(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+Judged: TypeAlias = list[float] | OrchestrionError
+
+
+async def judge_all(model: RewardModel, chains: Sequence[Reasoning]) -> list[Judged]:
+    """All chains together; where one is beyond the model's window, it alone has failed."""
+    try:
+        return list(await model.score_steps(chains))
+    except ContextOverflow as full:
+        if len(chains) == 1:
+            return [full]
+        return [one for chain in chains for one in await judge_all(model, [chain])]

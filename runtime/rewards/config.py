@@ -99,9 +99,9 @@ class RewardModelConfig(Strict):
     retries: int = Field(1, ge=0)
     replica: ReplicaConfig = ReplicaConfig()
     max_batch: int = Field(64, ge=1)
-    """Most chains that are judged together."""
-    batch_wait_s: float = Field(0.005, ge=0)
-    """How long the first chain of a batch waits for others."""
+    """Most messages, each with the chains of one coordinator, that are judged together."""
+    batch_wait_s: float = Field(0.002, ge=0)
+    """How long the first message of a batch waits for others."""
 
     def as_member(self) -> MemberConfig:
         """The LLM whose replicas would take the same."""

@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.accounts import Accounts
 from runtime.retries import persistently
-from runtime.rewards.base import Reasoning
+from runtime.rewards.base import Judged, Reasoning
 from runtime.rewards.config import RewardModelConfig
 from runtime.types import MemberUsage
 
 
 class RewardChannel(Protocol):
-    """The way to a reward model's replicas, which judge many chains together."""
+    """The way to a reward model's replicas."""
 
-    async def score_steps(self, chain: Reasoning) -> list[float]: ...
+    async def score_steps(self, chains: Sequence[Reasoning]) -> list[Judged]:
+        """What each chain comes to; a fault of one alone stands in its place."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
 class RewardConnection:
-    """What all sessions of a coordinator share."""
+    """What all sessions of a coordinator share. Chains that are to be judged in one loop tick
+    travel as one message: a message costs as much as many small judgements."""
 
-    name: str
-    config: RewardModelConfig
-    channel: RewardChannel
+    def __init__(self, name: str, config: RewardModelConfig, channel: RewardChannel) -> None:
+        self.name, self.config = name, config
+        self._channel = channel
+        self._waiting: list[tuple[Reasoning, asyncio.Future[list[float]]]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def score_steps(self, chain: Reasoning) -> list[float]:
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._send, context=contextvars.Context())
+        judged: asyncio.Future[list[float]] = loop.create_future()
+        self._waiting.append((chain, judged))
+        return await judged
+
+    def _send(self) -> None:
+        message, self._waiting = self._waiting, []
+        task = asyncio.get_running_loop().create_task(self._deliver(message))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _deliver(self, message: list[tuple[Reasoning, asyncio.Future[list[float]]]]) -> None:
+        outcomes: Sequence[list[float] | Exception]
+        try:
+            outcomes = await self._channel.score_steps([chain for chain, _ in message])
+        except Exception as fault:  # whatever it is, those who wait must hear of it
+            outcomes = [fault] * len(message)
+        for (_, judged), outcome in zip(message, outcomes, strict=True):
+            if judged.done():  # its request has been cancelled
+                continue
+            if isinstance(outcome, Exception):
+                judged.set_exception(outcome)
+            else:
+                judged.set_result(outcome)
 
 
 class Judge:
@@ -50,7 +83,7 @@ class Judge:
             tries += 1
             started = time.monotonic()
             try:
-                return await connection.channel.score_steps(chain)
+                return await connection.score_steps(chain)
             finally:
                 waited = time.monotonic() - started
                 used = MemberUsage(calls=1, seconds=waited, retries=int(tries > 1))

@@ -1,0 +1,125 @@
+"""What a tree search over reasoning steps costs.
+
+    python -m benchmarks.process --json
+
+Three-hop questions to the zoo's specialists with the zoo's reward model, over HTTP through Ray
+Serve (examples/zoo_three_hop.yaml). The last line is one JSON object; only ratios of one run mean
+anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from openai import AsyncOpenAI
+
+from deployments.cluster import serving
+from deployments.config import AppConfig, load
+from deployments.evaluate import read_questions
+from deployments.names import ensemble_deployment
+from deployments.progress import bar
+
+PORT = 8767
+CONFIG = Path("examples/zoo_three_hop.yaml")
+LONG, SHORT = "le-mcts", "le-mcts-25"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
+    parser.add_argument("--questions", type=int, default=32, help="asked 16 at a time")
+    parser.add_argument("--alone", type=int, default=8, help="asked one at a time")
+    asked = parser.parse_args()
+    figures = measure(load(CONFIG)[1], asked.questions, asked.alone)
+    if not asked.json:
+        for name, value in figures.items():
+            print(f"{name:32} {value}")
+    print(json.dumps(figures))
+
+
+def measure(config: AppConfig, many: int, alone: int) -> dict[str, float]:
+    assert config.evaluation is not None
+    questions = [q.question for q in read_questions(Path(config.evaluation.questions), many)]
+    wanted = {name: config.ensembles[name] for name in (LONG, SHORT)}
+    with serving(config.model_copy(update={"ensembles": wanted}), port=PORT) as url:
+        with bar("searches", 4 + 2 * alone + many) as step:
+            asyncio.run(ask(url, LONG, questions[-4:], 4, step.done))  # warms everything
+            before = coordinator_seconds(LONG)
+            seconds: dict[str, list[float]] = {LONG: [], SHORT: []}
+            ones: list[dict[str, Any]] = []
+            for question in questions[:alone]:
+                for model in seconds:
+                    started = time.perf_counter()
+                    told = asyncio.run(ask(url, model, [question], 1, step.done))
+                    seconds[model].append(time.perf_counter() - started)
+                    ones += told if model == LONG else []
+            started = time.perf_counter()
+            sixteen = asyncio.run(ask(url, LONG, questions, 16, step.done))
+            together = time.perf_counter() - started
+            used = coordinator_seconds(LONG) - before
+    iterations = [sum(told["iterations"] for told in group) for group in (ones, sixteen)]
+    members = [member for told in (*ones, *sixteen) for member in told["members"]]
+    cached = sum(member["cached_tokens"] for member in members)
+    read = cached + sum(member["prompt_tokens"] for member in members)
+    one, at_once = iterations[0] / sum(seconds[LONG]), iterations[1] / together
+    return {
+        "iterations_per_s_1": round(one, 1),
+        "iterations_per_s_16": round(at_once, 1),
+        "iterations_per_s_16_over_1": round(at_once / one, 2),
+        "cache_hit_rate": round(cached / read, 3),
+        "coordinator_ms_per_iteration": round(1000 * used / sum(iterations), 2),
+        "seconds_200_over_25": round(
+            statistics.median(seconds[LONG]) / statistics.median(seconds[SHORT]), 2
+        ),
+        "iterations_of_200": round(statistics.mean(told["iterations"] for told in sixteen), 1),
+    }
+
+
+def coordinator_seconds(model: str) -> float:
+    """Processor seconds of an ensemble's coordinator so far: searching, and all its messages."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or ())
+        if words.startswith("ray::ServeReplica") and words.split()[0].endswith(
+            f":{ensemble_deployment(model)}"
+        ):
+            times = process.cpu_times()
+            return float(times.user + times.system)
+    raise RuntimeError(f"no process looks like the coordinator of {model}")
+
+
+async def ask(
+    url: str, model: str, questions: Sequence[str], at_once: int, done: Any
+) -> list[dict[str, Any]]:
+    """The iterations of each search, and what the members were asked."""
+    gate = asyncio.Semaphore(at_once)
+    async with AsyncOpenAI(base_url=url, api_key="none", timeout=900, max_retries=0) as client:
+
+        async def one(question: str) -> dict[str, Any]:
+            async with gate:
+                reply = await client.chat.completions.create(
+                    model=model,
+                    messages=[{"role": "user", "content": question}],
+                    max_tokens=80,
+                    seed=7,
+                    extra_body={"ensemble": {"trace": "full"}},
+                )
+            done()
+            told: Any = (reply.model_extra or {})["ensemble"]
+            return {
+                "iterations": told["full"]["state"]["iterations"],
+                "members": told["members"],
+            }
+
+        return await asyncio.gather(*map(one, questions))
+
+
+if __name__ == "__main__":
+    main()
