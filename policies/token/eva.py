@@ -89,10 +89,7 @@ class EVAFuser(Fuser):
         carried = {name: pair for name, pair in carried.items() if len(pair[0])}
         if not carried:  # nobody's tokens mean anything to the pivot
             return mean(rows, self.weights(rows))
-        tops = {
-            name: ids[np.lexsort((ids, -shares))][: max(self._drop, 1)]
-            for name, (ids, shares) in carried.items()
-        }
+        tops = {name: _best(ids, shares, self._drop) for name, (ids, shares) in carried.items()}
         kept = faithful(tops, self._drop) if self._drop and len(tops) > 1 else list(carried)
         weights = self.weights({name: rows[name] for name in kept})
         keys = np.concatenate([self.union.keys(self._pivot, carried[n][0]) for n in kept])
@@ -110,6 +107,14 @@ class EVAFuser(Fuser):
             return row.ids, shares
         ids, carried = project(self._matrices[name], row.ids, shares)
         return np.asarray(ids, dtype=np.int64), carried.astype(np.float64)
+
+
+def _best(ids: np.ndarray, shares: np.ndarray, count: int) -> np.ndarray:
+    """The ids with the largest shares, one at least; equals: lowest id first."""
+    kept = min(max(count, 1), len(ids))
+    least = np.partition(shares, len(ids) - kept)[len(ids) - kept]
+    good = np.flatnonzero(shares >= least)
+    return ids[good[np.lexsort((ids[good], -shares[good]))[:kept]]]
 
 
 class EVA(TokenPolicy[EVAConfig]):

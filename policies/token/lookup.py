@@ -37,7 +37,8 @@ class Lookup:
         for name, row in rows.items():
             ids = self._ids(name, keys)
             ends = self._union.ids(name, END_KEY) if END_KEY in keys else []
-            lacking = np.setdiff1d([*ids[ids >= 0], *ends], row.ids)
+            named = np.unique(np.concatenate((ids[ids >= 0], np.asarray(ends, dtype=np.int64))))
+            lacking = named[row.find(named) < 0]
             if len(lacking):
                 wanted[name] = lacking.tolist()
         return wanted
@@ -45,8 +46,8 @@ class Lookup:
     def logprobs(self, member: str, row: Row, keys: Sequence[int]) -> np.ndarray:
         """The member's logprob for each key, -inf where it has none; the end is all its EOS."""
         values = np.full(len(keys), -np.inf)
-        where, at = np.nonzero(self._ids(member, keys)[:, None] == row.ids[None, :])
-        values[where] = row.logprobs[at]
+        at = row.find(self._ids(member, keys))
+        values[at >= 0] = row.logprobs[at[at >= 0]]
         if END_KEY in keys:
             own = row.logprobs[row.keys == END_KEY]
             values[list(keys).index(END_KEY)] = np.logaddexp.reduce(own) if len(own) else -np.inf

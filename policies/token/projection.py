@@ -131,6 +131,10 @@ def build(
     return matrix
 
 
+MANY: Final = 4
+"""A row that holds one in so many of a vocabulary's tokens is carried over as a whole."""
+
+
 def project(
     matrix: csr_array, ids: np.ndarray, probabilities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -139,8 +143,15 @@ def project(
     These sum to what ``probabilities`` give to tokens that have a row: the rest is lost, and the
     caller says whether to renormalise.
     """
-    share = np.asarray(probabilities, dtype=np.float64)
-    carried = csr_array(share[None, :]) @ matrix[np.asarray(ids, dtype=np.int64)]
+    share, rows = np.asarray(probabilities, dtype=np.float64), np.asarray(ids, dtype=np.int64)
+    if MANY * len(rows) >= matrix.shape[0]:  # most of the matrix: its rows need not be picked out
+        whole = np.zeros(matrix.shape[0])
+        np.add.at(whole, rows, share)
+        dense = matrix.T @ whole
+        found = np.flatnonzero(dense)
+        order = found[np.lexsort((found, -dense[found]))]
+        return order.astype(np.int64), dense[order]
+    carried = csr_array(share[None, :]) @ matrix[rows]
     carried.sum_duplicates()
     order = np.lexsort((carried.indices, -carried.data))
     return carried.indices[order].astype(np.int64), carried.data[order]

@@ -23,6 +23,18 @@ class Row:
     """int64 [k], the same tokens in the union of the vocabularies."""
     logprobs: np.ndarray
     """float64 [k]"""
+    ordered: bool = False
+    """The ids ascend, as those of a whole row do."""
+
+    def find(self, ids: np.ndarray) -> np.ndarray:
+        """Where each of ``ids`` stands in the row; -1: it does not."""
+        if not len(self.ids):
+            return np.full(len(ids), -1)
+        if self.ordered:
+            at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+            return np.where(self.ids[at] == ids, at, -1)
+        same = ids[:, None] == self.ids[None, :]
+        return np.where(same.any(axis=1), same.argmax(axis=1), -1)
 
     @property
     def best(self) -> int:
@@ -67,7 +79,7 @@ def row_of(told: Distribution, union: Union, member: str, *, no_end: bool) -> Ro
             kept &= once
     if no_end:
         kept &= keys != END_KEY
-    return Row(ids[kept], keys[kept], logprobs[kept])
+    return Row(ids[kept], keys[kept], logprobs[kept], ordered=told.ids is None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,6 +16,8 @@ WIDTH = 4
 """Rows that one walk over the weights takes."""
 MOST = 8
 """From more rows on the ordinary product is faster, even for the widest layers."""
+LEAST = 2**18
+"""Entries of a matrix from which on its size matters more than the number of operations."""
 WIDE = 8
 """A layer with so many times more outputs than inputs (that is, one over a vocabulary) gains up to
 ``MOST`` rows; others up to ``WIDTH``."""
@@ -32,7 +34,8 @@ def narrow_linears(model: nn.Module) -> None:
 
 
 def _suits(weight: torch.Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32
+    large = weight.numel() >= LEAST
+    return large and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 class NarrowLinear(nn.Linear):

@@ -199,3 +199,13 @@ def test_serve_builds_the_application_from_the_file(path: Path) -> None:
     assert {e.type for e in config.ensembles.values()} == {"sweetspan", "specfuse", "cool-fusion"}
     assert all(e.quorum == 2 for e in config.ensembles.values())
     assert build_app(config)._bound_deployment.name == "gateway"
+
+
+def test_the_papers_search_is_configured_with_its_judge() -> None:
+    document, config = load(FOLDER / "gpu_le_mcts.yaml")
+    ServeDeploySchema.model_validate(document)
+    judge = config.reward_models["math-shepherd"].judge
+    assert (judge.type, judge.tag) == ("step-tags", "ки")
+    assert set(config.served) == {*config.members, "math-shepherd"}
+    assert config.ensembles["le-mcts"].judge == "math-shepherd"
+    build_app(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from deployments.local import LocalStack
 from runtime.types import Message
 from tests.stack import Answer, ask
 
-pytestmark = [pytest.mark.zoo, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.zoo,
+    pytest.mark.timeout(3600 if "ORCHESTRION_LONG_TESTS" in os.environ else 900),
+]
 ROOT = Path(__file__).parents[2]
 DRAFTED = ("gac", "unite", "deepen", "eva", "packllm")
 SAMPLED: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95}
@@ -97,13 +101,15 @@ def test_a_few_questions_are_answered_alike_by_both_loops(
 
 
 MANY = {"gac": (100, 100), "unite": (100, 100), "deepen": (100, 15), "packllm": (100, 15)}
-"""Questions to be answered greedily, and drawn; EVA fuses slowest."""
+"""Questions to be answered greedily, and drawn; EVA fuses slowest. With ORCHESTRION_LONG_TESTS=1 it
+is a hundred each, for every method."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", DRAFTED)
 def test_many_questions_are_answered_alike_by_both_loops(config: AppConfig, method: str) -> None:
-    greedy, drawn = MANY.get(method, (20, 10))
+    long = "ORCHESTRION_LONG_TESTS" in os.environ
+    greedy, drawn = (100, 100) if long else MANY.get(method, (20, 10))
     for count, wish in ((greedy, {}), (drawn, SAMPLED)):
         answers, _ = written(config, [method, f"{method}-plain"], count, **wish)
         same(answers, method)

@@ -8,10 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from runtime.engines import narrow as module
 from runtime.engines.narrow import MOST, NarrowLinear, narrow_linears
 from runtime.engines.transformers import TransformersLM
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL")
+
+
+@pytest.fixture(autouse=True)
+def small_matrices_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST", 16)
 
 
 @pytest.mark.parametrize("bias", (True, False))
@@ -39,6 +45,9 @@ def test_other_layers_stay_as_they_are() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4, dtype=torch.bfloat16), Own(4, 4))
     narrow_linears(model)
     assert [type(layer) for layer in model] == [NarrowLinear, nn.Linear, Own]
+    tiny = nn.Linear(2, 2)
+    narrow_linears(tiny)
+    assert type(tiny) is nn.Linear, "more operations than it saves"
 
 
 def test_engines_have_them(lm: Callable[..., TransformersLM]) -> None:

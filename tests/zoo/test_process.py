@@ -1,0 +1,107 @@
+"""Searches on the trained zoo: specialists and the zoo's own reward model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.config import AppConfig, load
+from deployments.evaluate import given_answer, read_questions, same_answer
+from deployments.local import LocalStack
+from examples.zoo import reward
+from runtime.types import Message
+from tests.stack import ask
+
+pytestmark = [pytest.mark.zoo, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def config() -> AppConfig:
+    return load(ROOT / "examples" / "zoo_three_hop.yaml")[1]
+
+
+def accuracy(config: AppConfig, models: list[str], count: int) -> dict[str, float]:
+    assert config.evaluation is not None
+    evaluation = config.evaluation
+    questions = read_questions(ROOT / evaluation.questions, count)
+
+    async def run() -> dict[str, float]:
+        stack, right = LocalStack(config), {}
+        gate = asyncio.Semaphore(24)
+
+        async def one(model: str, number: int) -> bool:
+            async with gate:
+                asked = (Message("user", questions[number].question),)
+                reply = await ask(stack, model, messages=asked, max_tokens=80, seed=number)
+            given = given_answer(reply.text, evaluation.answer_pattern)
+            return same_answer(given, questions[number].answer)
+
+        try:
+            for model in models:
+                found = await asyncio.gather(*(one(model, i) for i in range(count)))
+                right[model] = sum(found) / count
+        finally:
+            await stack.close()
+        return right
+
+    return asyncio.run(run())
+
+
+def test_a_search_answers_three_hops_that_nobody_answers_alone(config: AppConfig) -> None:
+    right = accuracy(config, ["le-mcts-50", *config.members], 16)
+    assert max(right[name] for name in config.members) <= 0.3, right
+    assert right["le-mcts-50"] >= 0.6, right
+
+
+@pytest.mark.slow
+def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
+    right = accuracy(config, ["le-mcts-10", "le-mcts-50", "le-mcts"], 40)
+    assert right["le-mcts-10"] - 0.05 <= right["le-mcts-50"] <= right["le-mcts"] + 0.05, right
+    assert right["le-mcts"] >= 0.85, right
+
+
+def test_the_log_of_the_reward_model_tells_its_accuracy_on_other_questions() -> None:
+    log: dict[str, Any] = json.loads((ROOT / "examples/zoo/prm" / reward.LOG).read_text())
+    assert log["auc_two_hop"] >= 0.9 and log["auc_three_hop"] >= 0.9
+    seen = {
+        json.loads(line)["question"]
+        for name in reward.TRAINED_ON
+        for line in (ROOT / "examples/zoo/questions" / f"{name}.jsonl").read_text().splitlines()
+    }
+    for name in reward.HELD_OUT:
+        lines = (ROOT / "examples/zoo/questions" / f"{name}.jsonl").read_text().splitlines()
+        assert not seen & {json.loads(line)["question"] for line in lines}
+
+
+def test_auc_by_hand() -> None:
+    assert reward.auc([0.9, 0.8, 0.3, 0.1], [True, False, True, False]) == 0.75
+    assert reward.auc([0.5, 0.5], [True, False]) == 0.5
+    assert reward.auc([0.1, 0.9], [False, True]) == 1.0
+
+
+def test_steps_are_labelled_by_completing_them() -> None:
+    """A right step can still come out right; a wrong capital cannot, but by luck."""
+
+    async def run() -> list[reward.Row]:
+        writers = reward.Writers(threads=1)
+        try:
+            line = (ROOT / "examples/zoo/questions/two_hop_train.jsonl").read_text().splitlines()[0]
+            return await writers.chains(json.loads(line), 1, random.Random(0))
+        finally:
+            await writers.close()
+
+    rows = asyncio.run(run())
+    line = (ROOT / "examples/zoo/questions/two_hop_train.jsonl").read_text().splitlines()[0]
+    right = json.loads(line)["steps"]
+    told = {row["steps"]: row["shares"] for row in rows}
+    for row in rows:
+        assert len(row["shares"]) == len(row["steps"])
+        assert row["steps"][:-1] == () or told[row["steps"][:-1]] == row["shares"][:-1]
+    assert told[tuple(right[:1])] == (1.0,) and told[tuple(right[:2])] == (1.0, 1.0)
+    assert any(shares[-1] == 0 for shares in told.values())
