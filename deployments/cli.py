@@ -222,12 +222,13 @@ def tree(
 
     found, summary = trees.fetch(url, trace_id)
     title = f"{summary.get('method', 'tree')} · {trace_id}"
+    end = summary["full"]["state"].get("end")
     if svg is not None:
-        svg.write_text(trees.svg(found, title, depth))
+        svg.write_text(trees.svg(found, title, depth, end))
     if html is not None:
-        html.write_text(trees.page(found, title))
+        html.write_text(trees.page(found, title, end))
     if svg is None and html is None:
-        Console(width=140).print(trees.lines(found, depth))
+        Console(width=140).print(trees.lines(found, depth, end))
 
 
 @app.command()

@@ -56,14 +56,14 @@ def fetch(base_url: str, trace_id: str) -> tuple[Tree, dict[str, Any]]:
     return Tree.load(nodes), summary
 
 
-def told(tree: Tree) -> set[int]:
-    """The steps that became the answer."""
-    return {step.id for step in tree.path(tree.best().id)}
+def told(tree: Tree, end: int | None = None) -> set[int]:
+    """The steps that became the answer, which ends with number ``end``."""
+    return {step.id for step in tree.path(tree.best().id if end is None else end)}
 
 
-def lines(tree: Tree, depth: int | None = None) -> Shown:
+def lines(tree: Tree, depth: int | None = None, end: int | None = None) -> Shown:
     """For the terminal: each step in its author's colour, with its value, visits and reward."""
-    palette, answer = Palette(), told(tree)
+    palette, answer = Palette(), told(tree, end)
     ends = len(tree.finished())
     head = f"{len(tree.nodes) - 1} steps, {ends} answers, {tree.nodes[ROOT].visits} iterations"
     root = Shown(Text(head, style="bold"), guide_style="dim")
@@ -86,16 +86,18 @@ def _line(node: Node, palette: Palette, chosen: bool) -> Text:
     return line
 
 
-def svg(tree: Tree, title: str, depth: int | None = None, width: int = 120) -> str:
+def svg(
+    tree: Tree, title: str, depth: int | None = None, end: int | None = None, width: int = 120
+) -> str:
     """What ``lines`` shows, as SVG that needs nothing from elsewhere."""
     out = Console(record=True, width=width, file=StringIO())
-    out.print(lines(tree, depth))
+    out.print(lines(tree, depth, end))
     return re.sub(r"@font-face\s*{[^}]*}", "", out.export_svg(title=title))
 
 
-def page(tree: Tree, title: str) -> str:
+def page(tree: Tree, title: str, end: int | None = None) -> str:
     """One HTML page: branches fold, those of the answer are open; bars are values."""
-    answer = told(tree)
+    answer = told(tree, end)
     authors = list(dict.fromkeys(name for node in tree for name in node.authors))
     colours = {n: HTML_COLOURS[i % len(HTML_COLOURS)] for i, n in enumerate(authors)}
 

@@ -42,7 +42,7 @@ from pydantic import Field
 from policies.process.base import Found, Line, ProcessPolicy
 from policies.process.config import JudgedConfig
 from policies.process.steps import worth, write
-from policies.process.tree import Backpropagation, Node, Rules, Tree
+from policies.process.tree import Backpropagation, Node, Rank, Rules, Tree
 from runtime.errors import BudgetSpent, ContextOverflow
 from runtime.session import Session
 from runtime.types import Progress
@@ -64,6 +64,9 @@ class LEMCTSConfig(JudgedConfig):
     """A step that has a next step less than this below its own value is searched deeper."""
     backpropagation: Backpropagation = "optimistic"
     """``standard`` moves the steps above towards the newest reward instead of their best child."""
+    rank: Rank = "last"
+    """What whole answers are compared by: the reward of the last step, as a judge of whole chains
+    means it, of the worst step, or the product of all, which helps where the judge errs."""
     parallel: int = Field(1, ge=1)
     """Expansions of one request at a time; more than 1 is another, faster search."""
 
@@ -176,14 +179,16 @@ class _Search:
         self._session.state["iterations"] = self._done
 
     def progress(self) -> Progress:
-        ends = self._tree.finished()
+        rank = self._config.rank
+        ends = self._tree.finished(rank)
         found = {"steps": float(len(self._tree.nodes) - 1), "answers": float(len(ends))}
         if ends:
-            found["best"] = ends[0].reward
+            found["best"] = self._tree.worth(ends[0], rank)
         return Progress(self._done, self._config.n_iter, found)
 
     def found(self) -> Found:
-        best = self._tree.best()
+        best = self._tree.best(self._config.rank)
+        self._session.state["end"] = best.id
         lines = tuple(map(_line, self._tree.path(best.id)))
         return Found(lines, best.finished, self._stopped_by)
 

@@ -15,6 +15,8 @@ from typing import Any, Final, Literal
 ROOT: Final = 0
 
 Backpropagation = Literal["optimistic", "standard"]
+Rank = Literal["last", "min", "product"]
+"""What a whole answer is worth: the reward of its last step, of its worst, or all multiplied."""
 
 
 @dataclass(slots=True)
@@ -79,15 +81,22 @@ class Tree:
     def text(self, node: int) -> str:
         return "".join(step.text for step in self.path(node))
 
-    def finished(self) -> list[Node]:
-        """Ends of whole answers, best reward first; of equals the one found first."""
-        ends = [node for node in self.nodes if node.finished]
-        return sorted(ends, key=lambda node: -node.reward)
+    def worth(self, end: Node, rank: Rank) -> float:
+        """Of the answer that ends with a step."""
+        rewards = [step.reward for step in self.path(end.id)]
+        if rank == "last":
+            return rewards[-1]
+        return min(rewards) if rank == "min" else math.prod(rewards)
 
-    def best(self) -> Node:
+    def finished(self, rank: Rank = "last") -> list[Node]:
+        """Ends of whole answers, best first; of equals the one found first."""
+        ends = [node for node in self.nodes if node.finished]
+        return sorted(ends, key=lambda node: -self.worth(node, rank))
+
+    def best(self, rank: Rank = "last") -> Node:
         """The end of the best whole answer; without any, of the best beginning: highest value,
         then the longest, then the one found first. The root when there is nothing at all."""
-        ends = self.finished()
+        ends = self.finished(rank)
         if ends:
             return ends[0]
         begun = self.nodes[1:] or self.nodes

@@ -151,6 +151,20 @@ def test_the_best_path_is_the_best_end_or_else_the_best_beginning() -> None:
     assert [node.authors for node in tree.path(rich.id)] == [["a"], ["b"], ["c"]]
 
 
+def test_answers_are_ranked_by_their_last_their_worst_or_all_steps() -> None:
+    tree = Tree()
+    first = step(tree, ROOT, "a", 0.2)
+    late = step(tree, first.id, "a", 0.9, finished=True)
+    second = step(tree, ROOT, "b", 0.6)
+    even = step(tree, second.id, "a", 0.5, finished=True)
+    third = step(tree, ROOT, "c", 0.95)
+    strong = step(tree, third.id, "a", 0.45, finished=True)
+    assert tree.best() is late
+    assert tree.best("min") is even
+    assert tree.best("product") is strong  # 0.4275, over 0.3 and 0.18
+    assert tree.worth(strong, "product") == pytest.approx(0.4275)
+
+
 @pytest.mark.parametrize("parallel", (1, 4))
 @pytest.mark.parametrize("backpropagation", ("optimistic", "standard"))
 @pytest.mark.parametrize("seed", range(12))
