@@ -69,9 +69,11 @@ class Writers:
         ended = reply.finish == "eos"
         return tokenizer.decode(reply.tokens[: len(reply.tokens) - ended]), ended
 
-    async def step(self, name: str, question: str, path: Sequence[str]) -> tuple[str, bool]:
-        """A member's next line and whether the answer ends there."""
-        wish = Sampling(max_tokens=STEP_TOKENS, stop=("\n",))
+    async def step(
+        self, name: str, question: str, path: Sequence[str], draw: int
+    ) -> tuple[str, bool]:
+        """A member's next line and whether the answer ends there; draw 0 is greedy."""
+        wish = Sampling(STEP_TOKENS, 1.0 if draw else 0.0, seed=draw, stop=("\n",))
         text, ended = await self.write(name, question, path, wish)
         return text.strip(), ended or text.startswith("Answer:")
 
@@ -86,31 +88,39 @@ class Writers:
         rests = [text for text, _ in await asyncio.gather(*asked)]
         return sum(facts.answer_of(rest) == row["answer"] for rest in rests) / rollouts
 
-    async def chains(self, row: Row, rollouts: int, rng: random.Random) -> list[Row]:
-        """Chains that members write for one question, labelled step by step. After a good step all
-        members go on, after a bad one any of them."""
-        found: list[Row] = []
+    async def chains(
+        self, row: Row, rollouts: int, rng: random.Random, draws: int = 0
+    ) -> list[Row]:
+        """Chains that members write for one question, labelled step by step: greedily, and in so
+        many ``draws``. After a good step all members go on, after a bad one any of them."""
+        found: dict[tuple[str, ...], Row] = {}
 
         async def grow(path: tuple[str, ...], shares: tuple[float, ...]) -> None:
             good = not shares or shares[-1] > 0
             names = MEMBERS if good else (rng.choice(MEMBERS),)
-            steps = [await self.step(name, row["question"], path) for name in names]
+            steps = [
+                await self.step(name, row["question"], path, draw)
+                for draw in range(draws + 1)
+                for name in names
+            ]
             for text, ended in dict.fromkeys(step for step in steps if step[0]):
                 longer = (*path, text)
                 told = (*shares, await self.share(row, longer, ended, rollouts))
-                found.append({"question": row["question"], "steps": longer, "shares": told})
+                found[longer] = {"question": row["question"], "steps": longer, "shares": told}
                 if not ended and len(longer) < MOST_STEPS:
                     await grow(longer, told)
 
         await grow((), ())
-        return found
+        return list(found.values())
 
     async def close(self) -> None:
         for engine, _ in self._engines.values():
             await engine.close()
 
 
-async def labelled(name: str, limit: int | None, rollouts: int, threads: int) -> list[Row]:
+async def labelled(
+    name: str, limit: int | None, rollouts: int, draws: int, threads: int
+) -> list[Row]:
     """The labelled chains of a file's questions."""
     lines = (facts.HERE / "questions" / f"{name}.jsonl").read_text().splitlines()[:limit]
     writers, gate = Writers(threads), asyncio.Semaphore(64)
@@ -119,7 +129,7 @@ async def labelled(name: str, limit: int | None, rollouts: int, threads: int) ->
     async def one(line: str) -> list[Row]:
         row = json.loads(line)
         async with gate:
-            return await writers.chains(row, rollouts, random.Random(row["question"]))
+            return await writers.chains(row, rollouts, random.Random(row["question"]), draws)
 
     found = [row for rows in await asyncio.gather(*map(one, lines)) for row in rows]
     await writers.close()
@@ -225,14 +235,18 @@ def examine(folder: Path, held_out: dict[str, list[Row]]) -> dict[str, float]:
     return told
 
 
-def labels(path: Path | None, rollouts: int, held_out: int, threads: int) -> dict[str, list[Row]]:
+def labels(
+    path: Path | None, rollouts: int, draws: int, held_out: int, threads: int
+) -> dict[str, list[Row]]:
     """All labelled chains by file; from ``path`` if they are there, else written to it."""
     if path is not None and path.exists():
         told: dict[str, list[Row]] = json.loads(path.read_text())
         return told
     limits = dict.fromkeys(TRAINED_ON) | dict.fromkeys(HELD_OUT, held_out)
     told = {
-        name: asyncio.run(labelled(name, limit, rollouts, threads))
+        name: asyncio.run(
+            labelled(name, limit, rollouts, 0 if name in HELD_OUT else draws, threads)
+        )
         for name, limit in limits.items()
     }
     if path is not None:
@@ -250,13 +264,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--rollouts", type=int, default=1, help="completions; a single is greedy")
+    parser.add_argument("--draws", type=int, default=1, help="of steps, besides the greedy ones")
     parser.add_argument("--soft", action="store_true", help="shares as labels, not good or bad")
     parser.add_argument("--held-out", type=int, default=100, help="questions of each file to test")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--labels", type=Path, help="keep the labels there, or take them from it")
     asked = parser.parse_args()
     logging.disable_progress_bar()
-    told = labels(asked.labels, asked.rollouts, asked.held_out, asked.threads)
+    told = labels(asked.labels, asked.rollouts, asked.draws, asked.held_out, asked.threads)
     torch.manual_seed(asked.seed)
     torch.set_num_threads(asked.threads)
     rows = [row for name in TRAINED_ON for row in told[name]]
@@ -274,6 +289,7 @@ def main() -> None:
         "base": BASE,
         "completer": COMPLETER,
         "rollouts": asked.rollouts,
+        "draws": asked.draws,
         "labels": "soft" if asked.soft else "hard",
         "labelled_steps": len(rows),
         "seed": asked.seed,
