@@ -23,7 +23,7 @@ from tests.stack import answers
 pytestmark = pytest.mark.ray
 
 ASK: list[Any] = [{"role": "user", "content": "Which way?"}]
-SECONDS = 0.1
+SECONDS = 0.2
 
 
 def config() -> dict[str, Any]:
@@ -95,13 +95,13 @@ def test_a_search_survives_its_coordinator(url: str) -> None:
             told: Any = (chunk.model_extra or {}).get("ensemble") or {}
             if "progress" in told:
                 done.append(told["progress"]["done"])
-                if len(done) == 2:
+                if len(done) == 1:
                     os.kill(replica_pid(ensemble_deployment("slowly")), signal.SIGKILL)
             for choice in chunk.choices:
                 text += choice.delta.content or ""
                 if choice.finish_reason:
                     summary = told
     assert text == GOLD
-    assert len(done) > 2 and done == sorted(done), "it goes on from where it was"
+    assert len(done) > 1 and done[1] > done[0], "it goes on from where it was"
     tree = summary["full"]["state"]["tree"]
     assert summary["full"]["state"]["iterations"] == sum(len(node["tried"]) for node in tree)
