@@ -91,7 +91,7 @@ def _transformers(
     return Demand(
         processes=TRANSFORMERS_BYTES,
         weights=None if size is None else size.at(width),
-        cache=engine.cache_mb * MIB,
+        cache=(engine.cache_mb + engine.rows_mb) * MIB,
         gpus=1 if on_gpu(engine, installed, machine) else 0,
     )
 

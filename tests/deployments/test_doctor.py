@@ -238,15 +238,21 @@ def halves(gibibytes: float) -> Size:
 def test_weights_count_at_the_engines_dtype_and_quantised_ones_as_they_are() -> None:
     assert Size(stored=0, numbers=10, kept=3).at(4) == 43
     settings = config(
-        wide={"type": "transformers", "weights": "zoo:a", "cache_mb": 256},
-        slim={"type": "transformers", "weights": "zoo:a", "cache_mb": 256, "dtype": "bfloat16"},
+        wide={"type": "transformers", "weights": "zoo:a", "cache_mb": 256, "rows_mb": 64},
+        slim={
+            "type": "transformers",
+            "weights": "zoo:a",
+            "cache_mb": 256,
+            "rows_mb": 64,
+            "dtype": "bfloat16",
+        },
     )
     wide, slim = (
         demand.demand(member.engine, halves(1), 0, having(), LAPTOP)
         for member in settings.members.values()
     )
-    assert wide.ram == demand.TRANSFORMERS_BYTES + 2 * GIB + 256 * 2**20
-    assert slim.ram == demand.TRANSFORMERS_BYTES + 1 * GIB + 256 * 2**20
+    assert wide.ram == demand.TRANSFORMERS_BYTES + 2 * GIB + (256 + 64) * 2**20
+    assert slim.ram == demand.TRANSFORMERS_BYTES + 1 * GIB + (256 + 64) * 2**20
 
 
 def test_a_vllm_member_on_a_cpu_takes_weights_cache_and_processes_for_each_replica() -> None:

@@ -12,10 +12,10 @@ from deployments.config import AppConfig, load
 from deployments.local import LocalStack
 from policies.process.tree import Tree
 from runtime.types import Budget, Message
-from tests.pretrained.test_two_llms import QUICKSTART, folders
+from tests.pretrained.test_two_llms import QUICKSTART, config, folders
 from tests.stack import ask
 
-__all__ = ["folders"]
+__all__ = ["config", "folders"]
 
 pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(900)]
 QUESTIONS = Path(__file__).parents[3] / "shared" / "data" / "questions" / "gsm8k_test.jsonl"
