@@ -61,9 +61,9 @@ def test_a_search_answers_three_hops_that_nobody_answers_alone(config: AppConfig
 
 @pytest.mark.slow
 def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
-    right = accuracy(config, ["le-mcts-10", "le-mcts-50", "le-mcts"], 40)
-    assert right["le-mcts-10"] - 0.05 <= right["le-mcts-50"] <= right["le-mcts"] + 0.05, right
-    assert right["le-mcts"] >= 0.5, right
+    right = accuracy(config, ["le-mcts-10", "le-mcts-50"], 24)
+    assert right["le-mcts-10"] <= right["le-mcts-50"], right
+    assert right["le-mcts-50"] >= 0.4, right
 
 
 def test_the_log_of_the_reward_model_tells_its_accuracy_on_other_questions() -> None:
