@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -14,6 +14,11 @@ from runtime.engines.work import Row, TokenSequence
 from runtime.errors import EngineFault
 from runtime.tokens import Tokenizer
 from runtime.types import ALL, Distribution
+
+MOST_KEPT: Final = 64
+"""Rows of one pass that are remembered: who scores a long text does not come back for each."""
+FEW: Final = 16
+"""Rows of a pass that may share its memory."""
 
 
 class Forward:
@@ -122,7 +127,9 @@ class Forward:
         for k, places in by_k.items():
             wanted = [rows[i].sequence.wanted(rows[i].position) for i in places]
             told.update(zip(places, tops(logits[places], norms[places], k, wanted), strict=True))
-            if k != ALL:
+            if k != ALL and len(places) <= MOST_KEPT:
                 for i, norm in zip(places, norms[places].tolist(), strict=True):
-                    self._seen.put(rows[i].context, logits[i], norm)
+                    # A row that is not copied keeps its whole pass in memory.
+                    line = logits[i].clone() if len(rows) > FEW else logits[i]
+                    self._seen.put(rows[i].context, line, norm)
         return told

@@ -86,3 +86,15 @@ def test_best_of_equals_are_in_the_order_of_their_ids() -> None:
     assert first.ids.tolist() == [1, 2, 3, 0] and second.ids[0] == 3
     np.testing.assert_allclose(np.exp(first.logprobs).sum(), 1.0, atol=1e-6)
     assert [row.ids for row in tops(logits, norms, ALL, ())] == [None, None]
+
+
+@pytest.mark.parametrize("count", (3, 20, 70))
+async def test_rows_of_large_passes_do_not_hold_the_whole_pass(
+    lm: Callable[..., TransformersLM], count: int
+) -> None:
+    engine = lm("llama", max_batch_tokens=512)
+    await engine.score(PROMPT, [[20 + n % 200 for n in range(count)]], 4)
+    rows = list(engine._seen._rows.values())
+    assert len(rows) == (count if count <= 64 else 0)
+    held = {row.logits.untyped_storage().nbytes() // row.logits.nbytes for row in rows}
+    assert held <= ({1} if count > 16 else {count})
