@@ -78,7 +78,7 @@ async def test_chains_of_many_requests_are_judged_together(url: str) -> None:
     chains = after["chains"] - before["chains"]
     judged: Any = [(reply.model_extra or {})["ensemble"]["reward_model"] for reply in replies]
     assert chains == sum(one["calls"] for one in judged)
-    assert after["batches"] - before["batches"] < chains / 2
+    assert after["batches"] - before["batches"] < 0.8 * chains
 
 
 def test_a_search_survives_its_coordinator(url: str) -> None:
