@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--rollouts", type=int, default=1, help="completions; a single is greedy")
-    parser.add_argument("--draws", type=int, default=1, help="of steps, besides the greedy ones")
+    parser.add_argument("--draws", type=int, default=0, help="of steps, besides the greedy ones")
     parser.add_argument("--soft", action="store_true", help="shares as labels, not good or bad")
     parser.add_argument("--held-out", type=int, default=100, help="questions of each file to test")
     parser.add_argument("--threads", type=int, default=1)
