@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from runtime.member import (
     mean_probability,
     perplexity,
 )
+from runtime.noise import apart
 from runtime.report import Report
 from runtime.retries import persistently
 from runtime.rewards.connection import Judge, RewardConnection
@@ -91,7 +91,7 @@ class Session:
         self.stops = query.stop
         """Texts that end the answer: the caller's, and those of the members themselves."""
         self.prompt_tokens = 0
-        self._names = names
+        self.names = names
         self._connections = connections
         self._report = report
         self._visible: Context | None = None
@@ -103,7 +103,7 @@ class Session:
 
     async def open(self) -> None:
         """Gives each member its own prompt. Raises ``ContextOverflow`` if one cannot hold it."""
-        wanted = [name for name in self._names if name not in self.dropped]
+        wanted = [name for name in self.names if name not in self.dropped]
         opened = await together(*(_tolerant(self._open(name)) for name in wanted))
         for name, seat in zip(wanted, opened, strict=True):
             if isinstance(seat, MemberFailed):
@@ -192,11 +192,11 @@ class Session:
         self._report.dropped(name)
 
     def _check_quorum(self) -> None:
-        needed = min(self.config.quorum, len(self._names))
+        needed = min(self.config.quorum, len(self.names))
         if len(self.live) < max(needed, 1):
             states = {
                 name: self.dropped[name].reason if name in self.dropped else "ok"
-                for name in self._names
+                for name in self.names
             }
             raise QuorumLost(needed, states)
 
@@ -218,7 +218,7 @@ class Session:
             max_tokens=max_tokens,
             temperature=temperature if asked is None else asked,
             top_p=top_p if query.top_p is None else query.top_p,
-            seed=_seed(query.seed, member.name),
+            seed=apart(query.seed, member.name),  # members must not draw the same noise
             stop=query.stop if query.ignore_eos else (*query.stop, *member.stops),
             words=words,
             ignore_eos=query.ignore_eos,
@@ -351,9 +351,3 @@ async def _tolerant(ask: Awaitable[T]) -> T | MemberFailed:
         return await ask
     except MemberFailed as failed:
         return failed
-
-
-def _seed(seed: int, member: str) -> int:
-    """Members must not draw the same noise: 63 bits from the request's seed and the name."""
-    digest = hashlib.blake2b(f"{seed}/{member}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -16,7 +16,7 @@ def shares(session: Session) -> dict[str, float]:
     for start, end, span in _placed(session):
         written[span.author] += end - start
     total = sum(written.values())
-    return {name: written[name] / total if total else 0.0 for name in session.accounts.usage}
+    return {name: written[name] / total if total else 0.0 for name in session.names}
 
 
 def summarise(session: Session, *, level: str, stop_reason: str, currency: str) -> dict[str, Any]:
@@ -24,9 +24,8 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
     share = shares(session)
     steps = Counter(span.author for span in session.spans)
     members = []
-    for name, usage in session.accounts.usage.items():
-        if session.judge is not None and name == session.judge.name:
-            continue
+    for name in session.names:
+        usage = session.accounts.usage[name]
         dropped = session.dropped.get(name)
         entry: dict[str, Any] = {
             "model": name,
@@ -45,25 +44,12 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
             entry |= {"error": dropped.reason, "dropped_at_step": dropped.step}
         members.append(entry)
     spent = session.accounts.spent()
-    judged = None if session.judge is None else session.accounts.usage[session.judge.name]
     return {
         "trace_id": session.query.id,
         "method": session.config.method,
         "level": level,
         "members": members,
-        **(
-            {}
-            if session.judge is None or judged is None
-            else {
-                "reward_model": {
-                    "model": session.judge.name,
-                    "calls": judged.calls,
-                    "cost": judged.cost,
-                    "latency_ms": round(judged.seconds * 1000, 1),
-                    "retries": judged.retries,
-                }
-            }
-        ),
+        **({} if session.judge is None else {"reward_model": _judged(session, session.judge.name)}),
         "spans": [
             {"start": start, "end": end, "model": span.author, "step": span.step}
             | ({"score": span.scores[span.author]} if span.author in span.scores else {})
@@ -96,6 +82,18 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
             "state": dict(session.state),
             "budget": asdict(session.accounts.budget),
         },
+    }
+
+
+def _judged(session: Session, judge: str) -> dict[str, Any]:
+    """What the reward model was asked."""
+    usage = session.accounts.usage[judge]
+    return {
+        "model": judge,
+        "calls": usage.calls,
+        "cost": usage.cost,
+        "latency_ms": round(usage.seconds * 1000, 1),
+        "retries": usage.retries,
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -48,11 +50,13 @@ class ProcessPolicy(Policy[P]):
     async def answer(self, session: Session) -> AsyncGenerator[Span | Progress, None]:
         state = session.state
         if "chosen" not in state:
-            async for told in self.search(session):
-                if isinstance(told, Progress):
-                    yield told
-                else:
-                    _choose(session, told)
+            # Closed at once when the caller leaves: nobody is to be asked for it any more.
+            async with aclosing(self.search(session)) as search:
+                async for told in search:
+                    if isinstance(told, Progress):
+                        yield told
+                    else:
+                        _choose(session, told)
         chosen: dict[str, Any] = state["chosen"]
         while session.ending is None and chosen["told"] < len(chosen["lines"]):
             line = chosen["lines"][chosen["told"]]
@@ -60,9 +64,9 @@ class ProcessPolicy(Policy[P]):
             yield self._commit(session, line, last=chosen["told"] == len(chosen["lines"]))
         session.ending = session.ending or cast(StopReason, chosen["ending"])
 
+    @abstractmethod
     def search(self, session: Session) -> AsyncGenerator[Progress | Found, None]:
         """Looks for a chain; tells its progress now and then, and what it has found last."""
-        raise NotImplementedError
 
     def _commit(self, session: Session, line: dict[str, Any], *, last: bool) -> Span:
         text = line["text"]

@@ -4,7 +4,6 @@ which the reward model picks one."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from policies.process.base import Found, Line, ProcessPolicy
 from policies.process.config import JudgedConfig
 from policies.process.steps import Step, ends, worth
 from runtime.errors import BudgetSpent, ContextOverflow
+from runtime.noise import apart
 from runtime.session import Draft, Member, Session
 from runtime.types import Progress
 
@@ -82,18 +82,19 @@ class BestOf(ProcessPolicy[BestOfConfig]):
             wish = session.sampling(
                 member, session.tokens_left, temperature=config.temperature, top_p=config.top_p
             )
-            return await member.draft(replace(wish, seed=_apart(wish.seed, number)))
+            return await member.draft(replace(wish, seed=apart(wish.seed, number)))
 
         try:
             written = await session.each(write, [name])
-            if name not in written:
-                return None
-            steps, finished = cut(session, written[name], config.ends, config.max_steps)
-            if not steps:
-                return None
-            before = [step.text for step in steps[:-1]]
-            value = await worth(session, before, steps[-1], config)
-        except ContextOverflow:
+        except ContextOverflow:  # of this member; others may have room
+            return None
+        if name not in written:
+            return None
+        steps, finished = cut(session, written[name], config.ends, config.max_steps)
+        if not steps:
+            return None
+        value = await worth(session, [step.text for step in steps[:-1]], steps[-1])
+        if value is None:
             return None
         lines = [Line(step.text, name, value, step.final) for step in steps]
         return Found(tuple(lines), finished)
@@ -120,12 +121,6 @@ def cut(
 
 def _rank(found: Found) -> tuple[bool, float]:
     return found.finished, found.lines[-1].value
-
-
-def _apart(seed: int, number: int) -> int:
-    """Answers of one member must not draw the same noise."""
-    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 class BestOfN(BestOf):

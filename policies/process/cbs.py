@@ -3,7 +3,6 @@ beam, and all members together judge by their perplexity; no reward model."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from pydantic import Field
 from policies.process.base import Line
 from policies.process.beams import Beam, BeamConfig, BeamSearch, best
 from policies.process.steps import Step, likelihoods, write
-from runtime.errors import ContextOverflow
 from runtime.session import Member, Session, perplexity, together
 
 
@@ -104,19 +102,15 @@ class CBS(BeamSearch[CBSConfig]):
         config = self.config
 
         async def one(number: int) -> Step | None:
-            digest = hashlib.blake2b(f"{at}/{number}".encode(), digest_size=7).digest()
-            try:
-                return await write(
-                    session,
-                    member,
-                    beam.text,
-                    config,
-                    temperature=config.temperature,
-                    top_p=config.top_p,
-                    seed=int.from_bytes(digest, "big"),
-                )
-            except ContextOverflow:  # of this member's window; others may have room
-                return None
+            return await write(
+                session,
+                member,
+                beam.text,
+                config,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                sample=(*at, number),
+            )
 
         steps = await together(*(one(number) for number in range(count)))
         return [step for step in steps if step is not None]

@@ -10,7 +10,6 @@ from policies.process.base import Line
 from policies.process.beams import Beam, BeamConfig, BeamSearch
 from policies.process.config import JudgedConfig
 from policies.process.steps import Step, worth, write
-from runtime.errors import ContextOverflow
 from runtime.session import Member, Session, together
 
 
@@ -35,7 +34,9 @@ class EBS(BeamSearch[EBSConfig]):
 
     async def extend(self, session: Session, beams: Sequence[Beam]) -> list[Beam]:
         async def steps(member: Member) -> list[Step | None]:
-            return await together(*(self._step(session, member, beam) for beam in beams))
+            return await together(
+                *(write(session, member, beam.text, self.config) for beam in beams)
+            )
 
         written = await session.each(steps)
         chains: dict[tuple[int, str, bool], Step] = {}
@@ -43,24 +44,14 @@ class EBS(BeamSearch[EBSConfig]):
             for place, step in enumerate(own):
                 if step is not None:
                     chains.setdefault((place, step.text, step.final), step)
-        places = [place for place, _, _ in chains]
+        found = [(beams[place], step) for (place, _, _), step in chains.items()]
         values = await together(
-            *(
-                worth(session, [line.text for line in beams[place].lines], step, self.config)
-                for place, step in zip(places, chains.values(), strict=True)
-            )
+            *(worth(session, [line.text for line in beam.lines], step) for beam, step in found)
         )
         return [
             Beam(
-                (*beams[place].lines, Line(step.text, step.author, value, step.final)),
-                value,
-                step.finished,
+                (*beam.lines, Line(step.text, step.author, value, step.final)), value, step.finished
             )
-            for place, step, value in zip(places, chains.values(), values, strict=True)
+            for (beam, step), value in zip(found, values, strict=True)
+            if value is not None
         ]
-
-    async def _step(self, session: Session, member: Member, beam: Beam) -> Step | None:
-        try:
-            return await write(session, member, beam.text, self.config)
-        except ContextOverflow:  # of this member's window; others may have room
-            return None

@@ -43,7 +43,7 @@ from policies.process.base import Found, Line, ProcessPolicy
 from policies.process.config import JudgedConfig
 from policies.process.steps import worth, write
 from policies.process.tree import Backpropagation, Node, Rank, Rules, Tree
-from runtime.errors import BudgetSpent, ContextOverflow
+from runtime.errors import BudgetSpent
 from runtime.session import Session
 from runtime.types import Progress
 
@@ -131,11 +131,11 @@ class _Search:
         ended, self._running = await asyncio.wait(
             self._running, return_when=asyncio.FIRST_COMPLETED
         )
-        for task in ended:
-            try:
-                task.result()
-            except BudgetSpent as spent:
-                self._stopped_by = f"budget_{spent.which}"
+        faults = [fault for task in ended if (fault := task.exception()) is not None]
+        for fault in faults:
+            if not isinstance(fault, BudgetSpent):
+                raise fault
+            self._stopped_by = f"budget_{fault.which}"
         return True
 
     async def _expand(self, node: int, author: str) -> None:
@@ -144,34 +144,25 @@ class _Search:
         path, texts = tree.text(node), [step.text for step in tree.path(node)]
         told = False
         try:
-            try:
-                written = await session.each(lambda m: write(session, m, path, config), [author])
-                if author not in written:  # it failed and has left
-                    return
-                step, reward = written[author], 0.0
-                if step is not None and tree.twin(node, step.text, step.final) is None:
-                    reward = await worth(session, texts, step, config)
-            except ContextOverflow:  # of this member's window, or the judge's
-                step = None
+            written = await session.each(lambda m: write(session, m, path, config), [author])
+            if author not in written:  # it failed and has left
+                return
+            step = written[author]
+            twin = None if step is None else tree.twin(node, step.text, step.final)
+            reward = None if step is None or twin else await worth(session, texts, step)
             told = True
         finally:
             if not told:
                 tree.give_up(node, author, tried=False)
         self._done += 1
-        if step is None:
-            tree.give_up(node, author)
-        elif (twin := tree.twin(node, step.text, step.final)) is not None:
+        twin = None if step is None else tree.twin(node, step.text, step.final)
+        if twin is not None:  # it may have come while the step was judged
             tree.again(twin, author, self._rules)
+        elif step is None or reward is None:
+            tree.give_up(node, author)
         else:
-            tree.grow(
-                node,
-                author,
-                step.text,
-                reward,
-                self._rules,
-                finished=step.finished,
-                final=step.final,
-            )
+            ended = {"finished": step.finished, "final": step.final}
+            tree.grow(node, author, step.text, reward, self._rules, **ended)
 
     def keep(self) -> None:
         """Leaves the search where another coordinator finds it."""

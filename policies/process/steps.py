@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from policies.process.config import JudgedConfig, ProcessConfig
+from policies.process.config import ProcessConfig
+from runtime.errors import ContextOverflow
+from runtime.noise import apart
 from runtime.session import Candidate, Member, Session, mean_probability
 
 BLANKS: Final = 3
@@ -39,10 +41,11 @@ async def write(
     *,
     temperature: float = 0.0,
     top_p: float = 1.0,
-    seed: int = 0,
+    sample: tuple[int, ...] = (),
 ) -> Step | None:
     """The next step after ``path``, up to and with the newline; ``None`` when the member has
-    nothing to say or the caller's limit is reached. ``seed`` tells samples of one place apart."""
+    nothing to say, its window is full, or the caller's limit is reached. ``sample`` tells samples
+    of one place apart."""
     room = session.tokens_left - tokens_of(session, path)
     text = ""
     logprobs: tuple[float, ...] = ()
@@ -52,8 +55,11 @@ async def write(
         wish = session.sampling(
             member, min(config.step_tokens, room), temperature=temperature, top_p=top_p
         )
-        wish = replace(wish, stop=("\n", *wish.stop), seed=wish.seed ^ seed)
-        draft = await member.draft(wish, after=path + text)
+        wish = replace(wish, stop=("\n", *wish.stop), seed=apart(wish.seed, *sample))
+        try:
+            draft = await member.draft(wish, after=path + text)
+        except ContextOverflow:  # of this member; others may have room
+            return None
         before = len(text)
         text, logprobs = text + draft.text, (*logprobs, *draft.logprobs)
         line = _LINE.match(text)
@@ -95,8 +101,9 @@ def tokens_of(session: Session, text: str) -> int:
     return len(session.visible.tokenizer.encode(text)) if text else 0
 
 
-async def worth(session: Session, path: Sequence[str], step: Step, config: JudgedConfig) -> float:
-    """The value of a step after the steps of ``path``, in [0, 1].
+async def worth(session: Session, path: Sequence[str], step: Step) -> float | None:
+    """The value of a step after the steps of ``path``, in [0, 1]; ``None`` when no window holds
+    them, so that nobody can say.
 
     An empty step, an author's bare EOS, is worth what the chain before it is.
     """
@@ -104,20 +111,26 @@ async def worth(session: Session, path: Sequence[str], step: Step, config: Judge
     if not steps:
         return 0.0
     if session.judge is not None:
-        [value] = await session.judge.score_steps(session.question, steps, since=len(steps) - 1)
+        try:
+            [value] = await session.judge.score_steps(session.question, steps, since=len(steps) - 1)
+        except ContextOverflow:
+            return None
         return value
-    before = "".join(path)
-    told = await likelihoods(session, before, step)
-    return math.fsum(map(mean_probability, told.values())) / len(told) if told else 0.0
+    told = await likelihoods(session, "".join(path), step)
+    return math.fsum(map(mean_probability, told.values())) / len(told) if told else None
 
 
 async def likelihoods(session: Session, path: str, step: Step) -> dict[str, tuple[float, ...]]:
-    """Every member's logprobs of a step, in its own tokens; its author knows its own."""
+    """Every member's logprobs of a step, in its own tokens; its author knows its own. Members whose
+    window cannot hold it are missing."""
 
     async def tell(member: Member) -> tuple[float, ...]:
         if member.name == step.author and step.logprobs:
             return step.logprobs
-        [logprobs] = await member.score([Candidate(step.text, step.final)], after=path)
+        try:
+            [logprobs] = await member.score([Candidate(step.text, step.final)], after=path)
+        except ContextOverflow:
+            return ()
         return logprobs
 
     told = await session.each(tell)

@@ -23,7 +23,7 @@ from policies.token.base import TokenPolicy
 from policies.token.config import TokenConfig
 from policies.token.gac import mean
 from policies.token.projection import faithful, project, projection
-from policies.token.rows import Fused, Fuser, Row, normalised
+from policies.token.rows import Fused, Fuser, Row, leading, normalised
 from runtime.alignment import Table, table
 from runtime.alignment.once import Once
 from runtime.session import Connection, Session
@@ -89,7 +89,8 @@ class EVAFuser(Fuser):
         carried = {name: pair for name, pair in carried.items() if len(pair[0])}
         if not carried:  # nobody's tokens mean anything to the pivot
             return mean(rows, self.weights(rows))
-        tops = {name: _best(ids, shares, self._drop) for name, (ids, shares) in carried.items()}
+        count = max(self._drop, 1)
+        tops = {n: ids[leading(ids, shares, count)] for n, (ids, shares) in carried.items()}
         kept = faithful(tops, self._drop) if self._drop and len(tops) > 1 else list(carried)
         weights = self.weights({name: rows[name] for name in kept})
         keys = np.concatenate([self.union.keys(self._pivot, carried[n][0]) for n in kept])
@@ -107,14 +108,6 @@ class EVAFuser(Fuser):
             return row.ids, shares
         ids, carried = project(self._matrices[name], row.ids, shares)
         return np.asarray(ids, dtype=np.int64), carried.astype(np.float64)
-
-
-def _best(ids: np.ndarray, shares: np.ndarray, count: int) -> np.ndarray:
-    """The ids with the largest shares, one at least; equals: lowest id first."""
-    kept = min(max(count, 1), len(ids))
-    least = np.partition(shares, len(ids) - kept)[len(ids) - kept]
-    good = np.flatnonzero(shares >= least)
-    return ids[good[np.lexsort((ids[good], -shares[good]))[:kept]]]
 
 
 class EVA(TokenPolicy[EVAConfig]):

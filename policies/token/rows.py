@@ -50,14 +50,21 @@ class Row:
         """Its ``k`` best; equals: lowest id first."""
         if k >= len(self.ids):
             return self
-        least = np.partition(self.logprobs, len(self.ids) - k)[len(self.ids) - k]
-        good = np.flatnonzero(self.logprobs >= least)
-        order = good[np.lexsort((self.ids[good], -self.logprobs[good]))[:k]]
+        order = leading(self.ids, self.logprobs, k)
         return Row(self.ids[order], self.keys[order], self.logprobs[order])
 
     def of_key(self, key: int) -> float:
         """The probability of all tokens with this key."""
         return float(np.exp(self.logprobs[self.keys == key]).sum())
+
+
+def leading(ids: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
+    """Where the ``k`` highest values are, best first; equals: lowest id first."""
+    k = min(k, len(ids))
+    least = np.partition(values, len(ids) - k)[len(ids) - k]
+    good = np.flatnonzero(values >= least)
+    order: np.ndarray = good[np.lexsort((ids[good], -values[good]))[:k]]
+    return order
 
 
 def row_of(told: Distribution, union: Union, member: str, *, no_end: bool) -> Row:

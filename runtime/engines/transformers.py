@@ -126,8 +126,8 @@ class TransformersLM:
         check_top_k(top_k)
         check_continuations(self._spec, prompt, continuations)
         check_also(self._spec, top_k, [len(c) for c in continuations], also)
-        self._loop.check()
         if any(len(ids) for entry in also for ids in entry):
+            self._loop.check()
             seen = self._seen.score
             known = await asyncio.to_thread(seen, prompt, continuations, top_k, also)
             if known is not None:
@@ -164,8 +164,8 @@ class TransformersLM:
         check_also(self._spec, top_k, [1] * len(prompts), [[ids] for ids in also])
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
-        self._loop.check()
         if any(len(ids) for ids in also):
+            self._loop.check()
             known = await asyncio.to_thread(self._seen.next_token, prompts, top_k, also)
             if known is not None:
                 return known

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -154,3 +156,36 @@ def test_a_judge_whose_signs_are_no_tokens_is_refused() -> None:
     wrong = {"judge": {**JUDGE["judge"], "tag": "lefty"}}
     with pytest.raises(ConfigError, match="tag 'lefty' is not one token"):
         build_reward_model(RewardModelConfig.model_validate(wrong))
+
+
+@pytest.mark.parametrize("parallel", (1, 3))
+async def test_a_caller_who_leaves_ends_the_search(
+    monkeypatch: pytest.MonkeyPatch, parallel: int
+) -> None:
+    monkeypatch.setattr(le_mcts, "TELL_S", 0.0)
+    config = maze(search={"parallel": parallel})
+    for member in config["members"].values():
+        member["engine"] = {"type": "slow", "engine": member["engine"], "seconds": 0.02}
+    async with running(config) as stack:
+        before = asyncio.all_tasks()
+        events = stack.models["search"].answer(Query(id="q", model="search", messages=QUESTION))
+        assert isinstance(await anext(events), Searched)
+        assert isinstance(events, AsyncGenerator)
+        await events.aclose()
+        assert not {task for task in asyncio.all_tasks() - before if "_expand" in repr(task)}
+
+
+@pytest.mark.parametrize("where", ("member", "judge"))
+async def test_full_windows_bound_a_search_and_fail_nothing(where: str) -> None:
+    config = maze(search={}, ebs={"type": "ebs"}, boe={"type": "best-of-ensemble"})
+    prompt = "Which way?"
+    if where == "member":  # no room for the last line
+        for member in config["members"].values():
+            member["engine"] = {**member["engine"], "context_length": len(prompt) + 5}
+    else:
+        judge = JUDGE["judge"] | {"engine": {**JUDGE["judge"]["engine"], "context_length": 18}}
+        config["reward_models"]["prm"] = {"judge": judge}
+    async with running(config) as stack:
+        for model in ("search", "ebs", "boe"):
+            answer = await ask(stack, model, messages=(), prompt=prompt)
+            assert "gold" not in answer.text and answer.end.stop_reason in ("length", "eos")
