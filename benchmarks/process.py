@@ -14,17 +14,14 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-from openai import AsyncOpenAI
-
+from benchmarks.serving import ask, coordinator
 from deployments.cluster import serving
 from deployments.config import AppConfig, load
 from deployments.evaluate import read_questions
-from deployments.names import ensemble_deployment
 from deployments.progress import bar
 
 PORT = 8767
@@ -51,18 +48,18 @@ def measure(config: AppConfig, many: int, alone: int) -> dict[str, float]:
     wanted = {name: config.ensembles[name] for name in (LONG, SHORT)}
     with serving(config.model_copy(update={"ensembles": wanted}), port=PORT) as url:
         with bar("searches", 4 + 2 * alone + many) as step:
-            asyncio.run(ask(url, LONG, questions[-4:], 4, step.done))  # warms everything
+            asyncio.run(search(url, LONG, questions[-4:], 4, step.done))  # warms everything
             before = coordinator_seconds(LONG)
             seconds: dict[str, list[float]] = {LONG: [], SHORT: []}
             ones: list[dict[str, Any]] = []
             for question in questions[:alone]:
                 for model in seconds:
                     started = time.perf_counter()
-                    told = asyncio.run(ask(url, model, [question], 1, step.done))
+                    told = asyncio.run(search(url, model, [question], 1, step.done))
                     seconds[model].append(time.perf_counter() - started)
                     ones += told if model == LONG else []
             started = time.perf_counter()
-            sixteen = asyncio.run(ask(url, LONG, questions, 16, step.done))
+            sixteen = asyncio.run(search(url, LONG, questions, 16, step.done))
             together = time.perf_counter() - started
             used = coordinator_seconds(LONG) - before
     iterations = [sum(told["iterations"] for told in group) for group in (ones, sixteen)]
@@ -85,40 +82,20 @@ def measure(config: AppConfig, many: int, alone: int) -> dict[str, float]:
 
 def coordinator_seconds(model: str) -> float:
     """Processor seconds of an ensemble's coordinator so far: searching, and all its messages."""
-    for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or ())
-        if words.startswith("ray::ServeReplica") and words.split()[0].endswith(
-            f":{ensemble_deployment(model)}"
-        ):
-            times = process.cpu_times()
-            return float(times.user + times.system)
-    raise RuntimeError(f"no process looks like the coordinator of {model}")
+    times = coordinator(model).cpu_times()
+    return float(times.user + times.system)
 
 
-async def ask(
-    url: str, model: str, questions: Sequence[str], at_once: int, done: Any
+async def search(
+    url: str, model: str, questions: Sequence[str], at_once: int, done: Callable[[], None]
 ) -> list[dict[str, Any]]:
     """The iterations of each search, and what the members were asked."""
-    gate = asyncio.Semaphore(at_once)
-    async with AsyncOpenAI(base_url=url, api_key="none", timeout=900, max_retries=0) as client:
-
-        async def one(question: str) -> dict[str, Any]:
-            async with gate:
-                reply = await client.chat.completions.create(
-                    model=model,
-                    messages=[{"role": "user", "content": question}],
-                    max_tokens=80,
-                    seed=7,
-                    extra_body={"ensemble": {"trace": "full"}},
-                )
-            done()
-            told: Any = (reply.model_extra or {})["ensemble"]
-            return {
-                "iterations": told["full"]["state"]["iterations"],
-                "members": told["members"],
-            }
-
-        return await asyncio.gather(*map(one, questions))
+    replies = await ask(url, model, questions, at_once=at_once, done=done, max_tokens=80)
+    told = [reply["ensemble"] for reply in replies]
+    return [
+        {"iterations": one["full"]["state"]["iterations"], "members": one["members"]}
+        for one in told
+    ]
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-from openai import AsyncOpenAI
-
+from benchmarks.serving import ask as serving_ask
+from benchmarks.serving import coordinator
 from deployments.cluster import fetch_weights, serving
 from deployments.config import AppConfig, load
 from deployments.evaluate import given_answer, read_questions, same_answer
@@ -158,16 +157,9 @@ def pretrained(config: AppConfig, tokens: int) -> dict[str, Any]:
 def peak_mb(model: str) -> int:
     """The most memory that an ensemble's coordinator has held so far: its whole process, with both
     tokenizers and the tables of embeddings that it has mapped."""
-    from deployments.names import ensemble_deployment
-
-    peaks = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or ())
-        if words.startswith("ray::ServeReplica") and f":{ensemble_deployment(model)}" in words:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            peaks += [int(x.split()[1]) for x in status.splitlines() if x.startswith("VmHWM")]
-    assert len(peaks) == 1, f"{len(peaks)} processes look like the coordinator of {model}"
-    return round(peaks[0] / 1024)
+    status = Path(f"/proc/{coordinator(model).pid}/status").read_text()
+    [peak] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return round(int(peak) / 1024)
 
 
 def add(counts: dict[str, int], replies: Sequence[dict[str, Any]]) -> None:
@@ -196,26 +188,11 @@ async def ask(
     exactly: bool = False,
 ) -> list[dict[str, Any]]:
     """Greedy answers with the state that the method keeps."""
-    gate = asyncio.Semaphore(at_once)
-    async with AsyncOpenAI(base_url=url, api_key="none", timeout=900, max_retries=0) as client:
-
-        async def one(question: str) -> dict[str, Any]:
-            async with gate:
-                reply = await client.chat.completions.create(
-                    model=model,
-                    messages=[{"role": "user", "content": question}],
-                    max_tokens=tokens,
-                    temperature=0,
-                    seed=7,
-                    extra_body={"ignore_eos": exactly, "ensemble": {"trace": "full"}},
-                )
-            told: Any = reply.model_extra
-            return {
-                "text": reply.choices[0].message.content or "",
-                "state": told["ensemble"]["full"]["state"],
-            }
-
-        return await asyncio.gather(*(one(question) for question in questions))
+    fields = {"max_tokens": tokens, "temperature": 0, "extra_body": {"ignore_eos": exactly}}
+    replies = await serving_ask(url, model, questions, at_once=at_once, **fields)
+    return [
+        {"text": reply["text"], "state": reply["ensemble"]["full"]["state"]} for reply in replies
+    ]
 
 
 if __name__ == "__main__":

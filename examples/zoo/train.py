@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
 from examples.zoo import corpus, exam, facts, vocab
+from examples.zoo.fitting import fit
 from examples.zoo.models import LENGTH, ZOO, Spec, build
 
 LOG = "train_log.json"
-BATCH = 64
+BATCH, WARM = 64, 50
 AHEAD = 16
 """Batches drawn together and sorted by length, so that little is padding."""
 
@@ -59,35 +58,6 @@ def loss_of(model: PreTrainedModel, batch: Batch, smoothing: float) -> torch.Ten
     return (losses * minds).sum() / minds.sum()
 
 
-def fit(spec: Spec, model: PreTrainedModel, tokenizer: Tokenizer, name: str) -> list[list[float]]:
-    """Trains in place and returns the loss curve as [step, mean loss since the last entry]."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=spec.rate, betas=(0.9, 0.98), weight_decay=0.01
-    )
-
-    def rate(step: int) -> float:
-        warm = min(1.0, (step + 1) / 50)
-        return warm * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / spec.steps)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    source = batches(spec, tokenizer, int(model.config.pad_token_id))
-    curve: list[list[float]] = []
-    recent: list[float] = []
-    model.train()
-    for step in track(range(1, spec.steps + 1), description=name):
-        loss = loss_of(model, next(source), spec.smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        recent.append(loss.item())
-        if step % 50 == 0 or step == spec.steps:
-            curve.append([step, round(sum(recent) / len(recent), 4)])
-            recent = []
-    return curve
-
-
 def train(name: str, folder: Path) -> None:
     spec = ZOO[name]
     torch.manual_seed(spec.seed)
@@ -96,7 +66,12 @@ def train(name: str, folder: Path) -> None:
     vocab.save(tokenizer, folder, LENGTH)
     model = build(spec, tokenizer)
     started = time.monotonic()
-    curve = fit(spec, model, tokenizer, name)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=spec.rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    source = batches(spec, tokenizer, int(model.config.pad_token_id))
+    losses = (loss_of(model, batch, spec.smoothing) for batch in source)
+    curve = fit(model, optimizer, losses, steps=spec.steps, warm=WARM, name=name)
     seconds = round(time.monotonic() - started, 1)
     model.generation_config = GenerationConfig(
         bos_token_id=model.config.bos_token_id,

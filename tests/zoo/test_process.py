@@ -13,7 +13,7 @@ import pytest
 from deployments.config import AppConfig, load
 from deployments.evaluate import given_answer, read_questions, same_answer
 from deployments.local import LocalStack
-from examples.zoo import reward
+from examples.zoo import labels, reward
 from runtime.types import Message
 from tests.stack import ask
 
@@ -71,10 +71,10 @@ def test_the_log_of_the_reward_model_tells_its_accuracy_on_other_questions() -> 
     assert log["auc_two_hop"] >= 0.9 and log["auc_three_hop"] >= 0.9
     seen = {
         json.loads(line)["question"]
-        for name in reward.TRAINED_ON
+        for name in labels.TRAINED_ON
         for line in (ROOT / "examples/zoo/questions" / f"{name}.jsonl").read_text().splitlines()
     }
-    for name in reward.HELD_OUT:
+    for name in labels.HELD_OUT:
         lines = (ROOT / "examples/zoo/questions" / f"{name}.jsonl").read_text().splitlines()
         assert not seen & {json.loads(line)["question"] for line in lines}
 
@@ -88,8 +88,8 @@ def test_auc_by_hand() -> None:
 def test_steps_are_labelled_by_completing_them() -> None:
     """A right step can still come out right; a wrong capital cannot, but by luck."""
 
-    async def run() -> list[reward.Row]:
-        writers = reward.Writers(threads=1)
+    async def run() -> list[labels.Row]:
+        writers = labels.Writers(threads=1)
         try:
             line = (ROOT / "examples/zoo/questions/two_hop_train.jsonl").read_text().splitlines()[0]
             return await writers.chains(json.loads(line), 1, random.Random(0))

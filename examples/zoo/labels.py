@@ -1,0 +1,145 @@
+"""Chains of steps that members of the zoo write, labelled automatically.
+
+The recipe is Math-Shepherd's (arXiv 2312.08935): from each step of a chain a completer goes on to
+the end, and the final answer is checked. A step is as good as the share of right completions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.zoo import facts
+from runtime.config import TransformersEngine
+from runtime.engines.transformers import TransformersLM
+from runtime.tokens import Tokenizer
+from runtime.types import Message, Sampling
+
+TRAINED_ON = ("one_hop", "two_hop_train", "three_hop_train")
+HELD_OUT = ("two_hop", "three_hop")
+MEMBERS = ("capitals", "currencies", "languages", "neighbours")
+COMPLETER = "large"
+"""Completes chains. As in the paper it is more able than those who wrote the steps."""
+MOST_STEPS = 5
+STEP_TOKENS, REST_TOKENS = 32, 80
+WARMTH = 0.7
+"""Temperature of completions, where there are several."""
+
+Row = dict[str, Any]
+"""``question``, ``steps``, and for each step the share of right completions after it: ``shares``"""
+
+
+class Writers:
+    """Members and completer on the embedded engine."""
+
+    def __init__(self, threads: int) -> None:
+        self._engines = {}
+        for name in {*MEMBERS, COMPLETER}:
+            weights = str(facts.HERE / name)
+            config = TransformersEngine(weights=weights, max_queue=100_000, threads=threads)
+            engine = TransformersLM(config)
+            self._engines[name] = engine, Tokenizer(engine.spec.tokenizer)
+
+    async def write(
+        self, name: str, question: str, path: Sequence[str], sampling: Sampling
+    ) -> tuple[str, bool]:
+        """What a model writes after the steps of a path, and whether it ended the answer."""
+        engine, tokenizer = self._engines[name]
+        text = "".join(f"{step}\n" for step in path)
+        prompt = [*tokenizer.chat([Message("user", question)]), *tokenizer.encode(text)]
+        reply = await engine.generate(prompt, sampling)
+        ended = reply.finish == "eos"
+        return tokenizer.decode(reply.tokens[: len(reply.tokens) - ended]), ended
+
+    async def step(
+        self, name: str, question: str, path: Sequence[str], draw: int
+    ) -> tuple[str, bool]:
+        """A member's next line and whether the answer ends there; draw 0 is greedy."""
+        wish = Sampling(STEP_TOKENS, 1.0 if draw else 0.0, seed=draw, stop=("\n",))
+        text, ended = await self.write(name, question, path, wish)
+        return text.strip(), ended or text.startswith("Answer:")
+
+    async def share(self, row: Row, path: Sequence[str], ended: bool, rollouts: int) -> float:
+        """Of the completions of a path, those that end right; of an ended one, whether it is."""
+        question = row["question"]
+        if ended:
+            return float(facts.answer_of("\n".join(path)) == row["answer"])
+        warmth = 0.0 if rollouts == 1 else WARMTH
+        wishes = [Sampling(REST_TOKENS, warmth, seed=seed) for seed in range(rollouts)]
+        asked = (self.write(COMPLETER, question, path, wish) for wish in wishes)
+        rests = [text for text, _ in await asyncio.gather(*asked)]
+        return sum(facts.answer_of(rest) == row["answer"] for rest in rests) / rollouts
+
+    async def chains(
+        self, row: Row, rollouts: int, rng: random.Random, draws: int = 0
+    ) -> list[Row]:
+        """Chains that members write for one question, labelled step by step: greedily, and in so
+        many ``draws``. After a good step all members go on, after a bad one any of them."""
+        found: dict[tuple[str, ...], Row] = {}
+
+        async def grow(path: tuple[str, ...], shares: tuple[float, ...]) -> None:
+            good = not shares or shares[-1] > 0
+            names = MEMBERS if good else (rng.choice(MEMBERS),)
+            steps = [
+                await self.step(name, row["question"], path, draw)
+                for draw in range(draws + 1)
+                for name in names
+            ]
+            for text, ended in dict.fromkeys(step for step in steps if step[0]):
+                longer = (*path, text)
+                told = (*shares, await self.share(row, longer, ended, rollouts))
+                found[longer] = {"question": row["question"], "steps": longer, "shares": told}
+                if not ended and len(longer) < MOST_STEPS:
+                    await grow(longer, told)
+
+        await grow((), ())
+        return list(found.values())
+
+    async def close(self) -> None:
+        for engine, _ in self._engines.values():
+            await engine.close()
+
+
+async def labelled(
+    name: str, limit: int | None, rollouts: int, draws: int, threads: int
+) -> list[Row]:
+    """The labelled chains of a file's questions."""
+    lines = (facts.HERE / "questions" / f"{name}.jsonl").read_text().splitlines()[:limit]
+    writers, gate = Writers(threads), asyncio.Semaphore(64)
+    started = time.monotonic()
+
+    async def one(line: str) -> list[Row]:
+        row = json.loads(line)
+        async with gate:
+            return await writers.chains(row, rollouts, random.Random(row["question"]), draws)
+
+    found = [row for rows in await asyncio.gather(*map(one, lines)) for row in rows]
+    await writers.close()
+    print(
+        f"{name}: {len(found)} steps of {len(lines)} questions, {time.monotonic() - started:.0f} s"
+    )
+    return found
+
+
+def labels(
+    path: Path | None, rollouts: int, draws: int, held_out: int, threads: int
+) -> dict[str, list[Row]]:
+    """All labelled chains by file; from ``path`` if they are there, else written to it."""
+    if path is not None and path.exists():
+        told: dict[str, list[Row]] = json.loads(path.read_text())
+        return told
+    limits = dict.fromkeys(TRAINED_ON) | dict.fromkeys(HELD_OUT, held_out)
+    told = {
+        name: asyncio.run(
+            labelled(name, limit, rollouts, 0 if name in HELD_OUT else draws, threads)
+        )
+        for name, limit in limits.items()
+    }
+    if path is not None:
+        path.write_text(json.dumps(told))
+    return told
