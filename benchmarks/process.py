@@ -21,8 +21,8 @@ from typing import Any
 from benchmarks.serving import ask, coordinator
 from deployments.cluster import serving
 from deployments.config import AppConfig, load
-from deployments.evaluate import read_questions
 from deployments.progress import bar
+from runtime.questions import read_questions
 
 PORT = 8767
 CONFIG = Path("examples/zoo_three_hop.yaml")

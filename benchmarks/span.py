@@ -23,9 +23,9 @@ from openai import AsyncOpenAI, OpenAI
 
 from deployments.cluster import APP, fetch_weights, serving
 from deployments.config import AppConfig, load
-from deployments.evaluate import read_questions
 from deployments.progress import bar, console
 from runtime.config import TransformersEngine
+from runtime.questions import read_questions
 from runtime.tokens import Tokenizer
 from runtime.weights import resolve
 

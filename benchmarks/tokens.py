@@ -23,8 +23,9 @@ from benchmarks.serving import ask as serving_ask
 from benchmarks.serving import coordinator
 from deployments.cluster import fetch_weights, serving
 from deployments.config import AppConfig, load
-from deployments.evaluate import given_answer, read_questions, same_answer
 from deployments.progress import bar
+from runtime.answers import given_answer, same_answer
+from runtime.questions import read_questions
 
 PORT = 8766
 METHODS: dict[str, dict[str, Any]] = {

@@ -138,6 +138,7 @@ def evaluate(
     from deployments.cluster import fetch_weights, serve_options, serving
     from deployments.config import load
     from runtime.config import EvaluationConfig
+    from runtime.questions import read_questions
 
     document, settings = load(config)
     wish = settings.evaluation
@@ -146,7 +147,7 @@ def evaluate(
     wish = wish or EvaluationConfig(questions=str(questions))
     if models:
         wish = wish.model_copy(update={"models": tuple(models.split(","))})
-    asked = evaluation.read_questions(questions or Path(wish.questions), limit or wish.limit)
+    asked = read_questions(questions or Path(wish.questions), limit or wish.limit)
     if url is not None:
         rows = asyncio.run(evaluation.compare(url, asked, wish))
     else:

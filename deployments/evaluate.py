@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from openai import APIError, AsyncOpenAI
 from rich.table import Table
 
 from deployments.progress import bar, console
+from runtime.answers import given_answer, same_answer
 from runtime.config import EvaluationConfig
 from runtime.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    question: str
-    answer: str
-    steps: tuple[str, ...] = ()
-    """The reasoning lines of a right answer."""
-    relations: tuple[str, ...] = ()
-    """The kind of fact that each step states."""
+from runtime.questions import Question
 
 
 @dataclass(slots=True)
@@ -48,52 +38,6 @@ class Row:
     expert_share: float | None = None
     """Of the spans that state a fact: the fraction whose author knows that relation."""
     errors: int = 0
-
-
-def read_questions(path: Path, limit: int | None = None) -> list[Question]:
-    """Rows of a JSONL file with ``question`` and ``answer``."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as fault:
-        raise ConfigError(
-            f"cannot read questions from {path} ({fault.strerror}); give a JSONL file with "
-            "--questions"
-        ) from None
-    questions = []
-    for number, line in enumerate(lines[:limit], 1):
-        try:
-            row = json.loads(line)
-            questions.append(
-                Question(
-                    row["question"],
-                    row["answer"],
-                    tuple(row.get("steps", ())),
-                    tuple(row.get("relations", ())),
-                )
-            )
-        except (json.JSONDecodeError, KeyError, TypeError) as fault:
-            raise ConfigError(
-                f"{path}:{number}: each line must be a JSON object with question and answer "
-                f"({fault!r})"
-            ) from None
-    return questions
-
-
-def given_answer(text: str, pattern: str) -> str | None:
-    """What a text answers: the first group of the pattern's last match."""
-    found = list(re.finditer(pattern, text, re.MULTILINE))
-    return found[-1][1] if found else None
-
-
-def same_answer(given: str | None, wanted: str) -> bool:
-    """Equal but for case, white space and a full stop at the end."""
-    if given is None:
-        return False
-    return _plain(given) == _plain(wanted)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".")
 
 
 def fact_authors(question: Question, text: str, spans: Sequence[dict[str, Any]]) -> list[str]:

@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 
 from deployments.config import AppConfig
-from deployments.evaluate import (
-    Question,
-    as_json,
-    compare,
-    fact_authors,
-    given_answer,
-    read_questions,
-    same_answer,
-    table,
-)
+from deployments.evaluate import as_json, compare, fact_authors, table
 from deployments.local import LocalStack
+from runtime.answers import given_answer, same_answer
 from runtime.config import EvaluationConfig
 from runtime.errors import ConfigError
+from runtime.questions import Question, read_questions
 from tests.deployments.http.ensembles import served
 from tests.stack import animals
 

@@ -12,11 +12,12 @@ import pytest
 import pytest_asyncio
 
 from deployments.config import AppConfig, load
-from deployments.evaluate import given_answer, read_questions, same_answer
 from deployments.local import LocalStack
+from runtime.answers import given_answer, same_answer
 from runtime.config import TransformersEngine, VllmEngine
 from runtime.engines import Engine, build_engine
 from runtime.errors import WeightsError
+from runtime.questions import read_questions
 from runtime.tokens import Tokenizer
 from runtime.types import Message
 from runtime.weights import resolve

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from deployments.config import AppConfig, load
-from deployments.evaluate import given_answer, read_questions, same_answer
 from deployments.local import LocalStack
+from runtime.answers import given_answer, same_answer
+from runtime.questions import read_questions
 from runtime.types import Message
 from tests.stack import Answer, ask
 

@@ -1,0 +1,71 @@
+"""Members for environments: what each knows is in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from envs.answers import Ask, Reply
+from envs.dynamic_ensemble import Task, World
+from envs.mdp import RewardConfig, State
+from envs.quality import ExactMatch, ExactMatchConfig
+
+TASKS = (Task("How much is 2 + 2?", "4"), Task("Who barks?", "dog"))
+KNOWN = {
+    "sums": {"How much is 2 + 2?": "4"},
+    "animals": {"Who barks?": "dog"},
+    "broken": None,
+}
+COSTS = {"sums": 0.1, "animals": 0.3, "broken": 0.05}
+
+
+class Table:
+    """Who does not know says "no idea"; ``None`` instead of a table fails always."""
+
+    def __init__(self, known: Mapping[str, Mapping[str, str] | None] = KNOWN) -> None:
+        self.known = known
+        self.rounds: list[list[Ask]] = []
+        self.closed = False
+
+    def ask(self, asked: Sequence[Ask]) -> list[Reply]:
+        self.rounds.append(list(asked))
+        return [self._reply(ask) for ask in asked]
+
+    def _reply(self, ask: Ask) -> Reply:
+        table = self.known[ask.member]
+        if table is None:
+            return Reply(None, COSTS[ask.member], error="it is broken")
+        return Reply(table.get(ask.question, "no idea"), COSTS[ask.member], seconds=1.0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Shape:
+    """Which question it is, how many calls were made, and what the last answer was."""
+
+    size = 4
+
+    def encode(self, states: Sequence[State]) -> np.ndarray:
+        rows = [
+            [
+                float("barks" in state.question),
+                state.calls / 5,
+                float(state.answer is not None),
+                float(state.answer == "no idea"),
+            ]
+            for state in states
+        ]
+        return np.array(rows, dtype=np.float32)
+
+
+def world(answers: Table | None = None, reward: RewardConfig | None = None) -> World:
+    return World(
+        members=tuple(KNOWN),
+        tasks=TASKS,
+        answers=answers or Table(),
+        quality=ExactMatch(ExactMatchConfig()),
+        features=Shape(),
+        reward=reward or RewardConfig(),
+    )

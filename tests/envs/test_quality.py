@@ -1,0 +1,49 @@
+"""Qualities of answers, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from envs.quality import (
+    ExactMatch,
+    ExactMatchConfig,
+    QualityConfig,
+    TokenF1,
+    TokenF1Config,
+    build_quality,
+)
+
+
+def test_exact_match_minds_neither_case_nor_space_nor_a_full_stop() -> None:
+    judge = ExactMatch(ExactMatchConfig())
+    assert judge.judge(["  New  york.", "York"], ["New York", "New York"]) == [1.0, 0.0]
+
+
+def test_exact_match_reads_where_the_pattern_says() -> None:
+    judge = ExactMatch(ExactMatchConfig(pattern=r"Answer: (.*)$"))
+    answers = ["It was\nAnswer: 3\nno,\nAnswer: 4", "4", "Answer: 3"]
+    assert judge.judge(answers, ["4"] * 3) == [1.0, 0.0, 0.0]
+
+
+def test_token_f1() -> None:
+    judge = TokenF1(TokenF1Config())
+    values = judge.judge(
+        ["The cat sat.", "a dog", "", "cat cat"], ["cat sat down", "the dog", "", "cat"]
+    )
+    assert values == [pytest.approx(2 * 2 / 5), 1.0, 1.0, pytest.approx(2 / 3)]
+    assert judge.judge(["nothing"], ["at all"]) == [0.0]
+
+
+@pytest.mark.parametrize("pattern", ["Answer: .*", "("])
+def test_a_pattern_that_cannot_be_read_is_refused(pattern: str) -> None:
+    with pytest.raises(ValidationError, match="pattern"):
+        ExactMatchConfig(pattern=pattern)
+    with pytest.raises(ValidationError, match="pattern"):
+        TokenF1Config(pattern=pattern)
+
+
+def test_the_type_chooses() -> None:
+    config = TypeAdapter(QualityConfig).validate_python({"type": "token-f1"})
+    assert isinstance(build_quality(config), TokenF1)
+    assert isinstance(build_quality(ExactMatchConfig()), ExactMatch)
