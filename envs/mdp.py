@@ -18,7 +18,8 @@ STOP = -1
 
 
 class RewardConfig(Strict):
-    """Defaults are the paper's, but for ``alpha``, whose unit is that of the costs."""
+    """Numbers are the paper's but for ``alpha``, whose unit is that of the costs; what else differs
+    says so."""
 
     alpha: float = Field(1.0, ge=0)
     """Weight of a call's cost."""
@@ -30,6 +31,9 @@ class RewardConfig(Strict):
     """Quality that is good enough: P0."""
     t_max: int = Field(5, ge=1)
     """Calls at most."""
+    first_gains: bool = True
+    """The first answer gains what it is worth, as if nothing had been said before it. ``False`` is
+    the paper's: then it pays to ask a bad member first and to gain on its answer."""
     ends: Literal["stop", "threshold"] = "stop"
     """``stop``: the agent learns to stop; the quality of an answer counts once, at the end, since a
     quality paid for every call would teach it to ask on for ever. ``threshold`` is the paper's
@@ -74,7 +78,7 @@ def called(
         route=(*state.route, member),
     )
     reward = -config.alpha * cost
-    if state.answer is not None:
+    if config.first_gains or state.answer is not None:
         reward += config.beta * (kept - state.quality)
     enough = after.answer is not None and kept >= config.threshold
     paper = config.ends == "threshold"

@@ -7,12 +7,12 @@ import pytest
 from envs.mdp import RewardConfig, State, called, stopped
 
 CONFIG = RewardConfig(alpha=2.0)
-PAPER = RewardConfig(alpha=2.0, ends="threshold")
+PAPER = RewardConfig(alpha=2.0, ends="threshold", first_gains=False)
 
 
 def test_a_call_pays_its_cost_and_what_it_adds() -> None:
     first = called(State("q"), "a", "bad", 0.25, 0.1, CONFIG)
-    assert first.reward == pytest.approx(-0.2), "the first answer has none before it to gain on"
+    assert first.reward == pytest.approx(5 * 0.25 - 0.2)
     better = called(first.state, "b", "good", 0.75, 0.3, CONFIG)
     assert better.reward == pytest.approx(5 * 0.5 - 0.6)
     assert better.state == State("q", "good", 0.75, 2, 0.4, ("a", "b"))
@@ -26,6 +26,20 @@ def test_stopping_tells_the_quality_once_with_bonus_or_penalty() -> None:
     assert stopped(good, CONFIG).reward == pytest.approx(0.8 + 2)
     assert stopped(bad, CONFIG).reward == pytest.approx(0.7 - 2)
     assert stopped(good, CONFIG).terminated
+
+
+def test_a_detour_over_a_bad_answer_never_pays() -> None:
+    def paid(config: RewardConfig, *answers: tuple[str, float]) -> float:
+        state, total = State("q"), 0.0
+        for answer, quality in answers:
+            step = called(state, "a", answer, quality, 0.1, config)
+            state, total = step.state, total + step.reward
+        return total + stopped(state, config).reward
+
+    detour = (("bad", 0.0), ("right", 1.0))
+    assert paid(CONFIG, ("right", 1.0)) > paid(CONFIG, *detour)
+    paper = CONFIG.model_copy(update={"first_gains": False})
+    assert paid(paper, ("right", 1.0)) < paid(paper, *detour), "which is why it is not the default"
 
 
 def test_asking_on_after_a_right_answer_never_pays() -> None:
