@@ -33,6 +33,8 @@ likelihood`` one scoring call to each other member instead.
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
 import time
 from collections.abc import AsyncGenerator
 from typing import ClassVar, Final, Literal
@@ -47,7 +49,7 @@ from runtime.errors import BudgetSpent
 from runtime.session import Session
 from runtime.types import Progress
 
-TELL_S: Final = 0.5
+TELL_S: Final = 1.0
 """A search tells how far it is this often; what is told is also what survives a coordinator."""
 
 
@@ -88,7 +90,6 @@ class LEMCTS(ProcessPolicy[LEMCTSConfig]):
                     told = time.monotonic()
         finally:
             await search.close()
-        search.keep()
         yield search.found()
 
 
@@ -165,8 +166,9 @@ class _Search:
             tree.grow(node, author, step.text, reward, self._rules, **ended)
 
     def keep(self) -> None:
-        """Leaves the search where another coordinator finds it."""
-        self._session.state["tree"] = self._tree.dump()
+        """Leaves the search where another coordinator finds it; as text, which costs nothing to
+        copy from checkpoint to checkpoint."""
+        self._session.state["tree"] = json.dumps(self._tree.dump())
         self._session.state["iterations"] = self._done
 
     def progress(self) -> Progress:
@@ -179,6 +181,8 @@ class _Search:
 
     def found(self) -> Found:
         best = self._tree.best(self._config.rank)
+        self._session.state["tree"] = copy.deepcopy(self._tree.dump())
+        self._session.state["iterations"] = self._done
         self._session.state["end"] = best.id
         lines = tuple(map(_line, self._tree.path(best.id)))
         return Found(lines, best.finished, self._stopped_by)

@@ -7,9 +7,10 @@ leaves a gap, ``policies/process/le_mcts.py`` says how it is closed and why.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 ROOT: Final = 0
@@ -43,6 +44,9 @@ class Node:
     tried: list[str] = field(default_factory=list)
     """Members that were asked to go on from here; none is asked twice."""
     children: list[int] = field(default_factory=list)
+
+
+_FIELDS: Final = tuple(one.name for one in fields(Node))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +255,15 @@ class Tree:
     # -- travelling --------------------------------------------------------------------------
 
     def dump(self) -> list[dict[str, Any]]:
-        """The nodes as JSON; what was being written is asked for again by whoever goes on."""
-        return [asdict(node) for node in self.nodes]
+        """The nodes as JSON values, shared with the tree; what was being written is asked for again
+        by whoever goes on."""
+        return [{name: getattr(node, name) for name in _FIELDS} for node in self.nodes]
 
     @classmethod
-    def load(cls, nodes: Sequence[Mapping[str, Any]]) -> Tree:
-        return cls([Node(**node) for node in nodes])
+    def load(cls, nodes: str | Sequence[Mapping[str, Any]]) -> Tree:
+        """The tree that ``dump`` told, as values or as JSON text."""
+        told = json.loads(nodes) if isinstance(nodes, str) else nodes
+        return cls([Node(**node) for node in told])
 
     def __iter__(self) -> Iterator[Node]:
         """All steps, in the order in which they were found."""
