@@ -40,7 +40,11 @@ class AppConfig(RuntimeConfig):
     @property
     def served(self) -> dict[str, MemberConfig]:
         """All that has weights and replicas: the members, and the reward models like members."""
-        judges = {name: judge.as_member() for name, judge in self.reward_models.items()}
+        judges = {
+            name if number == 1 else f"{name} ({number})": member
+            for name, judge in self.reward_models.items()
+            for number, member in enumerate(judge.as_members(), 1)
+        }
         return self.members | judges
 
     @model_validator(mode="after")

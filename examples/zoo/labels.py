@@ -57,10 +57,11 @@ class Writers:
         return tokenizer.decode(reply.tokens[: len(reply.tokens) - ended]), ended
 
     async def step(
-        self, name: str, question: str, path: Sequence[str], draw: int
+        self, name: str, question: str, path: Sequence[str], seed: int | None = None
     ) -> tuple[str, bool]:
-        """A member's next line and whether the answer ends there; draw 0 is greedy."""
-        wish = Sampling(STEP_TOKENS, 1.0 if draw else 0.0, seed=draw, stop=("\n",))
+        """A member's next line, greedy or drawn by a seed, and whether the answer ends there."""
+        drawn = seed is not None
+        wish = Sampling(STEP_TOKENS, float(drawn), seed=seed if drawn else 0, stop=("\n",))
         text, ended = await self.write(name, question, path, wish)
         return text.strip(), ended or text.startswith("Answer:")
 
@@ -78,24 +79,30 @@ class Writers:
     async def chains(
         self, row: Row, rollouts: int, rng: random.Random, draws: int = 0
     ) -> list[Row]:
-        """Chains that members write for one question, labelled step by step: greedily, and in so
-        many ``draws``. After a good step all members go on, after a bad one any of them."""
+        """Chains that members write for one question greedily, labelled step by step. After a good
+        step all members go on, after a bad one any of them. ``draws`` more next steps of each
+        member after a good one are labelled too, but not gone on from: a judge that has seen few
+        wrong steps remembers those instead of the right ones."""
         found: dict[tuple[str, ...], Row] = {}
 
         async def grow(path: tuple[str, ...], shares: tuple[float, ...]) -> None:
             good = not shares or shares[-1] > 0
             names = MEMBERS if good else (rng.choice(MEMBERS),)
-            steps = [
-                await self.step(name, row["question"], path, draw)
-                for draw in range(draws + 1)
-                for name in names
-            ]
-            for text, ended in dict.fromkeys(step for step in steps if step[0]):
-                longer = (*path, text)
-                told = (*shares, await self.share(row, longer, ended, rollouts))
-                found[longer] = {"question": row["question"], "steps": longer, "shares": told}
-                if not ended and len(longer) < MOST_STEPS:
-                    await grow(longer, told)
+            seeds = [rng.getrandbits(32) for _ in range(draws if good else 0)]
+            asked = [(name, seed) for seed in (None, *seeds) for name in names]
+            told = await asyncio.gather(
+                *(self.step(name, row["question"], path, seed) for name, seed in asked)
+            )
+            greedy = told[: len(names)]
+            steps = [step for step in dict.fromkeys(told) if step[0]]
+            judged = await asyncio.gather(
+                *(self.share(row, (*path, text), ended, rollouts) for text, ended in steps)
+            )
+            for step, share in zip(steps, judged, strict=True):
+                longer, so_far = (*path, step[0]), (*shares, share)
+                found[longer] = {"question": row["question"], "steps": longer, "shares": so_far}
+                if step in greedy and not step[1] and len(longer) < MOST_STEPS:
+                    await grow(longer, so_far)
 
         await grow((), ())
         return list(found.values())

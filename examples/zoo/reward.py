@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from scipy.stats import rankdata
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -29,47 +29,75 @@ BASE = "large"
 TAG, GOOD, BAD = "#", "+", "-"
 BATCH, WARM = 64, 30
 RATE = 1e-3
+AFTER_BAD = 0.2
 LOG = "train_log.json"
+
+Example = tuple[list[int], list[float], list[float]]
+"""Tokens of a chain, the labels of its steps, and how much each counts."""
 
 
 def text_of(question: str, steps: Sequence[str]) -> str:
     """A chain as the reward model reads it; ``RewardModelConfig`` says the same in YAML."""
-    return f"{question}\n" + "\n".join(f"{step} {TAG}" for step in steps)
+    # A member may draw the tag itself.
+    return f"{question}\n" + "\n".join(f"{step.replace(TAG, '')} {TAG}" for step in steps)
+
+
+def whole(rows: Sequence[Row]) -> list[Row]:
+    """The chains that are not the beginning of another: they hold the labels of all steps."""
+    begun = {
+        (row["question"], tuple(row["steps"][:end]))
+        for row in rows
+        for end in range(1, len(row["steps"]))
+    }
+    return [row for row in rows if (row["question"], tuple(row["steps"])) not in begun]
 
 
 def train(
     model: PreTrainedModel,
     tokenizer: Any,
-    rows: Sequence[Row],
+    files: Sequence[Sequence[Row]],
     steps: int,
     soft: bool,
+    by_questions: bool,
     rng: random.Random,
 ) -> list[list[float]]:
-    """Trains in place, good or bad after every tag; chains that end with a good and with a bad step
-    are drawn alike. Returns the loss curve."""
+    """Trains in place, good or bad after every tag. A batch is of one file's questions, half of it
+    chains with a good end and half with a bad one; files count alike or by their questions. Returns
+    the loss curve."""
     good, bad, tag = (tokenizer.convert_tokens_to_ids(sign) for sign in (GOOD, BAD, TAG))
-    pools: dict[bool, list[tuple[list[int], list[float]]]] = {True: [], False: []}
-    for row in rows:
-        ids = tokenizer(text_of(row["question"], row["steps"])).input_ids
-        shares = [share if soft else float(share > 0) for share in row["shares"]]
-        pools[row["shares"][-1] > 0].append((ids, shares))
+    pools: list[tuple[list[Example], list[Example]]] = [([], []) for _ in files]
+    counts = [len({row["question"] for row in rows}) for rows in files]
+    weights = counts if by_questions else [1] * len(files)
+    for pool, rows in zip(pools, files, strict=True):
+        for row in whole(rows):
+            ids = tokenizer(text_of(row["question"], row["steps"])).input_ids
+            shares = [share if soft else float(share > 0) for share in row["shares"]]
+            pool[row["shares"][-1] == 0].append((ids, shares, minds(shares)))
 
     def losses() -> Iterator[torch.Tensor]:
         while True:
-            batch = [one for pool in pools.values() for one in rng.choices(pool, k=BATCH // 2)]
-            width = max(len(ids) for ids, _ in batch)
+            [halves] = rng.choices(pools, weights)
+            batch = [one for half in halves for one in rng.choices(half, k=BATCH // 2)]
+            width = max(len(ids) for ids, _, _ in batch)
             inputs = torch.full((len(batch), width), int(model.config.pad_token_id))
-            for at, (ids, _) in enumerate(batch):
+            for at, (ids, _, _) in enumerate(batch):
                 inputs[at, : len(ids)] = torch.tensor(ids)
             hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
-            logits = model.get_output_embeddings()(hidden[inputs == tag])
-            wanted = torch.zeros_like(logits)
-            wanted[:, good] = torch.tensor([share for _, shares in batch for share in shares])
-            wanted[:, bad] = 1 - wanted[:, good]
-            yield cross_entropy(logits, wanted)
+            signs = model.get_output_embeddings().weight
+            # Of the two signs alone: what is read is P(good) / (P(good) + P(bad)).
+            logits = hidden[inputs == tag] @ (signs[good] - signs[bad])
+            wanted = torch.tensor([share for _, shares, _ in batch for share in shares])
+            minded = torch.tensor([mind for _, _, own in batch for mind in own])
+            each = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+            yield (each * minded).sum() / minded.sum()
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     return fit(model, optimizer, losses(), steps=steps, warm=WARM, name="prm")
+
+
+def minds(shares: Sequence[float]) -> list[float]:
+    """How much each label counts: what follows a bad step is bad, which is soon learnt."""
+    return [1.0 if all(shares[:place]) else AFTER_BAD for place in range(len(shares))]
 
 
 def values(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row]) -> list[float]:
@@ -109,11 +137,12 @@ def examine(folder: Path, held_out: dict[str, list[Row]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=facts.HERE / "prm")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--rollouts", type=int, default=1, help="completions; a single is greedy")
-    parser.add_argument("--draws", type=int, default=0, help="of steps, besides the greedy ones")
+    parser.add_argument("--draws", type=int, default=10, help="more next steps of a member")
     parser.add_argument("--soft", action="store_true", help="shares as labels, not good or bad")
+    parser.add_argument("--by-questions", action="store_true", help="see zoo:prm_questions")
     parser.add_argument("--held-out", type=int, default=100, help="questions of each file to test")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--labels", type=Path, help="keep the labels there, or take them from it")
@@ -122,12 +151,20 @@ def main() -> None:
     told = labels(asked.labels, asked.rollouts, asked.draws, asked.held_out, asked.threads)
     torch.manual_seed(asked.seed)
     torch.set_num_threads(asked.threads)
-    rows = [row for name in TRAINED_ON for row in told[name]]
+    files = [told[name] for name in TRAINED_ON]
     base = facts.HERE / BASE
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
     started = time.monotonic()
-    curve = train(model, tokenizer, rows, asked.steps, asked.soft, random.Random(asked.seed))
+    curve = train(
+        model,
+        tokenizer,
+        files,
+        asked.steps,
+        asked.soft,
+        asked.by_questions,
+        random.Random(asked.seed),
+    )
     seconds = round(time.monotonic() - started, 1)
     model.to(torch.bfloat16).save_pretrained(asked.out)
     for file in ("tokenizer.json", "tokenizer_config.json"):  # the base's own
@@ -139,7 +176,8 @@ def main() -> None:
         "rollouts": asked.rollouts,
         "draws": asked.draws,
         "labels": "soft" if asked.soft else "hard",
-        "labelled_steps": len(rows),
+        "by_questions": asked.by_questions,
+        "labelled_steps": sum(map(len, files)),
         "seed": asked.seed,
         "steps": asked.steps,
         "batch": BATCH,

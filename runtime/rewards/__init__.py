@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from runtime.config import EngineConfig
 from runtime.rewards.base import Judged, Reasoning, RewardModel, judge_all
-from runtime.rewards.config import ClassifierReward, RewardModelConfig, StepTagReward
+from runtime.rewards.config import (
+    ClassifierReward,
+    RewardModelConfig,
+    SeveralReward,
+    StepTagReward,
+)
 
 __all__ = [
     "Judged",
@@ -17,13 +23,21 @@ __all__ = [
 
 def build_reward_model(config: RewardModelConfig) -> RewardModel:
     """Loads the weights; blocks until the model can judge."""
-    match config.judge:
-        case StepTagReward():
-            from runtime.engines import build_engine
-            from runtime.rewards.step_tags import StepTagModel
+    engines = [member.served_engine for member in config.as_members()]
+    built = [_build(judge, engine) for judge, engine in zip(config.judges, engines, strict=True)]
+    if isinstance(config.judge, SeveralReward):
+        from runtime.rewards.several import SeveralModels
 
-            return StepTagModel(build_engine(config.as_member().served_engine), config.judge)
-        case ClassifierReward():
-            from runtime.rewards.classifier import ClassifierModel
+        return SeveralModels(built, config.judge.take)
+    return built[0]
 
-            return ClassifierModel(config.judge)
+
+def _build(judge: StepTagReward | ClassifierReward, engine: EngineConfig) -> RewardModel:
+    if isinstance(judge, StepTagReward):
+        from runtime.engines import build_engine
+        from runtime.rewards.step_tags import StepTagModel
+
+        return StepTagModel(build_engine(engine), judge)
+    from runtime.rewards.classifier import ClassifierModel
+
+    return ClassifierModel(judge)

@@ -86,7 +86,20 @@ class ClassifierReward(Strict):
         )
 
 
-Judge = Annotated[StepTagReward | ClassifierReward, Field(discriminator="type")]
+OneJudge = Annotated[StepTagReward | ClassifierReward, Field(discriminator="type")]
+
+
+class SeveralReward(Strict):
+    """Several judges in one replica, whose values are taken together (arXiv 2310.02743): what one
+    of them errs about, the others seldom do."""
+
+    type: Literal["several"] = "several"
+    judges: tuple[OneJudge, ...] = Field(min_length=2)
+    take: Literal["mean", "min"] = "mean"
+    """``min`` heeds whoever is most in doubt."""
+
+
+Judge = Annotated[StepTagReward | ClassifierReward | SeveralReward, Field(discriminator="type")]
 
 
 class RewardModelConfig(Strict):
@@ -103,16 +116,28 @@ class RewardModelConfig(Strict):
     batch_wait_s: float = Field(0.002, ge=0)
     """How long the first message of a batch waits for others."""
 
+    @property
+    def judges(self) -> tuple[StepTagReward | ClassifierReward, ...]:
+        """The models that judge, one or several."""
+        return self.judge.judges if isinstance(self.judge, SeveralReward) else (self.judge,)
+
+    def as_members(self) -> list[MemberConfig]:
+        """LLMs that would take the same. All are in one replica, whose resources the first has."""
+        nothing = self.replica.model_copy(update={"num_cpus": 0.0, "num_gpus": 0.0})
+        return [
+            MemberConfig(
+                engine=judge.engine if isinstance(judge, StepTagReward) else judge.engine_alike(),
+                price=self.price,
+                timeout_s=self.timeout_s,
+                retries=self.retries,
+                replica=nothing if number else self.replica,
+            )
+            for number, judge in enumerate(self.judges)
+        ]
+
     def as_member(self) -> MemberConfig:
         """The LLM whose replicas would take the same."""
-        judge = self.judge
-        return MemberConfig(
-            engine=judge.engine if isinstance(judge, StepTagReward) else judge.engine_alike(),
-            price=self.price,
-            timeout_s=self.timeout_s,
-            retries=self.retries,
-            replica=self.replica,
-        )
+        return self.as_members()[0]
 
     @model_validator(mode="after")
     def _resources_suffice(self) -> RewardModelConfig:

@@ -57,26 +57,27 @@ def accuracy(config: AppConfig, models: list[str], count: int) -> dict[str, floa
 def test_a_search_answers_three_hops_that_nobody_answers_alone(config: AppConfig) -> None:
     right = accuracy(config, ["le-mcts-50", *config.members], 16)
     assert max(right[name] for name in config.members) <= 0.3, right
-    assert right["le-mcts-50"] >= 0.4, right
+    assert right["le-mcts-50"] >= 0.5, right
 
 
 @pytest.mark.slow
 def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
     right = accuracy(config, ["le-mcts-10", "le-mcts-50"], 24)
     assert right["le-mcts-10"] <= right["le-mcts-50"], right
-    assert right["le-mcts-50"] >= 0.4, right
+    assert right["le-mcts-50"] >= 0.5, right
 
 
-def test_the_log_of_the_reward_model_tells_its_accuracy_on_other_questions() -> None:
-    log: dict[str, Any] = json.loads((ROOT / "examples/zoo/prm" / reward.LOG).read_text())
+@pytest.mark.parametrize("name", ["prm", "prm_questions"])
+def test_the_log_of_a_reward_model_tells_its_accuracy_on_other_questions(name: str) -> None:
+    log: dict[str, Any] = json.loads((ROOT / "examples/zoo" / name / reward.LOG).read_text())
     assert log["auc_two_hop"] >= 0.9 and log["auc_three_hop"] >= 0.9
     seen = {
         json.loads(line)["question"]
-        for name in labels.TRAINED_ON
-        for line in (ROOT / "examples/zoo/questions" / f"{name}.jsonl").read_text().splitlines()
+        for file in labels.TRAINED_ON
+        for line in (ROOT / "examples/zoo/questions" / f"{file}.jsonl").read_text().splitlines()
     }
-    for name in labels.HELD_OUT:
-        lines = (ROOT / "examples/zoo/questions" / f"{name}.jsonl").read_text().splitlines()
+    for file in labels.HELD_OUT:
+        lines = (ROOT / "examples/zoo/questions" / f"{file}.jsonl").read_text().splitlines()
         assert not seen & {json.loads(line)["question"] for line in lines}
 
 
