@@ -114,7 +114,7 @@ def test_a_definition_rebuilds_the_same_tokenizer_elsewhere(name: str) -> None:
 
 def test_fingerprints_tell_definitions_apart() -> None:
     prints = {name: made.fingerprint for name, made in small.definitions().items()}
-    for name in ("zoo large", "zoo prm", "zoo prm_questions"):  # the generalists share theirs with their judge
+    for name in ("zoo large", "zoo prm", "zoo prm_questions"):  # generalist and judges share
         assert prints.pop(name) == prints["zoo small"]
     assert len(set(prints.values())) == len(prints)
     one = vocabulary_tokenizer(["a b"])
