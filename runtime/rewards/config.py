@@ -91,7 +91,8 @@ OneJudge = Annotated[StepTagReward | ClassifierReward, Field(discriminator="type
 
 class SeveralReward(Strict):
     """Several judges in one replica, whose values are taken together (arXiv 2310.02743): what one
-    of them errs about, the others seldom do."""
+    of them errs about, the others seldom do. Those on vLLM share the replica's card: give each its
+    ``gpu_memory_utilization``."""
 
     type: Literal["several"] = "several"
     judges: tuple[OneJudge, ...] = Field(min_length=2)
@@ -141,5 +142,5 @@ class RewardModelConfig(Strict):
 
     @model_validator(mode="after")
     def _resources_suffice(self) -> RewardModelConfig:
-        self.as_member()
+        self.as_members()
         return self

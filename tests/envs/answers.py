@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from envs.answers import Ask, Reply
-from envs.dynamic_ensemble import Task, World
+from envs.dynamic_ensemble import World
 from envs.mdp import RewardConfig, State
 from envs.quality import ExactMatch, ExactMatchConfig
+from runtime.questions import Question
 
-TASKS = (Task("How much is 2 + 2?", "4"), Task("Who barks?", "dog"))
+TASKS = (Question("How much is 2 + 2?", "4"), Question("Who barks?", "dog"))
 KNOWN = {
     "sums": {"How much is 2 + 2?": "4"},
     "animals": {"Who barks?": "dog"},
