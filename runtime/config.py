@@ -55,7 +55,8 @@ class Price(Strict):
 
     input: float = Field(0.0, ge=0)
     cached_input: float | None = Field(None, ge=0)
-    """Tokens served from the prefix cache; absent: the same as ``input``."""
+    """Tokens served from the prefix cache; absent: the same as ``input``. An answer that is written
+    in pieces does not pay its own beginning again."""
     output: float = Field(0.0, ge=0)
 
 
@@ -205,6 +206,12 @@ class PolicyConfig(Strict):
         """The reward model that the method asks, if it asks one."""
         return None
 
+    @property
+    def encoded_by(self) -> str | None:
+        """The text encoder that the method asks, if it asks one: a name under ``encoders``, or a
+        member of its own."""
+        return None
+
     @model_validator(mode="after")
     def _names_agree(self) -> PolicyConfig:
         if len(set(self.members)) != len(self.members):
@@ -247,6 +254,17 @@ class GatewayConfig(Strict):
     currency: str = "USD"
 
 
+class RoutesConfig(Strict):
+    """Routes that an ensemble which learns routes is compared with."""
+
+    ensemble: str
+    """Its name; the routes are over its members, with its prompts."""
+    fixed: int = Field(2, ge=1)
+    """Calls of the longest fixed route; all that ask nobody twice are tried."""
+    t_max: int = Field(5, ge=1)
+    """Calls of the oracle's longest route."""
+
+
 class EvaluationConfig(Strict):
     """What ``orchestrion eval`` asks when the command line does not say."""
 
@@ -262,6 +280,8 @@ class EvaluationConfig(Strict):
     """Relation -> the member that knows it; then the share of facts by their expert is told."""
     models: tuple[str, ...] | None = None
     """Models to compare; absent: every ensemble and every member alone."""
+    routes: RoutesConfig | None = None
+    """Also the oracle's routes and the best fixed ones."""
 
     @field_validator("answer_pattern")
     @classmethod

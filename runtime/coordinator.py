@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Literal, Protocol, cast
 
+from runtime.aides import ALONE, Aides
 from runtime.coalesce import RemoteEngine
 from runtime.config import PolicyConfig
 from runtime.connection import Connection
@@ -20,7 +21,6 @@ from runtime.errors import (
 )
 from runtime.metrics import Counts, Meter
 from runtime.report import Report
-from runtime.rewards.connection import RewardConnection
 from runtime.session import Session
 from runtime.stopping import safe_length
 from runtime.summary import summarise
@@ -69,14 +69,14 @@ class Coordinator:
         kind: Literal["ensemble", "member"] = "ensemble",
         currency: str = "USD",
         meter: Meter | None = None,
-        judge: RewardConnection | None = None,
+        aides: Aides = ALONE,
     ) -> None:
         self.name = name
         self.policy = policy
         self.config = policy.config
         self.kind = kind
         self._connections = {member: connections[member] for member in self.config.members}
-        self._judge = judge
+        self._aides = aides
         self._traces = traces
         self._currency = currency
         self._report = Report(name, Counts() if meter is None else meter)
@@ -93,7 +93,7 @@ class Coordinator:
         """
         self._check(query)
         session = Session(
-            query, self.config, self._connections, self._report, checkpoint, self._judge
+            query, self.config, self._connections, self._report, checkpoint, self._aides
         )
         stop_reason: str = "error"
         error: str | None = "an unexpected fault; the log holds it"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
+
+import numpy as np
 
 from runtime.accounts import Accounts
 from runtime.connection import Connection
 from runtime.context import Context
 from runtime.engines.base import Engine
 from runtime.pieces import Cover
-from runtime.retries import persistently
+from runtime.retries import booked
 from runtime.terms import on_terms
 from runtime.types import (
     Distribution,
@@ -124,18 +125,20 @@ class Member:
             prompt[kept:] = tail
         room = max(self.connection.spec.context_length - len(prompt), 1)
         judged = len(tail) if judge else 0
-        draft = await self._generate(prompt, sampling, room, judged)
+        on = bool(answer_ids)
+        draft = await self._generate(prompt, sampling, room, judged, on)
         if not draft.text and draft.finish == "length" and sampling.max_tokens < CHARACTER_TOKENS:
             whole = replace(sampling, max_tokens=CHARACTER_TOKENS)
-            draft = await self._generate(prompt, whole, room, judged)
+            draft = await self._generate(prompt, whole, room, judged, on)
         return draft
 
     async def _generate(
-        self, prompt: list[int], sampling: Sampling, room: int, judged: int
+        self, prompt: list[int], sampling: Sampling, room: int, judged: int, on: bool
     ) -> Draft:
+        """``on``: goes on with an answer of its own, whose beginning was paid for."""
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         reply = await self._call(lambda engine: engine.generate(prompt, sampling, judged))
-        self._book_generation(len(prompt), reply)
+        self._book_generation(len(prompt), reply, on)
         return replace(self._read(reply), before=reply.tail_logprobs)
 
     async def score(
@@ -177,6 +180,13 @@ class Member:
     async def prepare(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
         """Something that a method needs of the model itself, such as its embeddings."""
         return await self._call(ask)
+
+    async def embed(self, ids: Sequence[int]) -> np.ndarray:
+        """The state that this member has after exact ids, float32 ``[hidden size]``."""
+        told = await self._call(lambda engine: engine.embed([ids]))
+        self._accounts.book(self.name, self._priced(prompt_tokens=len(ids)))
+        state: np.ndarray = told[0]
+        return state
 
     async def write(self, prompt: Sequence[int], sampling: Sampling) -> Generation:
         """Goes on from exact ids, for methods that keep the tokens themselves."""
@@ -270,15 +280,16 @@ class Member:
             piece_ends=(*(min(end, len(text)) for end in ends), *([len(text)] if final else [])),
         )
 
-    def _book_generation(self, prompt: int, reply: Generation) -> None:
-        self._accounts.book(
-            self.name,
-            self._priced(
-                prompt_tokens=prompt - reply.cached_tokens,
-                cached_tokens=reply.cached_tokens,
-                completion_tokens=len(reply.tokens),
-            ),
+    def _book_generation(self, prompt: int, reply: Generation, on: bool = False) -> None:
+        """An answer that is written in pieces costs what it would in one, as long as the cache
+        holds its beginning."""
+        used = self._priced(
+            # Its last token would have been fed in any case.
+            prompt_tokens=max(prompt - reply.cached_tokens - on, 0),
+            cached_tokens=0 if on else reply.cached_tokens,
+            completion_tokens=len(reply.tokens),
         )
+        self._accounts.book(self.name, replace(used, cached_tokens=reply.cached_tokens))
 
     def _priced(
         self, prompt_tokens: int = 0, cached_tokens: int = 0, completion_tokens: int = 0
@@ -298,21 +309,10 @@ class Member:
         )
 
     async def _call(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
-        """One engine call, booked try by try; see ``persistently``."""
-        tries = 0
+        """One engine call; see ``booked``."""
 
-        async def once() -> T:
-            nonlocal tries
-            self._accounts.check()
-            tries += 1
-            started = time.monotonic()
-            try:
-                with on_terms(replace(self._accounts.terms, attempt=tries - 1)):
-                    return await ask(self.connection.engine)
-            finally:
-                waited = time.monotonic() - started
-                self._accounts.book(
-                    self.name, MemberUsage(calls=1, seconds=waited, retries=int(tries > 1))
-                )
+        async def once(attempt: int) -> T:
+            with on_terms(replace(self._accounts.terms, attempt=attempt)):
+                return await ask(self.connection.engine)
 
-        return await persistently(self.connection.config, self.name, self._accounts, once)
+        return await booked(self.connection.config, self.name, self._accounts, once)

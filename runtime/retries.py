@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from runtime.errors import (
     MemberFailed,
     Overloaded,
 )
+from runtime.types import MemberUsage
 
 T = TypeVar("T")
 
@@ -57,6 +59,27 @@ async def persistently(
                 raise
             reason, pause = str(busy), busy.retry_after
     raise MemberFailed(member, reason)
+
+
+async def booked(
+    config: Patience, name: str, accounts: Accounts, ask: Callable[[int], Awaitable[T]]
+) -> T:
+    """``persistently``, within the budget, each try in the accounts. ``ask`` is given the number of
+    tries before."""
+    tries = 0
+
+    async def once() -> T:
+        nonlocal tries
+        accounts.check()
+        tries += 1
+        started = time.monotonic()
+        try:
+            return await ask(tries - 1)
+        finally:
+            waited = time.monotonic() - started
+            accounts.book(name, MemberUsage(calls=1, seconds=waited, retries=int(tries > 1)))
+
+    return await persistently(config, name, accounts, once)
 
 
 def _sooner(seconds: float, left: float | None) -> float:

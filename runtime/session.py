@@ -7,10 +7,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
+
 from runtime.accounts import Accounts
+from runtime.aides import ALONE, Aides
 from runtime.config import PolicyConfig
 from runtime.connection import Connection
 from runtime.context import Context
+from runtime.encoders.connection import Encoder
 from runtime.errors import BadRequest, ContextOverflow, MemberFailed, QuorumLost
 from runtime.member import (
     Candidate,
@@ -20,10 +24,11 @@ from runtime.member import (
     perplexity,
 )
 from runtime.noise import apart
+from runtime.prompts import asking, prompt_ids, question_of
 from runtime.report import Report
 from runtime.retries import persistently
-from runtime.rewards.connection import Judge, RewardConnection
-from runtime.stopping import find_stop
+from runtime.rewards.connection import Judge
+from runtime.stopping import before_stop, find_stop
 from runtime.tasks import together
 from runtime.terms import Terms
 from runtime.token_places import token_places
@@ -62,7 +67,7 @@ class Session:
         connections: Mapping[str, Connection],
         report: Report,
         checkpoint: Checkpoint | None = None,
-        judge: RewardConnection | None = None,
+        aides: Aides = ALONE,
     ) -> None:
         past = checkpoint or Checkpoint()
         names = query.members or config.members
@@ -71,16 +76,20 @@ class Session:
             Terms(query.id, query.priority),
             config.budget.budget().narrow(query.budget),
             report,
-            names if judge is None else (*names, judge.name),
+            dict.fromkeys((*names, *aides.names, *filter(None, (config.encoded_by,)))),
             past,
         )
-        self.judge = None if judge is None else Judge(judge, self.accounts)
+        self.judge = None if aides.judge is None else Judge(aides.judge, self.accounts)
         """The reward model, for methods that ask one."""
+        self.encoder = None if aides.encoder is None else Encoder(aides.encoder, self.accounts)
+        """The text encoder, for methods that ask one of their own."""
         self.config = config
         self.live: dict[str, Member] = {}
         """Members that have not been dropped, in the ensemble's order."""
         self.state: dict[str, Any] = copy.deepcopy(dict(past.state))
         """The policy's own state; JSON values only, so that another coordinator can go on."""
+        self.decision: dict[str, Any] = {}
+        """What the method tells of its choice of members in every answer's metadata."""
         self.text = past.text
         self.step = past.step
         self.spans: list[Span] = list(past.spans)
@@ -136,23 +145,37 @@ class Session:
         return self._seat(connection)
 
     def _seat(self, connection: Connection) -> Member:
-        query, tokenizer = self.query, connection.tokenizer
-        if query.prompt_ids is not None and connection.name == self.ids_of:
-            prompt = list(query.prompt_ids)
-        elif query.prompt is not None:
-            prompt = tokenizer.encode_prompt(query.prompt)
-        else:
-            prompt = tokenizer.chat(query.messages)
-        limit = connection.spec.context_length
-        if len(prompt) + (query.max_tokens != 0) > limit:
-            raise ContextOverflow(connection.name, len(prompt), limit)
-        return Member(connection, Context(tokenizer, prompt, self.text), self.accounts)
+        prompt = prompt_ids(self.query, connection, self.ids_of)
+        return Member(connection, Context(connection.tokenizer, prompt, self.text), self.accounts)
 
     @property
     def question(self) -> str:
         """What the caller asks, without the turns before it."""
-        asked = [message.content for message in self.query.messages if message.role == "user"]
-        return self.query.prompt or (asked[-1] if asked else "")
+        return question_of(self.query)
+
+    def asked(self, name: str, question: str, text: str = "") -> Member:
+        """A member that is asked something else in the place of what the caller asks, and has
+        answered ``text`` so far. Raises ``ContextOverflow``."""
+        connection = self._connections[name]
+        prompt = prompt_ids(asking(self.query, question), connection, self.ids_of)
+        context = Context(connection.tokenizer, prompt, text)
+        limit = connection.spec.context_length
+        if text and len(context.ids) >= limit:
+            raise ContextOverflow(name, len(context.ids), limit)
+        return Member(connection, context, self.accounts)
+
+    async def encode(self, text: str) -> np.ndarray:
+        """The text's vector, float32 ``[size]``: by the encoder of its own that the method is
+        configured with, or by the member that it names. Raises ``MemberFailed``."""
+        if self.encoder is not None:
+            return await self.encoder.encode(text)
+        name = self.config.encoded_by
+        if name is None:
+            raise RuntimeError(f"{self.config.type} is configured with no encoder")
+        connection = self._connections[name]
+        await persistently(connection.config, name, self.accounts, connection.open)
+        ids = connection.tokenizer.encode_prompt(text)[: connection.spec.context_length]
+        return await Member(connection, Context(connection.tokenizer, ()), self.accounts).embed(ids)
 
     @property
     def ids_of(self) -> str:
@@ -223,6 +246,16 @@ class Session:
             words=words,
             ignore_eos=query.ignore_eos,
         )
+
+    def heed(self, author: str) -> None:
+        """From now on only the caller's stops and this member's own end the answer."""
+        member = self.live.get(author)
+        own = () if self.query.ignore_eos or member is None else member.stops
+        self.stops = tuple(dict.fromkeys((*self.query.stop, *own)))
+
+    def before_stop(self, text: str) -> str:
+        """The part of a text before the first of the stops."""
+        return before_stop(text, self.stops)
 
     def stops_in(self, text: str, since: int) -> bool:
         """Whether a stop string ends in ``text`` after offset ``since``: there the answer would

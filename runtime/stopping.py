@@ -15,6 +15,12 @@ def find_stop(text: str, stops: Sequence[str], start: int) -> int | None:
     return min(found, default=None)
 
 
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """The part of a whole text before the first of the stops."""
+    at = find_stop(text, stops, 0)
+    return text if at is None else text[:at]
+
+
 def safe_length(text: str, stops: Sequence[str]) -> int:
     """How much of ``text`` can be shown: no tail that may yet grow into a stop string."""
     held = 0

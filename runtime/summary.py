@@ -49,7 +49,9 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
         "method": session.config.method,
         "level": level,
         "members": members,
-        **({} if session.judge is None else {"reward_model": _judged(session, session.judge.name)}),
+        **({} if session.judge is None else {"reward_model": _aide(session, session.judge.name)}),
+        **({} if session.encoder is None else {"encoder": _aide(session, session.encoder.name)}),
+        **session.decision,
         "spans": [
             {"start": start, "end": end, "model": span.author, "step": span.step}
             | ({"score": span.scores[span.author]} if span.author in span.scores else {})
@@ -85,11 +87,11 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
     }
 
 
-def _judged(session: Session, judge: str) -> dict[str, Any]:
-    """What the reward model was asked."""
-    usage = session.accounts.usage[judge]
+def _aide(session: Session, name: str) -> dict[str, Any]:
+    """What a model that writes nothing was asked."""
+    usage = session.accounts.usage[name]
     return {
-        "model": judge,
+        "model": name,
         "calls": usage.calls,
         "cost": usage.cost,
         "latency_ms": round(usage.seconds * 1000, 1),

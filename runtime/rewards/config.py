@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from runtime.aide_config import AideConfig
 from runtime.config import (
     EngineConfig,
     MemberConfig,
-    Price,
-    ReplicaConfig,
     Strict,
     TransformersEngine,
 )
@@ -103,19 +102,10 @@ class SeveralReward(Strict):
 Judge = Annotated[StepTagReward | ClassifierReward | SeveralReward, Field(discriminator="type")]
 
 
-class RewardModelConfig(Strict):
+class RewardModelConfig(AideConfig):
     """One process reward model: how it judges, and how it is served."""
 
     judge: Judge
-    price: Price = Price()
-    """Per judged step, as ``input`` per million of them."""
-    timeout_s: float = Field(120.0, gt=0)
-    retries: int = Field(1, ge=0)
-    replica: ReplicaConfig = ReplicaConfig()
-    max_batch: int = Field(64, ge=1)
-    """Most messages, each with the chains of one coordinator, that are judged together."""
-    batch_wait_s: float = Field(0.002, ge=0)
-    """How long the first message of a batch waits for others."""
 
     @property
     def judges(self) -> tuple[StepTagReward | ClassifierReward, ...]:

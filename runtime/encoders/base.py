@@ -1,0 +1,21 @@
+"""What a text encoder is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class TextEncoder(Protocol):
+    """Encodes many texts at once. Raises ``EngineFault``."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 ``[n, size]``; blocks, and may be called from any thread."""
+        ...
