@@ -11,6 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from policies.base import Policy
+from policies.cascade.der import DER, DERConfig
+from policies.cascade.routes import (
+    FixedRoute,
+    FixedRouteConfig,
+    RandomRoute,
+    RandomRouteConfig,
+)
 from policies.process.best_of import (
     BestOfEnsemble,
     BestOfEnsembleConfig,
@@ -50,6 +57,9 @@ METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
     "best-of-ensemble": (BestOfEnsemble, BestOfEnsembleConfig),
     "ebs": (EBS, EBSConfig),
     "cbs": (CBS, CBSConfig),
+    "der": (DER, DERConfig),
+    "fixed-route": (FixedRoute, FixedRouteConfig),
+    "random-route": (RandomRoute, RandomRouteConfig),
 }
 """Method name (the config's ``type``) -> class and config."""
 

@@ -6,6 +6,7 @@ Training and serving both go through here, so that an agent meets what it was tr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,12 +16,39 @@ def state_text(question: str, answer: str | None) -> str:
     return f"Question: {question} Answer: {' ' if answer is None else answer}"
 
 
-def features(texts: np.ndarray, calls: Sequence[int], t_max: int) -> np.ndarray:
-    """float32 ``[n, hidden + 1]`` in [-1, 1]: encoded texts ``[n, hidden]`` at unit length, then
-    the share of the calls that are spent, which the paper's state leaves out: without it the agent
-    cannot know that its last call is near."""
+@dataclass(frozen=True)
+class Scaling:
+    """Where the encoder's vectors lie. Those of a language model are much alike, whatever the text;
+    what tells them apart is what they differ in from their mean."""
+
+    center: np.ndarray
+    """float32 ``[hidden]``."""
+    spread: np.ndarray
+    """Three standard deviations, float32 ``[hidden]``, above 0."""
+
+
+def scaling(texts: np.ndarray) -> Scaling:
+    """Of encoded texts ``[n, hidden]`` such as the agent will see."""
+    vectors = unit(texts)
+    return Scaling(vectors.mean(axis=0), np.maximum(3 * vectors.std(axis=0), 1e-6))
+
+
+def unit(texts: np.ndarray) -> np.ndarray:
+    """Vectors at unit length, float32."""
     vectors = np.asarray(texts, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.maximum(lengths, 1e-12)
+    told: np.ndarray = vectors / np.maximum(lengths, 1e-12)
+    return told
+
+
+def features(
+    texts: np.ndarray, calls: Sequence[int], t_max: int, scale: Scaling | None = None
+) -> np.ndarray:
+    """float32 ``[n, hidden + 1]`` in [-1, 1]: encoded texts ``[n, hidden]`` at unit length, scaled,
+    then the share of the calls that are spent, which the paper's state leaves out: without it the
+    agent cannot know that its last call is near."""
+    vectors = unit(texts)
+    if scale is not None:
+        vectors = (vectors - scale.center) / scale.spread
     spent = np.asarray(calls, dtype=np.float32)[:, None] / t_max
-    return np.clip(np.concatenate([unit, spent], axis=1), -1.0, 1.0)
+    return np.clip(np.concatenate([vectors, spent], axis=1), -1.0, 1.0)

@@ -1,0 +1,237 @@
+"""What methods that ask members one after another share: how calls become the answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, TypeVar, cast
+
+from pydantic import AfterValidator, Field, model_validator
+
+from policies.base import Policy
+from policies.cascade.transfer import TRANSFER, checked, transfer
+from runtime.config import PolicyConfig
+from runtime.errors import BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
+from runtime.noise import apart
+from runtime.session import Draft, Member, Session
+from runtime.types import Progress, Sampling, Span, StopReason
+
+R = TypeVar("R", bound="RouteConfig")
+
+Template = Annotated[str, AfterValidator(checked)]
+
+
+class RouteConfig(PolicyConfig):
+    transfer: Template = TRANSFER
+    """The knowledge transfer prompt: what every member but the first is asked, with ``{question}``
+    and ``{previous}``."""
+    prompts: dict[str, Template] = {}
+    """Knowledge transfer prompts of members that have their own."""
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    chunk_tokens: int = Field(16, ge=4)
+    """Of an answer that is known to be the last, so many tokens are streamed at a time."""
+
+    @model_validator(mode="after")
+    def _prompts_are_of_members(self) -> RouteConfig:
+        for name in self.prompts:
+            if name not in self.members:
+                raise ValueError(f"prompts: {name!r} is not among members {list(self.members)}")
+        return self
+
+    def transfers(self) -> dict[str, str]:
+        """Each member's knowledge transfer prompt."""
+        return {name: self.prompts.get(name, self.transfer) for name in self.members}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whom to ask next."""
+
+    member: str
+    last: bool
+    """Nobody is asked after this one, so its answer is streamed as it is written."""
+
+
+class Plan(ABC):
+    """Decides in one request."""
+
+    most: int
+    """Calls at most."""
+    about: Mapping[str, Any] = {}
+    """What is told of it in the answer's metadata."""
+
+    @abstractmethod
+    async def choose(self, able: list[str]) -> Choice | None:
+        """Whom to ask next, of the members that are able; ``None`` stops, once there is an
+        answer."""
+
+
+class RoutePolicy(Policy[R]):
+    """choose -> ask, with the last answer to improve on -> choose again; the last answer counts.
+
+    ``session.state["route"]`` holds the calls in order, each with its answer, or ``None`` where the
+    member failed: that has spent a call, and the member is dropped. A member whose window cannot
+    hold the last answer is passed over. A spent budget ends the route with the answer there is.
+    """
+
+    level: ClassVar[str] = "cascade"
+    scoreless: ClassVar[str] = "this method chooses whole answers and gives no token a score"
+
+    @abstractmethod
+    async def plan(self, session: Session) -> Plan:
+        """Who decides for one request."""
+
+    async def answer(self, session: Session) -> AsyncGenerator[Span | Progress, None]:
+        state = session.state
+        state.setdefault("route", [])
+        plan = await self.plan(session)
+        _report(session, plan)
+        while session.ending is None:
+            span = None
+            try:
+                if "telling" in state:
+                    span = _tell(session)
+                elif "writing" in state:
+                    span = await self._write(session)
+                else:
+                    await self._go_on(session, plan)
+            except (BudgetSpent, MemberFailed, QuorumLost) as fault:
+                if session.text or last_answer(session) is None:
+                    raise
+                # There is an answer; what would have come after it only might have been better.
+                if not isinstance(fault, BudgetSpent):
+                    session.warnings.append(f"the route ended early: {fault}")
+                _stop(session, f"budget_{fault.which}" if isinstance(fault, BudgetSpent) else None)
+            _report(session, plan)
+            yield span or Progress(len(state["route"]), plan.most)
+
+    async def _go_on(self, session: Session, plan: Plan) -> None:
+        """One more call, or the decision that no more is needed."""
+        passed = session.state.get("passed", [])
+        able = [name for name in session.live if name not in passed]
+        choice = await plan.choose(able) if able else None
+        if choice is None:
+            _stop(session)
+            return
+        try:
+            member = self._member(session, choice.member)
+        except ContextOverflow:
+            if last_answer(session) is None:
+                raise
+            session.state["passed"] = [*passed, choice.member]
+            session.warnings.append(f"{choice.member} cannot hold the last answer; not asked")
+            return
+        if choice.last:
+            session.state["writing"] = {"member": choice.member, "ids": []}
+            return
+        session.heed(choice.member)
+        sampling = self._sampling(session, member, session.tokens_left)
+        drafts = await session.each(lambda _: member.draft(sampling), [choice.member])
+        call: dict[str, Any] = {"member": choice.member, "answer": None}
+        if choice.member in drafts:
+            draft = drafts[choice.member]
+            # The next member, the encoder and the trace see what the caller would.
+            call |= {"answer": session.before_stop(draft.text).strip(), "final": draft.final}
+            call |= {"ending": "length" if draft.finish == "length" else "eos"}
+        session.state["route"].append(call)
+
+    def _member(self, session: Session, name: str, text: str = "") -> Member:
+        """The member with what it is asked in the caller's place, after ``text``."""
+        template = self.config.prompts.get(name, self.config.transfer)
+        asked = transfer(session.question, last_answer(session), template)
+        return session.asked(name, asked, text)
+
+    def _sampling(self, session: Session, member: Member, most: int) -> Sampling:
+        wish = session.sampling(
+            member, most, temperature=self.config.temperature, top_p=self.config.top_p
+        )
+        # Asked once more, a member must not draw the same again.
+        return replace(wish, seed=apart(wish.seed, len(session.state["route"])))
+
+    async def _write(self, session: Session) -> Span | None:
+        """The next piece of an answer that is known to be the last. Once its author has failed,
+        the answer before it counts, or somebody else goes on from the text."""
+        state = session.state
+        name, ids = state["writing"]["member"], state["writing"]["ids"]
+        try:
+            member = self._member(session, name, session.text)
+        except ContextOverflow:
+            if not _successor(session, name):
+                raise
+            return None
+        session.heed(name)
+        size = max(1, min(self.config.chunk_tokens, session.tokens_left + 1))
+        sampling = self._sampling(session, member, size)
+        drafts = await session.each(lambda _: member.draft(sampling, ids), [name])
+        if name not in drafts:
+            state["route"].append({"member": name, "answer": None})
+            if session.text:
+                _successor(session, name)
+                return None
+            del state["writing"]
+            if last_answer(session) is not None:
+                _stop(session)
+            return None
+        draft = drafts[name]
+        before = member.context.answer_ids if ids is None else ids
+        written = draft.tokens[:-1] if draft.final else draft.tokens
+        state["writing"] = {"member": name, "ids": [*before, *written]}
+        span = session.commit(draft)
+        if session.ending is not None:
+            state["route"].append({"member": name, "answer": session.text.strip()})
+            del state["writing"]
+        return span
+
+
+def _successor(session: Session, name: str) -> bool:
+    """Somebody else who goes on with the text; false where everybody was tried."""
+    tried = [*session.state.get("passed", []), name]
+    session.state["passed"] = tried
+    left = [one for one in session.live if one not in tried]
+    if left:
+        session.state["writing"] = {"member": left[0], "ids": None}
+    return bool(left)
+
+
+def _report(session: Session, plan: Plan) -> None:
+    """Tells in the answer's metadata who was asked."""
+    state = session.state
+    asked = [call["member"] for call in state["route"]]
+    if "writing" in state:
+        asked.append(state["writing"]["member"])
+    session.decision = {"route": asked, **plan.about}
+
+
+def last_answer(session: Session) -> str | None:
+    """What the last member that did not fail has answered."""
+    answers = [c["answer"] for c in session.state["route"] if c["answer"] is not None]
+    return answers[-1] if answers else None
+
+
+def _stop(session: Session, ending: str | None = None) -> None:
+    """From here on the last answer is told."""
+    [*_, call] = [c for c in session.state["route"] if c["answer"] is not None]
+    session.state.pop("writing", None)
+    session.state["telling"] = {
+        "author": call["member"],
+        "lines": call["answer"].splitlines(keepends=True) or [""],
+        "told": 0,
+        "final": call["final"],
+        "ending": ending or call["ending"],
+    }
+
+
+def _tell(session: Session) -> Span:
+    """The next line of the last answer."""
+    telling = session.state["telling"]
+    line = telling["lines"][telling["told"]]
+    telling["told"] += 1
+    session.heed(telling["author"])
+    last = telling["told"] == len(telling["lines"])
+    final = last and telling["final"] and telling["ending"] == "eos"
+    span = session.commit(Draft(telling["author"], line, (), final=final, finish="stop"))
+    if last and session.ending is None:
+        session.ending = cast(StopReason, telling["ending"])
+    return span
