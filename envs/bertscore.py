@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from envs.quality import BertScoreConfig
+from runtime.questions import Question
 from runtime.weights import resolve
 
 
@@ -25,8 +26,8 @@ class BertScore:
         self._model.to(config.device).eval()
         self._layer, self._device = config.layer, config.device
 
-    def judge(self, answers: Sequence[str], references: Sequence[str]) -> list[float]:
-        states = self._states([*answers, *references])
+    def judge(self, answers: Sequence[str], tasks: Sequence[Question]) -> list[float]:
+        states = self._states([*answers, *(task.answer for task in tasks)])
         pairs = zip(states[: len(answers)], states[len(answers) :], strict=True)
         return [_f1(given, wanted) for given, wanted in pairs]
 

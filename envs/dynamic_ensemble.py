@@ -25,8 +25,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from envs.answers import Answers, Ask
+from envs.loop import Loop
 from envs.mdp import RewardConfig, State, Step, called, stopped
 from envs.quality import Quality
+from policies.cascade.state import Scaling
 from runtime.questions import Question
 
 OBSERVATION, MASK = "observations", "action_mask"
@@ -38,6 +40,11 @@ class Features(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def scale(self) -> Scaling | None:
+        """Of the encoder's vectors, where they are scaled."""
+        ...
+
     def encode(self, states: Sequence[State]) -> np.ndarray:
         """float32 ``[n, size]``, all in [-1, 1]."""
         ...
@@ -45,7 +52,8 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class World:
-    """All that the environments of one process share."""
+    """All that the environments of one process share. Whoever made it closes it, once the last
+    environment is gone."""
 
     members: tuple[str, ...]
     tasks: Sequence[Question]
@@ -53,6 +61,13 @@ class World:
     quality: Quality
     features: Features
     reward: RewardConfig = RewardConfig()
+    loop: Loop | None = None
+    """In which answers, qualities and features are asked for; the world's own."""
+
+    def close(self) -> None:
+        self.answers.close()
+        if self.loop is not None:
+            self.loop.close()
 
     def spaces(self) -> tuple[gym.spaces.Dict, gym.spaces.Discrete]:
         """Action i asks member i; the last action stops."""
@@ -66,9 +81,10 @@ class World:
         return seen, gym.spaces.Discrete(count)
 
     def mask(self, state: State) -> np.ndarray:
-        """What may be done: everything, but no stop before the first call."""
+        """What may be done: everything, but no stop before the first call, and none at all where
+        the threshold ends episodes."""
         mask = np.ones(len(self.members) + 1, dtype=np.int8)
-        mask[-1] = state.calls > 0
+        mask[-1] = state.calls > 0 and self.reward.ends == "stop"
         return mask
 
     def observe(self, states: Sequence[State]) -> dict[str, np.ndarray]:
@@ -90,9 +106,7 @@ class World:
         replies = self.answers.ask(asked) if asked else []
         heard = [(i, reply) for i, reply in zip(places, replies, strict=True)]
         judged = [(i, reply.text) for i, reply in heard if reply.text is not None]
-        values = self.quality.judge(
-            [text for _, text in judged], [tasks[i].answer for i, _ in judged]
-        )
+        values = self.quality.judge([text for _, text in judged], [tasks[i] for i, _ in judged])
         quality = {i: value for (i, _), value in zip(judged, values, strict=True)}
         told = dict(heard)
         return [
@@ -119,10 +133,11 @@ def _world(config: Mapping[str, Any]) -> World:
     return world if isinstance(world, World) else world(config)
 
 
-def _info(state: State) -> dict[str, Any]:
+def _info(state: State, threshold: float) -> dict[str, Any]:
     """What training reports of an episode."""
     return {
         "quality": state.quality,
+        "good": float(state.answer is not None and state.quality >= threshold),
         "cost": state.cost,
         "calls": state.calls,
         "route": list(state.route),
@@ -149,18 +164,16 @@ class DynamicEnsembleEnv(gym.Env[dict[str, np.ndarray], int]):
         number = (options or {}).get("task")
         self._task = tasks[int(self.np_random.integers(len(tasks))) if number is None else number]
         self._state = State(self._task.question)
-        return self._observed(), _info(self._state)
+        return self._observed(), _info(self._state, self._world.reward.threshold)
 
     def step(self, action: int) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         [step] = self._world.act([self._state], [self._task], [int(action)])
         self._state = step.state
-        return self._observed(), step.reward, step.terminated, False, _info(step.state)
+        info = _info(step.state, self._world.reward.threshold)
+        return self._observed(), step.reward, step.terminated, False, info
 
     def _observed(self) -> dict[str, np.ndarray]:
         return {key: rows[0] for key, rows in self._world.observe([self._state]).items()}
-
-    def close(self) -> None:
-        self._world.answers.close()
 
 
 class DynamicEnsembleVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray]):
@@ -227,8 +240,5 @@ class DynamicEnsembleVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.n
     def _infos(self) -> dict[str, Any]:
         infos: dict[str, Any] = {}
         for place, state in enumerate(self._states):
-            infos = self._add_info(infos, _info(state), place)
+            infos = self._add_info(infos, _info(state, self._world.reward.threshold), place)
         return infos
-
-    def close_extras(self, **kwargs: Any) -> None:
-        self._world.answers.close()

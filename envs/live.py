@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
 
 from envs.answers import Ask, Reply
+from envs.loop import Loop
 from policies.cascade.transfer import TRANSFER, transfer
 from runtime.accounts import Accounts
 from runtime.connection import Connection
@@ -15,19 +20,33 @@ from runtime.context import Context
 from runtime.errors import ContextOverflow, MemberFailed
 from runtime.member import Member
 from runtime.metrics import Meter
+from runtime.noise import apart
 from runtime.report import Report
 from runtime.retries import persistently
+from runtime.stopping import before_stop
 from runtime.terms import Terms
 from runtime.types import Budget, Checkpoint, Message, Sampling
+
+TOGETHER: Final = 256
+"""Calls in flight at a time: more would wait in the members' queues, which are bounded."""
+
+
+def unlimited(name: str, report: Report) -> Accounts:
+    """Of what is asked without a request: no limit but the configured tries, and whoever is full is
+    waited for."""
+    accounts = Accounts(Terms(), Budget(), report, (name,), Checkpoint())
+    accounts.begun = True
+    return accounts
 
 
 class LiveMembers:
     """Members over their connections, from a process that has no event loop of its own, such as one
     of RLlib's runners.
 
-    ``connect`` is called in the loop's own thread, once. ``prompts`` are knowledge transfer prompts
-    of members that have their own. A member's failure, after its configured retries, is a reply
-    that costs what its prompt would have; so is a text that its window cannot hold.
+    ``connect`` is called in the loop's own thread, once; ``loop`` is closed with the members.
+    ``prompts`` are knowledge transfer prompts of members that have their own. A member's failure,
+    after its configured retries, is a reply that costs what its prompt would have; so is a text
+    that its window cannot hold.
     """
 
     def __init__(
@@ -36,29 +55,53 @@ class LiveMembers:
         sampling: Sampling,
         prompts: Mapping[str, str],
         meter: Meter,
+        loop: Loop,
     ) -> None:
         self._connect, self._sampling, self._prompts = connect, sampling, prompts
         self._report = Report("training", meter)
         self._connections: Mapping[str, Connection] | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="live members", daemon=True
-        )
-        self._thread.start()
+        self._calls = itertools.count()
+        self._gate: asyncio.Semaphore | None = None
+        self._loop = loop
 
     def ask(self, asked: Sequence[Ask]) -> list[Reply]:
-        return asyncio.run_coroutine_threadsafe(self._ask(asked), self._loop).result()
+        return self._loop.run(self._ask(asked))
+
+    def embed(self, member: str, texts: Sequence[str]) -> np.ndarray:
+        """The states that a member has after texts, float32 ``[n, hidden size]``."""
+        return self._loop.run(self._embed(member, texts))
+
+    async def _embed(self, name: str, texts: Sequence[str]) -> np.ndarray:
+        if self._connections is None:
+            self._connections = self._connect()
+        connection = self._connections[name]
+        accounts = unlimited(name, self._report)
+        await persistently(connection.config, name, accounts, connection.open)
+        tokenizer, limit = connection.tokenizer, connection.spec.context_length
+        member = Member(connection, Context(tokenizer, ()), accounts)
+        ids = [tokenizer.encode_prompt(text)[:limit] for text in texts]
+        return np.stack(await asyncio.gather(*map(member.embed, ids)))
 
     async def _ask(self, asked: Sequence[Ask]) -> list[Reply]:
         if self._connections is None:
             self._connections = self._connect()
-        return list(await asyncio.gather(*map(self._one, asked)))
+        if self._gate is None:
+            self._gate = asyncio.Semaphore(TOGETHER)
+        seeds = [apart(self._sampling.seed, next(self._calls)) for _ in asked]
+        return list(await asyncio.gather(*map(self._one, asked, seeds)))
 
-    async def _one(self, ask: Ask) -> Reply:
+    async def _one(self, ask: Ask, seed: int) -> Reply:
+        assert self._gate is not None
+        async with self._gate:
+            return await self._reply(ask, seed)
+
+    async def _reply(self, ask: Ask, seed: int) -> Reply:
         assert self._connections is not None
         connection = self._connections[ask.member]
-        accounts = Accounts(Terms(), Budget(), self._report, (ask.member,), Checkpoint())
+        accounts = unlimited(ask.member, self._report)
         started, tokens = time.monotonic(), 0
+        stops = connection.config.stop
+        sampling = replace(self._sampling, seed=seed, stop=stops)
         try:
             await persistently(connection.config, ask.member, accounts, connection.open)
             text = transfer(ask.question, ask.previous, self._prompts.get(ask.member, TRANSFER))
@@ -67,16 +110,14 @@ class LiveMembers:
             if tokens >= connection.spec.context_length:
                 raise ContextOverflow(ask.member, tokens, connection.spec.context_length)
             member = Member(connection, Context(connection.tokenizer, prompt), accounts)
-            draft = await member.draft(self._sampling)
+            draft = await member.draft(sampling)
         except (MemberFailed, ContextOverflow) as fault:
             least = tokens * connection.config.price.input / 1e6
             cost = max(accounts.spent().cost, least)
             return Reply(None, cost, time.monotonic() - started, str(fault))
-        return Reply(draft.text.strip(), accounts.spent().cost, time.monotonic() - started)
+        text = before_stop(draft.text, stops)
+        return Reply(text.strip(), accounts.spent().cost, time.monotonic() - started)
 
     def close(self) -> None:
         """Ends the loop's thread; calls under way are given up."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        self._loop.close()

@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 
 from envs.dynamic_ensemble import MASK, OBSERVATION
+from envs.perceptron import perceptron
 
 
 class AgentModule(TorchRLModule, ValueFunctionAPI):
@@ -38,15 +39,3 @@ class AgentModule(TorchRLModule, ValueFunctionAPI):
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
         values: torch.Tensor = self.critic(batch[Columns.OBS][OBSERVATION]).squeeze(-1)
         return values
-
-
-def perceptron(size: int, hidden: tuple[int, ...], out: int, last: float) -> nn.Sequential:
-    """Linear layers with tanh between them, orthogonal weights, biases at zero."""
-    sizes = (size, *hidden, out)
-    layers: list[nn.Module] = []
-    for number, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
-        linear = nn.Linear(before, after)
-        nn.init.orthogonal_(linear.weight, last if number == len(hidden) else 2**0.5)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.Tanh()]
-    return nn.Sequential(*layers[:-1])

@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, Field
 
 from runtime.answers import given_answer, same_answer
 from runtime.config import Strict
+from runtime.errors import ConfigError
+from runtime.questions import Question
+from runtime.rewards.base import Reasoning
 
 
 class Quality(Protocol):
-    """Judges answers against references."""
+    """Judges answers to questions."""
 
-    def judge(self, answers: Sequence[str], references: Sequence[str]) -> list[float]:
-        """One value in [0, 1] for each pair."""
+    def judge(self, answers: Sequence[str], tasks: Sequence[Question]) -> list[float]:
+        """One value in [0, 1] for each answer."""
         ...
 
 
@@ -64,19 +67,31 @@ class BertScoreConfig(Strict):
     device: str = "cpu"
 
 
+class RewardModelConfig(Strict):
+    """What a process reward model says of the answer's last step; no right answer is needed."""
+
+    type: Literal["reward-model"] = "reward-model"
+    reward: str
+    """Its name under ``reward_models`` in the Serve config."""
+
+
 QualityConfig = Annotated[
-    ExactMatchConfig | TokenF1Config | BertScoreConfig, Field(discriminator="type")
+    ExactMatchConfig | TokenF1Config | BertScoreConfig | RewardModelConfig,
+    Field(discriminator="type"),
 ]
+
+Judge = Callable[[Sequence[Reasoning]], Sequence[float]]
+"""Values of chains' last steps."""
 
 
 class ExactMatch:
     def __init__(self, config: ExactMatchConfig) -> None:
         self._pattern = config.pattern
 
-    def judge(self, answers: Sequence[str], references: Sequence[str]) -> list[float]:
+    def judge(self, answers: Sequence[str], tasks: Sequence[Question]) -> list[float]:
         return [
-            float(same_answer(given_answer(answer, self._pattern), reference))
-            for answer, reference in zip(answers, references, strict=True)
+            float(same_answer(given_answer(answer, self._pattern), task.answer))
+            for answer, task in zip(answers, tasks, strict=True)
         ]
 
 
@@ -84,15 +99,36 @@ class TokenF1:
     def __init__(self, config: TokenF1Config) -> None:
         self._pattern = config.pattern
 
-    def judge(self, answers: Sequence[str], references: Sequence[str]) -> list[float]:
+    def judge(self, answers: Sequence[str], tasks: Sequence[Question]) -> list[float]:
         return [
-            _f1(_words(given_answer(answer, self._pattern) or ""), _words(reference))
-            for answer, reference in zip(answers, references, strict=True)
+            _f1(_words(given_answer(answer, self._pattern) or ""), _words(task.answer))
+            for answer, task in zip(answers, tasks, strict=True)
         ]
 
 
-def build_quality(config: QualityConfig) -> Quality:
-    """The judge that a configuration describes."""
+class RewardModel:
+    """Lines are steps; an answer without any is worth nothing."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def judge(self, answers: Sequence[str], tasks: Sequence[Question]) -> list[float]:
+        chains = {}
+        for place, (answer, task) in enumerate(zip(answers, tasks, strict=True)):
+            steps = tuple(line.strip() for line in answer.splitlines() if line.strip())
+            if steps:
+                chains[place] = Reasoning(task.question, steps, len(steps) - 1)
+        told = self._judge(list(chains.values())) if chains else []
+        values = dict(zip(chains, told, strict=True))
+        return [values.get(place, 0.0) for place in range(len(answers))]
+
+
+def build_quality(config: QualityConfig, judge: Judge | None = None) -> Quality:
+    """The judge that a configuration describes; ``judge`` asks the reward model that it names."""
+    if isinstance(config, RewardModelConfig):
+        if judge is None:
+            raise ConfigError(f"quality: the reward model {config.reward!r} is not here")
+        return RewardModel(judge)
     if isinstance(config, ExactMatchConfig):
         return ExactMatch(config)
     if isinstance(config, TokenF1Config):

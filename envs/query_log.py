@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,8 +100,12 @@ class Replay:
         """Raises ``Unrecorded``."""
         return [self._find(ask) for ask in asked]
 
+    def find(self, ask: Ask) -> Reply | None:
+        """The recorded reply, if there is one."""
+        return self._replies.get(ask)
+
     def _find(self, ask: Ask) -> Reply:
-        reply = self._replies.get(ask)
+        reply = self.find(ask)
         if reply is None:
             raise Unrecorded(ask)
         return reply
@@ -136,3 +140,20 @@ def record(
         if not ahead:
             break
     return list(found.items())
+
+
+def parts(
+    answers: Answers,
+    questions: Sequence[str],
+    members: Sequence[str],
+    depth: int,
+    together: int = 16,
+) -> Iterator[list[tuple[Ask, Reply]]]:
+    """``record`` for some questions at a time; one list for each question, so that progress can be
+    told and nothing recorded is lost."""
+    for start in range(0, len(questions), together):
+        part = questions[start : start + together]
+        rows: dict[str, list[tuple[Ask, Reply]]] = {question: [] for question in part}
+        for ask, reply in record(answers, part, members, depth):
+            rows[ask.question].append((ask, reply))
+        yield from rows.values()

@@ -47,6 +47,7 @@ class Shape:
     """Which question it is, how many calls were made, and what the last answer was."""
 
     size = 4
+    scale = None
 
     def encode(self, states: Sequence[State]) -> np.ndarray:
         rows = [

@@ -40,6 +40,7 @@ def test_an_episode() -> None:
     assert reward == pytest.approx(3) and ended
     assert info == {
         "quality": 1.0,
+        "good": 1.0,
         "cost": pytest.approx(0.4),
         "calls": 2,
         "route": ["animals", "sums"],

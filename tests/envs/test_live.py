@@ -10,6 +10,7 @@ from deployments.local import LocalChannel
 from deployments.wiring import connect
 from envs.answers import Ask
 from envs.live import LiveMembers
+from envs.loop import Loop
 from runtime.config import EchoEngine, FlakyEngine, MemberConfig, Price
 from runtime.connection import Connection
 from runtime.engines import build_engine
@@ -18,6 +19,7 @@ from runtime.types import Sampling
 
 MEMBERS = {
     "echo": MemberConfig(engine=EchoEngine(), price=Price(input=1.0, output=2.0)),
+    "brief": MemberConfig(engine=EchoEngine(), stop=("three",)),
     "broken": MemberConfig(
         engine=FlakyEngine(engine=EchoEngine(), fails_from=1),
         price=Price(input=1.0),
@@ -35,7 +37,9 @@ def connections() -> Mapping[str, Connection]:
 
 @pytest.fixture
 def members() -> Iterator[LiveMembers]:
-    live = LiveMembers(connections, Sampling(400), {"echo": "{question}|{previous}"}, Counts())
+    live = LiveMembers(
+        connections, Sampling(400), {"echo": "{question}|{previous}"}, Counts(), Loop("a test")
+    )
     yield live
     live.close()
 
@@ -61,3 +65,8 @@ def test_closing_twice_does_no_harm(members: LiveMembers) -> None:
     members.ask([Ask("echo", "hello")])
     members.close()
     members.close()
+
+
+def test_a_members_own_stop_ends_its_answer(members: LiveMembers) -> None:
+    [reply] = members.ask([Ask("brief", "one two three four")])
+    assert reply.text == "one two"

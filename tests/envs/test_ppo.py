@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 
+from envs.config import PPOSettings
 from envs.dynamic_ensemble import MASK, OBSERVATION, World
 from envs.mdp import State
 from envs.module import AgentModule
-from envs.ppo import PPOSettings, exported, ppo
+from envs.ppo import ppo
+from envs.training import exported
 from policies.cascade.agent import load_agent
 from policies.cascade.transfer import TRANSFER
 from tests.envs.answers import TASKS, world
+from tests.ray_cluster import small_ray
 
 SETTINGS = PPOSettings(iterations=12, batch=256, minibatch=64, environments=8, hidden=(32,), seed=3)
 
@@ -30,16 +32,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(
-        "local",
-        num_cpus=2,
-        object_store_memory=100 * 2**20,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
+    with small_ray():
+        yield
 
 
 def a_world(config: Any) -> World:
@@ -52,7 +46,7 @@ def test_it_learns_whom_to_ask_and_when_to_stop(cluster: None, tmp_path: Path) -
         told = [algorithm.train()["env_runners"] for _ in range(SETTINGS.iterations)]
         module = algorithm.get_module()
         assert isinstance(module, AgentModule)
-        agent = exported(module, world(), "shape", TRANSFER, {})
+        agent = exported(module, world(), "shape", {}, dict.fromkeys(world().members, TRANSFER), {})
     finally:
         algorithm.stop()
     assert told[-1]["episode_return_mean"] > told[0]["episode_return_mean"] + 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -9,30 +11,38 @@ from envs.quality import (
     ExactMatch,
     ExactMatchConfig,
     QualityConfig,
+    RewardModelConfig,
     TokenF1,
     TokenF1Config,
     build_quality,
 )
+from runtime.errors import ConfigError
+from runtime.questions import Question
+from runtime.rewards.base import Reasoning
+
+
+def tasks(*answers: str) -> list[Question]:
+    return [Question("?", answer) for answer in answers]
 
 
 def test_exact_match_minds_neither_case_nor_space_nor_a_full_stop() -> None:
     judge = ExactMatch(ExactMatchConfig())
-    assert judge.judge(["  New  york.", "York"], ["New York", "New York"]) == [1.0, 0.0]
+    assert judge.judge(["  New  york.", "York"], tasks("New York", "New York")) == [1.0, 0.0]
 
 
 def test_exact_match_reads_where_the_pattern_says() -> None:
     judge = ExactMatch(ExactMatchConfig(pattern=r"Answer: (.*)$"))
     answers = ["It was\nAnswer: 3\nno,\nAnswer: 4", "4", "Answer: 3"]
-    assert judge.judge(answers, ["4"] * 3) == [1.0, 0.0, 0.0]
+    assert judge.judge(answers, tasks(*["4"] * 3)) == [1.0, 0.0, 0.0]
 
 
 def test_token_f1() -> None:
     judge = TokenF1(TokenF1Config())
     values = judge.judge(
-        ["The cat sat.", "a dog", "", "cat cat"], ["cat sat down", "the dog", "", "cat"]
+        ["The cat sat.", "a dog", "", "cat cat"], tasks("cat sat down", "the dog", "", "cat")
     )
     assert values == [pytest.approx(2 * 2 / 5), 1.0, 1.0, pytest.approx(2 / 3)]
-    assert judge.judge(["nothing"], ["at all"]) == [0.0]
+    assert judge.judge(["nothing"], tasks("at all")) == [0.0]
 
 
 @pytest.mark.parametrize("pattern", ["Answer: .*", "("])
@@ -47,3 +57,18 @@ def test_the_type_chooses() -> None:
     config = TypeAdapter(QualityConfig).validate_python({"type": "token-f1"})
     assert isinstance(build_quality(config), TokenF1)
     assert isinstance(build_quality(ExactMatchConfig()), ExactMatch)
+
+
+def test_a_reward_model_judges_the_last_line() -> None:
+    seen: list[Reasoning] = []
+
+    def judge(chains: Sequence[Reasoning]) -> list[float]:
+        seen.extend(chains)
+        return [0.25 * len(chain.steps) for chain in chains]
+
+    quality = build_quality(RewardModelConfig(reward="prm"), judge)
+    asked = [Question("one", ""), Question("two", ""), Question("three", "")]
+    assert quality.judge(["a\n\n b \n", "  ", "c"], asked) == [0.5, 0.0, 0.25]
+    assert seen == [Reasoning("one", ("a", "b"), 1), Reasoning("three", ("c",), 0)]
+    with pytest.raises(ConfigError, match="prm"):
+        build_quality(RewardModelConfig(reward="prm"))

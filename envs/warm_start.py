@@ -1,0 +1,137 @@
+"""A warm start: behaviour cloning (RLlib's BC) of the best recorded routes, kept as Parquet."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from ray.rllib.algorithms.bc import BCConfig
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import nn
+
+from envs.best_routes import Choice, best_route
+from envs.config import PPOSettings
+from envs.dynamic_ensemble import MASK, OBSERVATION, World
+from envs.perceptron import layers_of, perceptron
+from envs.query_log import Replay
+from policies.cascade.agent import Layers
+
+ROUTES = "routes.parquet"
+BATCH = 256
+
+
+class CloneModule(TorchRLModule):
+    """The agent's actor over rows of features and mask: offline data has no nested columns."""
+
+    actor: nn.Sequential
+
+    def setup(self) -> None:
+        count = int(self.action_space.n)
+        size = self.observation_space.shape[0] - count
+        self.actor = perceptron(size, tuple(self.model_config["hidden"]), count, last=0.01)
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        seen = batch[Columns.OBS]
+        count = int(self.action_space.n)
+        logits = self.actor(seen[:, :-count])
+        lowest = torch.finfo(logits.dtype).min
+        return {Columns.ACTION_DIST_INPUTS: logits.masked_fill(seen[:, -count:] == 0, lowest)}
+
+
+def clone(
+    world: World, log: Replay, folder: Path, settings: PPOSettings, epochs: int
+) -> tuple[Layers, float]:
+    """Layers of an actor that does what the best routes do, and the share of their choices in which
+    it does. ``folder`` keeps the routes."""
+    routes = [best_route(world, log, task, settings.gamma) for task in world.tasks]
+    table = rows(world, routes)
+    # RLlib's BC goes through its data once in an iteration, and Ray Data takes seconds to begin.
+    passes = pa.concat_tables([table] * epochs)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / ROUTES
+    pq.write_table(passes, file)
+    seen, actions = np.stack(table[Columns.OBS].to_numpy()), table[Columns.ACTIONS].to_numpy()
+    space = gym.spaces.Box(-1.0, 1.0, seen.shape[1:], np.float32)
+    algorithm = (
+        BCConfig()
+        .environment(
+            observation_space=space, action_space=gym.spaces.Discrete(len(world.members) + 1)
+        )
+        .training(lr=settings.rate, train_batch_size_per_learner=BATCH)
+        .rl_module(
+            rl_module_spec=RLModuleSpec(
+                module_class=CloneModule, model_config={"hidden": list(settings.hidden)}
+            )
+        )
+        .offline_data(
+            input_=[str(file.resolve())],
+            input_read_method="read_parquet",
+            # One preparing actor of next to no CPU: its default takes both CPUs of a small machine,
+            # and the reader that it waits for never starts.
+            map_batches_kwargs={"concurrency": 1, "num_cpus": 0.1},
+            dataset_num_iters_per_learner=max(1, len(passes) // BATCH),
+        )
+        .learners(num_learners=0, num_gpus_per_learner=0)
+        .debugging(seed=settings.seed, log_level="WARN")
+        .build_algo()
+    )
+    quiet = logging.getLogger("ray.data")
+    level = quiet.level
+    quiet.setLevel(logging.WARNING)
+    try:
+        algorithm.train()
+        module = algorithm.learner_group._learner.module["default_policy"]
+        layers = layers_of(module.actor)
+        with torch.inference_mode():
+            told = module._forward({Columns.OBS: torch.from_numpy(seen)})
+        same = told[Columns.ACTION_DIST_INPUTS].argmax(1).numpy() == actions
+    finally:
+        quiet.setLevel(level)
+        algorithm.stop()
+        del algorithm
+        gc.collect()  # Ray Data's iterators want Ray to be there when they end
+    return layers, float(same.mean())
+
+
+def rows(world: World, routes: Sequence[Sequence[Choice]]) -> pa.Table:
+    """Episodes in RLlib's columns, a row for each choice."""
+    kept: dict[str, list[Any]] = {
+        name: []
+        for name in (
+            Columns.EPS_ID,
+            Columns.OBS,
+            Columns.ACTIONS,
+            Columns.REWARDS,
+            Columns.NEXT_OBS,
+            Columns.TERMINATEDS,
+            Columns.TRUNCATEDS,
+        )
+    }
+    for number, route in enumerate(routes):
+        if not route:
+            continue
+        told = world.observe([*(choice.state for choice in route), route[-1].step.state])
+        seen = np.concatenate([told[OBSERVATION], told[MASK].astype(np.float32)], axis=1)
+        for place, choice in enumerate(route):
+            values = (
+                str(number),
+                seen[place],
+                choice.action,
+                choice.step.reward,
+                seen[place + 1],
+                place == len(route) - 1,
+                False,
+            )
+            for column, value in zip(kept.values(), values, strict=True):
+                column.append(value)
+    return pa.table(kept)
