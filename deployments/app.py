@@ -9,10 +9,16 @@ from ray import serve
 
 from deployments.config import AppConfig
 from deployments.coordinator import CoordinatorServer
+from deployments.encoder import EncoderServer
 from deployments.http.gateway import Ensemble, build_api
 from deployments.member import MemberServer
 from deployments.metrics import RayMeter
-from deployments.names import ensemble_deployment, member_deployment, reward_deployment
+from deployments.names import (
+    encoder_deployment,
+    ensemble_deployment,
+    member_deployment,
+    reward_deployment,
+)
 from deployments.replicas import DRAIN_S, member_options, replicated
 from deployments.reward import RewardServer
 from deployments.serve_channel import ServeChannel, ServeEnsemble
@@ -36,6 +42,12 @@ def build_app(config: AppConfig) -> serve.Application:
         ).bind(name, judge)
         for name, judge in config.reward_models.items()
     }
+    encoders = {
+        name: serve.deployment(
+            EncoderServer, name=encoder_deployment(name), **member_options(encoder.as_member())
+        ).bind(name, encoder)
+        for name, encoder in config.encoders.items()
+    }
     coordinators = {
         name: serve.deployment(
             CoordinatorServer,
@@ -52,6 +64,9 @@ def build_app(config: AppConfig) -> serve.Application:
             config.gateway.currency,
             {member: members[member] for member in policy.members},
             (config.reward_models[policy.judge], judges[policy.judge]) if policy.judge else None,
+            (config.encoders[encoder], encoders[encoder])
+            if (encoder := config.own_encoder(policy)) is not None
+            else None,
         )
         for name, policy in config.policy_configs().items()
     }
@@ -63,7 +78,8 @@ def build_app(config: AppConfig) -> serve.Application:
         graceful_shutdown_wait_loop_s=DRAIN_S,
         ray_actor_options={"num_cpus": 0},
     )
-    return gateway.bind(*coordinators.values(), *members.values(), *judges.values())
+    behind = (coordinators, members, judges, encoders)
+    return gateway.bind(*(bound for kind in behind for bound in kind.values()))
 
 
 def _gateway(config: AppConfig) -> Any:

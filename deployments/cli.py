@@ -1,5 +1,5 @@
-"""The command line: ``orchestrion serve | ask | demo | eval | methods | fetch | align | tree |
-doctor``"""
+"""The command line: ``orchestrion serve | ask | demo | eval | train | record | methods | fetch |
+align | tree | doctor``"""
 
 from __future__ import annotations
 
@@ -137,6 +137,7 @@ def evaluate(
     from deployments import evaluate as evaluation
     from deployments.cluster import fetch_weights, serve_options, serving
     from deployments.config import load
+    from deployments.routes import route_rows
     from runtime.config import EvaluationConfig
     from runtime.questions import read_questions
 
@@ -148,13 +149,18 @@ def evaluate(
     if models:
         wish = wish.model_copy(update={"models": tuple(models.split(","))})
     asked = read_questions(questions or Path(wish.questions), limit or wish.limit)
+
+    async def all_rows(base_url: str) -> list[evaluation.Row]:
+        rows = await evaluation.compare(base_url, asked, wish)
+        return rows + await route_rows(base_url, settings, asked, wish, rows)
+
     if url is not None:
-        rows = asyncio.run(evaluation.compare(url, asked, wish))
+        rows = asyncio.run(all_rows(url))
     else:
         host, own_port = serve_options(document)
         fetch_weights(settings)
         with serving(settings, host=host, port=port or own_port) as base_url:
-            rows = asyncio.run(evaluation.compare(base_url, asked, wish))
+            rows = asyncio.run(all_rows(base_url))
     Console(width=140).print(evaluation.table(rows))
     if as_json:
         typer.echo(evaluation.as_json(rows))
@@ -206,6 +212,36 @@ def align(
         typer.echo(alignment.as_json(report))
     else:
         Console(width=120).print(alignment.table(report))
+
+
+training = typer.Typer(help="Train what decides who writes.", no_args_is_help=True)
+app.add_typer(training, name="train")
+
+
+@training.command("der")
+def train_der(
+    config: Annotated[Path, typer.Argument(help="As examples/train_der_zoo.yaml")],
+    iterations: Annotated[int | None, typer.Option(help="Instead of the config's own")] = None,
+    fresh: Annotated[bool, typer.Option(help="Begin anew, not from the last checkpoint")] = False,
+) -> None:
+    """DER: PPO learns whom to ask next, and the agent is exported."""
+    from deployments import train
+    from deployments.world import load_setup
+
+    train.train(load_setup(config, iterations), fresh)
+
+
+@app.command()
+def record(
+    config: Annotated[Path, typer.Argument(help="As examples/train_der_zoo.yaml")],
+    out: Annotated[Path, typer.Option(help="The log, a Parquet file")],
+    depth: Annotated[int, typer.Option(help="Calls of the longest route")] = 2,
+) -> None:
+    """Every answer that routes can lead to, once, for training without members."""
+    from deployments import train
+    from deployments.world import load_setup
+
+    console.print(f"{train.record(load_setup(config), out, depth)} answers in {out}")
 
 
 @app.command()

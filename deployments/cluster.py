@@ -16,8 +16,16 @@ import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deployments.config import AppConfig
+from deployments.names import encoder_deployment, member_deployment, reward_deployment
 from deployments.progress import console
-from runtime.config import EngineConfig, FlakyEngine, SlowEngine, TransformersEngine, VllmEngine
+from runtime.config import (
+    EngineConfig,
+    FlakyEngine,
+    MemberConfig,
+    SlowEngine,
+    TransformersEngine,
+    VllmEngine,
+)
 from runtime.errors import ConfigError, EngineFault
 
 APP = "orchestrion"
@@ -53,19 +61,82 @@ def serving(
     port: int = 8000,
     metrics_port: int | None = None,
     timeout_s: float = 600,
+    cpus: float = 0,
 ) -> Iterator[str]:
-    """Yields the base URL of the endpoint; stops everything that it started on leaving.
+    """Yields the base URL of the endpoint; stops everything that it started on leaving. ``cpus``
+    are for what else runs in this Ray.
 
     Raises ``ConfigError`` when the port is taken, ``EngineFault`` when a member cannot start.
     """
     _check_port(host, port)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     try:
-        _start_ray(config, metrics_port)
+        _start_ray(config, metrics_port, cpus)
         _start_serve(config, host, port, timeout_s)
         yield f"http://{host}:{port}/v1"
     finally:
         _stop(before)
+
+
+@contextmanager
+def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) -> Iterator[None]:
+    """Ray for a driver: the cluster of RAY_ADDRESS, as in a job, or one on this machine with room
+    for ``cpus`` more. With ``config`` its models run there meanwhile, unless they run already.
+
+    Raises ``ConfigError`` where the cluster's application has not what is needed.
+    """
+    inside = bool(os.environ.get("RAY_ADDRESS"))
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    own = False
+    try:
+        if inside:
+            import ray
+
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            _start_ray(config, None, cpus)
+        if config is not None:
+            own = _deploy(config, timeout_s)
+        yield
+    finally:
+        if own:
+            from ray import serve
+
+            serve.delete(APP)
+        if inside:
+            import ray
+
+            ray.shutdown()
+        else:
+            _stop(before)
+
+
+def _deploy(config: AppConfig, timeout_s: float) -> bool:
+    """Whether the application had to be started, since there was none. One that is there is not
+    touched: it may be somebody's service."""
+    from ray import serve
+
+    from deployments.app import build_app
+
+    app = serve.status().applications.get(APP)
+    if app is None:
+        serve._run(build_app(config), name=APP, route_prefix="/", _blocking=False)
+        _wait_until_up(timeout_s)
+        return True
+    _wait_until_up(timeout_s)
+    needed = [
+        *map(member_deployment, config.members),
+        *map(encoder_deployment, config.encoders),
+        *map(reward_deployment, config.reward_models),
+    ]
+    there = serve.status().applications[APP].deployments
+    missing = [name for name in needed if name not in there]
+    if missing:
+        raise ConfigError(
+            f"the application {APP!r} of this cluster has no deployment {missing[0]!r}; deploy the "
+            "Serve config that the training names"
+        )
+    return False
 
 
 def _check_port(host: str, port: int) -> None:
@@ -82,7 +153,7 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
-def _start_ray(config: AppConfig, metrics_port: int | None) -> None:
+def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float = 0) -> None:
     # Ray takes a loopback node address only where it was told, before its first import, that this
     # machine joins no cluster; otherwise its processes listen on the machine's own address.
     if "ray" in sys.modules and os.environ.get(NO_CLUSTER) != "0":
@@ -96,10 +167,11 @@ def _start_ray(config: AppConfig, metrics_port: int | None) -> None:
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     import ray
 
-    wanted = sum(m.replica.num_cpus * m.replica.most_replicas for m in config.served.values())
+    served: dict[str, MemberConfig] = {} if config is None else config.served
+    wanted = sum(m.replica.num_cpus * m.replica.most_replicas for m in served.values())
     ray.init(
         address="local",
-        num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),
+        num_cpus=max(os.cpu_count() or 1, math.ceil(wanted + cpus)),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from policies import METHODS
 from runtime.config import MemberConfig, PolicyConfig, RuntimeConfig
+from runtime.encoders.config import EncoderConfig
 from runtime.errors import ConfigError
 from runtime.rewards.config import RewardModelConfig
 
@@ -37,21 +38,33 @@ class AppConfig(RuntimeConfig):
     reward_models: dict[str, RewardModelConfig] = {}
     """Process reward models, by the names under which ensembles ask them."""
 
+    encoders: dict[str, EncoderConfig] = {}
+    """Text encoders, by the names under which ensembles ask them."""
+
     @property
     def served(self) -> dict[str, MemberConfig]:
-        """All that has weights and replicas: the members, and the reward models like members."""
+        """All that has weights and replicas: the members, and reward models and encoders alike."""
         judges = {
             name if number == 1 else f"{name} ({number})": member
             for name, judge in self.reward_models.items()
             for number, member in enumerate(judge.as_members(), 1)
         }
-        return self.members | judges
+        encoders = {name: encoder.as_member() for name, encoder in self.encoders.items()}
+        return self.members | judges | encoders
+
+    def own_encoder(self, policy: PolicyConfig) -> str | None:
+        """The encoder of its own that an ensemble asks; ``None`` where one of its members encodes,
+        or nobody does."""
+        name = policy.encoded_by
+        return None if name is None or name in policy.members else name
 
     @model_validator(mode="after")
     def _references_exist(self) -> AppConfig:
-        for name in self.reward_models:
-            if name in self.members or name in self.ensembles:
-                raise ValueError(f"{name!r} names a reward model and something else; rename one")
+        sections = (self.members, self.ensembles, self.reward_models, self.encoders)
+        for kind, section in (("a reward model", sections[2]), ("an encoder", sections[3])):
+            for name in section:
+                if sum(name in other for other in sections) > 1:
+                    raise ValueError(f"{name!r} names {kind} and something else; rename one")
         for name, ensemble in self.ensembles.items():
             if name in self.members:
                 raise ValueError(f"{name!r} names both a member and an ensemble; rename one")
@@ -60,6 +73,13 @@ class AppConfig(RuntimeConfig):
                 raise ValueError(
                     f"ensemble {name!r} wants reward model {ensemble.judge!r}, which is not under "
                     "reward_models" + (nearest(ensemble.judge, known) if known else "")
+                )
+            encoder = self.own_encoder(ensemble)
+            if encoder is not None and encoder not in self.encoders:
+                known = [*self.encoders, *ensemble.members]
+                raise ValueError(
+                    f"ensemble {name!r} wants encoder {encoder!r}, which is neither under encoders "
+                    "nor among its members" + nearest(encoder, known)
                 )
             for member in ensemble.members:
                 if member not in self.members:
@@ -111,15 +131,27 @@ def load(path: Path) -> tuple[dict[str, Any], AppConfig]:
     for index, application in enumerate(applications):
         if isinstance(application, dict) and application.get("import_path") == IMPORT_PATH:
             where = ("applications", index, "args")
-            try:
-                return document, AppConfig.model_validate(application.get("args", {}))
-            except ValidationError as invalid:
-                raise ConfigError(explain(path, node, where, invalid)) from None
+            args = application.get("args", {})
+            return document, validated(AppConfig, args, path, node, where)
     raise ConfigError(f"{path} has no application with import_path {IMPORT_PATH}")
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(
+    model: type[M], value: Any, path: Path, node: yaml.Node, where: Sequence[str | int] = ()
+) -> M:
+    """A part of a document as the model. Raises ``ConfigError`` that names file, line, key and
+    remedy."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as invalid:
+        raise ConfigError(explain(path, node, where, invalid, model)) from None
+
+
 def explain(
-    path: Path, node: yaml.Node, where: Sequence[str | int], invalid: ValidationError
+    path: Path, node: yaml.Node, where: Sequence[str | int], invalid: ValidationError, root: Any
 ) -> str:
     """One line for each mistake: file:line: key: what is wrong, and the nearest valid key."""
     lines = []
@@ -128,12 +160,12 @@ def explain(
         line, known = _line(node, loc)
         message = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
-            message = f"unknown key{_valid_keys(error['loc'])}"
+            message = f"unknown key{_valid_keys(root, error['loc'])}"
         elif error["type"] == "union_tag_invalid":
             context = error.get("ctx", {})
             message = f"unknown type {context.get('tag')!r}; known: {context.get('expected_tags')}"
         elif error["type"] == "union_tag_not_found":
-            message = f"needs a key type, one of: {_tags(error['loc'])}"
+            message = f"needs a key type, one of: {_tags(root, error['loc'])}"
         key = ".".join(str(part) for part in known) or "document"
         lines.append(f"{path}:{line}: {key}: {message}")
     return "\n".join(lines)
@@ -159,22 +191,22 @@ def _line(node: yaml.Node, loc: Sequence[str | int]) -> tuple[int, list[str | in
     return line, known
 
 
-def _valid_keys(loc: Sequence[str | int]) -> str:
+def _valid_keys(root: Any, loc: Sequence[str | int]) -> str:
     """The nearest key that the refused one may have meant."""
-    model = _model_at(loc[:-1])
+    model = _model_at(root, loc[:-1])
     known = getattr(model, "known_keys", None)
     fields = known() if known else list(getattr(model, "model_fields", {}))
     return nearest(str(loc[-1]), fields) if fields else ""
 
 
-def _tags(loc: Sequence[str | int]) -> str:
+def _tags(root: Any, loc: Sequence[str | int]) -> str:
     """The types that a union knows."""
-    branches = get_args(_model_at(loc))
+    branches = get_args(_model_at(root, loc))
     return ", ".join(str(branch.model_fields["type"].default) for branch in branches)
 
 
-def _model_at(loc: Sequence[str | int]) -> Any:
-    model: Any = AppConfig
+def _model_at(root: Any, loc: Sequence[str | int]) -> Any:
+    model: Any = root
     for part in loc:
         model = _bare(_descend(model, part))
     return model

@@ -9,9 +9,12 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.metrics import RayMeter
 from deployments.replicas import replicated
-from deployments.serve_channel import ServeChannel, ServeRewards
+from deployments.serve_channel import ServeChannel, ServeEncoder, ServeRewards
 from deployments.wiring import coordinate
+from runtime.aides import Aides
 from runtime.config import MemberConfig, PolicyConfig, TraceConfig
+from runtime.encoders.config import EncoderConfig
+from runtime.encoders.connection import EncoderConnection
 from runtime.rewards.config import RewardModelConfig
 from runtime.rewards.connection import RewardConnection
 from runtime.types import Checkpoint, Event, Query
@@ -29,18 +32,22 @@ class CoordinatorServer:
         currency: str,
         handles: Mapping[str, DeploymentHandle],
         reward: tuple[RewardModelConfig, DeploymentHandle] | None = None,
+        encoder: tuple[EncoderConfig, DeploymentHandle] | None = None,
     ) -> None:
         channels = {
             member: ServeChannel(member, handle, replicated(members[member]))
             for member, handle in handles.items()
         }
         self.meter = RayMeter()
-        judge = None
+        judge = reader = None
         if config.judge is not None and reward is not None:
-            channel = ServeRewards(config.judge, reward[1])
-            judge = RewardConnection(config.judge, reward[0], channel)
+            rewards = ServeRewards(config.judge, reward[1])
+            judge = RewardConnection(config.judge, reward[0], rewards)
+        if config.encoded_by is not None and encoder is not None:
+            vectors = ServeEncoder(config.encoded_by, encoder[1])
+            reader = EncoderConnection(config.encoded_by, encoder[0], vectors)
         self.coordinator = coordinate(
-            name, config, members, channels, traces, currency, self.meter, judge
+            name, config, members, channels, traces, currency, self.meter, Aides(judge, reader)
         )
 
     async def answer(

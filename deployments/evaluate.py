@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from openai import APIError, AsyncOpenAI
 from rich.table import Table
@@ -18,6 +18,9 @@ from runtime.answers import given_answer, same_answer
 from runtime.config import EvaluationConfig
 from runtime.errors import ConfigError
 from runtime.questions import Question
+
+SEED: Final = 1234
+"""Of every request: the same questions have the same answers."""
 
 
 @dataclass(slots=True)
@@ -70,7 +73,7 @@ async def evaluate(
                     model=model,
                     messages=[{"role": "user", "content": question.question}],
                     max_tokens=config.max_tokens,
-                    seed=1234,
+                    seed=SEED,
                 )
         except APIError as fault:
             faults.append(fault)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from fastapi import FastAPI
 
 from deployments.config import AppConfig
 from deployments.http.gateway import build_api
 from deployments.wiring import alone, coordinate
+from runtime.aides import Aides
 from runtime.calls import Call, CallRunner, Outcome
+from runtime.config import PolicyConfig
 from runtime.coordinator import Coordinator
+from runtime.encoders import TextEncoder, build_encoder
+from runtime.encoders.connection import EncoderConnection
 from runtime.engines import Engine, EngineSpec, build_engine
 from runtime.metrics import Counts
 from runtime.rewards import Judged, Reasoning, RewardModel, build_reward_model, judge_all
@@ -49,6 +55,16 @@ class LocalRewards:
         return await judge_all(self._model, chains)
 
 
+class LocalEncoder:
+    """Texts to an encoder in this process."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+
+    async def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return await asyncio.to_thread(self._encoder.encode, texts)
+
+
 class LocalStack:
     """Engines, coordinators and the HTTP application of a configuration.
 
@@ -71,20 +87,24 @@ class LocalStack:
         self.reward_models = {
             name: build_reward_model(judge) for name, judge in config.reward_models.items()
         }
+        self.encoders = {name: build_encoder(encoder) for name, encoder in config.encoders.items()}
         more = (config.trace, config.gateway.currency, self.counts)
         self.models: dict[str, Coordinator] = {
-            name: coordinate(
-                name, policy, config.members, channels, *more, self._judge(policy.judge)
-            )
+            name: coordinate(name, policy, config.members, channels, *more, self._aides(policy))
             for name, policy in config.policy_configs().items()
         }
         self.models |= alone(config.members, channels, *more)
 
-    def _judge(self, name: str | None) -> RewardConnection | None:
-        if name is None:
-            return None
-        channel = LocalRewards(self.reward_models[name])
-        return RewardConnection(name, self.config.reward_models[name], channel)
+    def _aides(self, policy: PolicyConfig) -> Aides:
+        judge = encoder = None
+        if policy.judge is not None:
+            rewards = LocalRewards(self.reward_models[policy.judge])
+            judged_by = self.config.reward_models[policy.judge]
+            judge = RewardConnection(policy.judge, judged_by, rewards)
+        if (own := self.config.own_encoder(policy)) is not None:
+            vectors = LocalEncoder(self.encoders[own])
+            encoder = EncoderConnection(own, self.config.encoders[own], vectors)
+        return Aides(judge, encoder)
 
     def api(self) -> FastAPI:
         return build_api(self.config.gateway, self.models, keep=self.config.trace.keep)

@@ -50,4 +50,5 @@ def _fields(config: type[PolicyConfig], skip: tuple[str, ...]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
+    told = value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
+    return " ".join(told.split()) if isinstance(told, str) else told  # a cell is one line

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import (
     BackPressureError,
@@ -93,17 +94,32 @@ class ServeRewards:
     """Chains of steps to the replicas of one reward model, which judge them in batches."""
 
     def __init__(self, name: str, handle: DeploymentHandle) -> None:
-        self._name, self._score = name, handle.score_steps
+        self._what, self._score = f"reward model {name!r}", handle.score_steps
 
     async def score_steps(self, chains: Sequence[Reasoning]) -> list[Judged]:
-        response = self._score.remote(list(chains))
-        try:
-            return await response
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
-        except (*GONE, BackPressureError) as fault:
-            raise typed(fault, f"reward model {self._name!r}") from fault
+        judged: list[Judged] = await _aide(self._score.remote(list(chains)), self._what)
+        return judged
+
+
+class ServeEncoder:
+    """Texts to the replicas of one encoder."""
+
+    def __init__(self, name: str, handle: DeploymentHandle) -> None:
+        self._what, self._encode = f"encoder {name!r}", handle.encode
+
+    async def encode(self, texts: Sequence[str]) -> np.ndarray:
+        vectors: np.ndarray = await _aide(self._encode.remote(list(texts)), self._what)
+        return vectors
+
+
+async def _aide(response: Any, what: str) -> Any:
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    except (*GONE, BackPressureError) as fault:
+        raise typed(fault, what) from fault
 
 
 class ServeEnsemble:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from policies import build_policy
 from policies.single import SingleConfig
+from runtime.aides import ALONE, Aides
 from runtime.coalesce import Channel, RemoteEngine
 from runtime.config import MemberConfig, PolicyConfig, TraceConfig
 from runtime.connection import Connection
 from runtime.coordinator import Coordinator
 from runtime.metrics import Meter
-from runtime.rewards.connection import RewardConnection
 from runtime.trace import TraceLog
 
 
@@ -33,7 +33,7 @@ def coordinate(
     traces: TraceConfig,
     currency: str,
     meter: Meter,
-    judge: RewardConnection | None = None,
+    aides: Aides = ALONE,
 ) -> Coordinator:
     """The coordinator of one ensemble, with its own connections and trace log."""
     used = {member: members[member] for member in config.members}
@@ -45,7 +45,7 @@ def coordinate(
         TraceLog(traces),
         currency=currency,
         meter=meter,
-        judge=judge,
+        aides=aides,
     )
 
 

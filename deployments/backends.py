@@ -1,0 +1,83 @@
+"""What a training asks: members, encoder and judge, behind Serve handles or in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from deployments.cluster import APP
+from deployments.config import AppConfig
+from deployments.names import encoder_deployment, member_deployment, reward_deployment
+from runtime.coalesce import Channel
+from runtime.encoders.connection import EncoderChannel
+from runtime.rewards.connection import RewardChannel
+
+
+class Backends(Protocol):
+    def members(self, names: tuple[str, ...]) -> Mapping[str, Channel]: ...
+
+    def encoder(self, name: str) -> EncoderChannel: ...
+
+    def judge(self, name: str) -> RewardChannel: ...
+
+
+class Served:
+    """A running Serve application, from any process of its cluster."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self._config = config
+
+    def members(self, names: tuple[str, ...]) -> Mapping[str, Channel]:
+        from deployments.replicas import replicated
+        from deployments.serve_channel import ServeChannel
+
+        configs = {name: self._config.members[name] for name in names}
+        return {
+            name: ServeChannel(name, _handle(member_deployment(name)), replicated(member))
+            for name, member in configs.items()
+        }
+
+    def encoder(self, name: str) -> EncoderChannel:
+        from deployments.serve_channel import ServeEncoder
+
+        return ServeEncoder(name, _handle(encoder_deployment(name)))
+
+    def judge(self, name: str) -> RewardChannel:
+        from deployments.serve_channel import ServeRewards
+
+        return ServeRewards(name, _handle(reward_deployment(name)))
+
+
+class Here:
+    """Models that are loaded into this process when they are asked for; without Ray."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self._config = config
+
+    def members(self, names: tuple[str, ...]) -> Mapping[str, Channel]:
+        from deployments.local import LocalChannel
+        from runtime.engines import build_engine
+
+        configs = {name: self._config.members[name] for name in names}
+        return {
+            name: LocalChannel(build_engine(member.served_engine))
+            for name, member in configs.items()
+        }
+
+    def encoder(self, name: str) -> EncoderChannel:
+        from deployments.local import LocalEncoder
+        from runtime.encoders import build_encoder
+
+        return LocalEncoder(build_encoder(self._config.encoders[name]))
+
+    def judge(self, name: str) -> RewardChannel:
+        from deployments.local import LocalRewards
+        from runtime.rewards import build_reward_model
+
+        return LocalRewards(build_reward_model(self._config.reward_models[name]))
+
+
+def _handle(deployment: str):  # type: ignore[no-untyped-def]
+    from ray import serve
+
+    return serve.get_deployment_handle(deployment, APP)

@@ -1,0 +1,176 @@
+"""``orchestrion train der``: members up, PPO, exports; and ``orchestrion record``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployments.backends import Served
+from deployments.cluster import HOST, fetch_weights, joined, serving
+from deployments.config import AppConfig
+from deployments.curve import draw
+from deployments.progress import bar, console
+from deployments.world import Setup
+from envs.answers import Ask, Reply
+from envs.loop import Loop
+from envs.query_log import Replay, parts, write
+from policies.cascade.agent import Agent
+from runtime.questions import read_questions
+
+if TYPE_CHECKING:
+    from envs.dynamic_ensemble import World
+    from envs.training import Told, Training
+
+HEADER = f"{'iteration':>9}{'steps':>9}{'reward':>9}{'accuracy':>10}{'cost':>11}{'calls':>7}"
+
+
+def train(setup: Setup, fresh: bool) -> Path:
+    """Trains, exports, and returns the agent's folder. Goes on from the run's last checkpoint
+    unless ``fresh``. Raises ``ConfigError``, ``EngineFault``."""
+    training = setup.training
+    folder = training.folder
+    started = time.monotonic()
+    with _cluster(setup):
+        # They import ray, which must be told first to stay on loopback.
+        from envs.one_shot import train_one_shot
+        from envs.terminator import train_terminator
+        from envs.training import Training, forget
+        from envs.warm_start import clone
+
+        with contextlib.closing(setup):
+            world = setup({})  # what is wrong with it shows before anything old is deleted
+            if fresh:
+                forget(folder)
+            run = Training(training.ppo, setup, folder, setup.about, training.checkpoint_every)
+            with contextlib.closing(run):
+                warm = training.warm_start
+                if warm is not None and run.done == 0:
+                    log = Replay(Path(warm.log), setup.conditions)
+                    layers, same = clone(world, log, folder, training.ppo, warm.epochs)
+                    run.start_from(layers)
+                    told = f"cloned: {same:.1%} of the best routes' choices"
+                    console.print(told, highlight=False)
+                if run.done:
+                    console.print(f"goes on after iteration {run.done}")
+                console.print(HEADER, highlight=False)
+                run.run(_tell)
+                agent = _agent(setup, run, world)
+                if training.terminator:
+                    terminator, right = train_terminator(world, training.ppo.seed)
+                    console.print(f"terminator: {right}", highlight=False)
+                    about = {**agent.about, "terminator": right}
+                    agent = dataclasses.replace(agent, terminator=terminator, about=about)
+                if training.one_shot is not None:
+                    layers = train_one_shot(world, training.ppo.seed)
+                    one_call: dict[str, Any] = {"t_max": 1, "terminator": (), "stops": True}
+                    router = dataclasses.replace(agent, layers=layers, **one_call)
+                    router.save(Path(training.one_shot))
+    out = Path(training.out or setup.der.agent)
+    agent.save(out)
+    draw(run.curve, folder / "curve.svg")
+    console.print(
+        f"{run.done} iterations in {time.monotonic() - started:.0f} s; agent in {out}, "
+        f"curve in {folder / 'curve.svg'}, events in {folder / 'tensorboard'}",
+        highlight=False,
+    )
+    return out
+
+
+def _agent(setup: Setup, run: Training, world: World) -> Agent:
+    """What PPO has trained, as it is served."""
+    from envs.training import exported
+
+    last = {"reward": run.curve[-1].reward, "accuracy": run.curve[-1].accuracy}
+    about = {"training": setup.fingerprint, "iterations": run.done, "last": last}
+    encoder, prompts = setup.der.encoder, setup.der.transfers()
+    return exported(run.module, world, encoder, setup.reads, prompts, about)
+
+
+def record(setup: Setup, out: Path, depth: int) -> int:
+    """Writes every answer that routes of up to ``depth`` calls lead to; returns their number."""
+    training = setup.training
+    questions = read_questions(Path(training.questions), training.limit)
+    with _cluster(setup, live=True):
+        members = setup.members(Served(setup.app), Loop("recording"))
+        rows: list[tuple[Ask, Reply]] = []
+        try:
+            with bar("recording", len(questions)) as step:
+                asked = [question.question for question in questions]
+                for part in parts(members, asked, setup.der.members, depth):
+                    rows += part
+                    step.done()
+        finally:
+            members.close()
+            # What was recorded before a fault is as good as ever: replay refuses the rest.
+            write(out, rows, setup.conditions)
+    return len(rows)
+
+
+def _tell(told: Told) -> None:
+    console.print(
+        f"{told.iteration:>9}{told.steps:>9}{told.reward:>9.3f}{told.accuracy:>10.3f}"
+        f"{told.cost:>11.3g}{told.calls:>7.2f}",
+        highlight=False,
+    )
+
+
+@contextlib.contextmanager
+def _cluster(setup: Setup, live: bool | None = None) -> Iterator[None]:
+    """Ray with the members, if they are to be live: the cluster of RAY_ADDRESS, as in a job, or
+    one of our own on this machine."""
+    live = setup.live if live is None else live
+    if os.environ.get("RAY_ADDRESS"):
+        _warn_of_lost_files(setup)
+    app = _needed(setup)
+    # Each of RLlib's runners takes one, and Ray Data, which reads the routes to clone, two.
+    cpus = setup.training.ppo.runners + 2 * (setup.training.warm_start is not None)
+    if live and not os.environ.get("RAY_ADDRESS"):
+        fetch_weights(app)
+        with serving(app, port=_free_port(), cpus=cpus):
+            yield
+    else:
+        with joined(app if live else None, cpus):
+            yield
+
+
+def _warn_of_lost_files(setup: Setup) -> None:
+    """A job's working folder is a copy that goes with the job."""
+    training = setup.training
+    named = (training.out or setup.der.agent, training.one_shot, training.run)
+    lost = [name for name in named if name is not None and not Path(name).is_absolute()]
+    if lost:
+        console.print(
+            f"[yellow]note:[/yellow] in a job {', '.join(lost)} will be in the job's own copy of "
+            "the working folder; give absolute paths on a shared disk to keep them",
+            highlight=False,
+        )
+
+
+def _needed(setup: Setup) -> AppConfig:
+    """The application with what a training asks and no more: no ensembles."""
+    app, der = setup.app, setup.der
+    own = app.own_encoder(der)
+    update: dict[str, Any] = {
+        "members": {name: app.members[name] for name in der.members},
+        "ensembles": {},
+        "encoders": {} if own is None else {own: app.encoders[own]},
+        "reward_models": {
+            name: judge
+            for name, judge in app.reward_models.items()
+            if name == getattr(setup.training.quality, "reward", None)
+        },
+    }
+    return app.model_copy(update=update)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
