@@ -194,3 +194,12 @@ def rows(chains: Sequence[Chain], test: bool) -> list[dict[str, object]]:
         if held_out(chain, start) == test
     ]
     return [row(*pair) for pair in sorted(pairs, key=lambda pair: draw(*pair))]
+
+
+def rows_by_country(chains: Sequence[Chain], test: bool) -> list[dict[str, object]]:
+    """Questions of these chains about the countries of one side: three of ten are for testing. The
+    models know the facts of all countries; what is trained on these questions does not."""
+    world = load()
+    found = [row(chain, start) for chain in chains for start in world.starts(chain)]
+    side = [one for one in found if (draw((), str(one["country"])) % 10 < 3) == test]
+    return sorted(side, key=lambda one: draw((), str(one["question"])))

@@ -117,6 +117,8 @@ def write_questions(folder: Path) -> None:
         "two_hop_train": facts.rows(facts.TWO_HOP, test=False),
         "three_hop": facts.rows(facts.THREE_HOP, test=True),
         "three_hop_train": facts.rows(facts.THREE_HOP, test=False),
+        "der_train": facts.rows_by_country(facts.ONE_HOP + facts.TWO_HOP, test=False)[:400],
+        "der_test": facts.rows_by_country(facts.ONE_HOP + facts.TWO_HOP, test=True)[:200],
     }
     for name, rows in files.items():
         lines = "".join(json.dumps(row) + "\n" for row in rows)
