@@ -173,10 +173,12 @@ def names() -> list[str]:
 
 
 def pretrained_folders() -> Iterator[Path]:
-    """The fetched pretrained checkpoints that are in the cache."""
+    """The fetched pretrained language models that are in the cache; encoders may lie beside them."""
     cache_root = Path(os.environ.get("ORCHESTRION_CACHE") or "~/.cache/orchestrion").expanduser()
     for file in sorted(cache_root.glob("pypi/*/orchestrion.json")):
-        yield file.parent
+        config = json.loads(file.with_name("config.json").read_text())
+        if any(name.endswith("ForCausalLM") for name in config.get("architectures") or ()):
+            yield file.parent
 
 
 pieces = st.one_of(
