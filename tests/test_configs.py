@@ -8,10 +8,14 @@ import pytest
 import yaml
 
 from deployments.config import AppConfig, load
+from deployments.world import load_setup
+from policies.cascade.agent import load_agent
 from runtime.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
-SERVE_FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("deployments/*.yaml")])
+FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("deployments/*.yaml")])
+TRAINING_FILES = [path for path in FILES if path.name.startswith("train_")]
+SERVE_FILES = [path for path in FILES if path not in TRAINING_FILES]
 
 
 @pytest.mark.parametrize("path", SERVE_FILES, ids=lambda path: path.name)
@@ -28,6 +32,16 @@ def test_every_example_fits_ray_serves_own_schema(path: Path) -> None:
     document = yaml.safe_load(path.read_text())
     schema = ServeDeploySchema.model_validate(document)
     assert schema.applications[0].import_path == "deployments.app:build_app"
+
+
+@pytest.mark.parametrize("path", TRAINING_FILES, ids=lambda path: path.name)
+def test_every_training_fits_its_serve_config(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    setup = load_setup(path)
+    assert setup.training.ensemble in setup.app.ensembles
+    agent = load_agent(Path(setup.der.agent))
+    assert agent.members == setup.der.members and agent.prompts == setup.der.transfers()
+    assert agent.reads == setup.reads and agent.t_max == setup.training.reward.t_max
 
 
 GOOD = """\

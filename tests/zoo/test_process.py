@@ -57,17 +57,17 @@ def accuracy(config: AppConfig, models: list[str], count: int) -> dict[str, floa
 def test_a_search_answers_three_hops_that_nobody_answers_alone(config: AppConfig) -> None:
     right = accuracy(config, ["le-mcts-50", *config.members], 16)
     assert max(right[name] for name in config.members) <= 0.3, right
-    assert right["le-mcts-50"] >= 0.5, right
+    assert right["le-mcts-50"] >= 0.65, right
 
 
 @pytest.mark.slow
 def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
     right = accuracy(config, ["le-mcts-10", "le-mcts-50"], 24)
     assert right["le-mcts-10"] <= right["le-mcts-50"], right
-    assert right["le-mcts-50"] >= 0.5, right
+    assert right["le-mcts-50"] >= 0.65, right
 
 
-@pytest.mark.parametrize("name", ["prm", "prm_questions"])
+@pytest.mark.parametrize("name", ["prm", "prm_b", "prm_questions", "prm_questions_b"])
 def test_the_log_of_a_reward_model_tells_its_accuracy_on_other_questions(name: str) -> None:
     log: dict[str, Any] = json.loads((ROOT / "examples/zoo" / name / reward.LOG).read_text())
     assert log["auc_two_hop"] >= 0.9 and log["auc_three_hop"] >= 0.9

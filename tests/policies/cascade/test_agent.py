@@ -25,7 +25,7 @@ def agent() -> Agent:
         layers=tuple((w.astype(np.float32), b.astype(np.float32)) for w, b in layers),
         t_max=5,
         encoder="mini",
-        template=TRANSFER,
+        prompts={"a": TRANSFER, "b": TRANSFER},
         about={"seed": 1},
     )
 
@@ -33,7 +33,7 @@ def agent() -> Agent:
 def test_logits_by_hand() -> None:
     one = np.array([[1.0, -1.0]], dtype=np.float32), np.array([0.5], dtype=np.float32)
     two = np.array([[2.0], [-2.0]], dtype=np.float32), np.array([0.0, 1.0], dtype=np.float32)
-    told = Agent(("a",), (one, two), 5, "mini", TRANSFER).logits(np.array([[1.0, 0.5]]))
+    told = Agent(("a",), (one, two), 5, "mini", {"a": TRANSFER}).logits(np.array([[1.0, 0.5]]))
     assert told == pytest.approx(np.array([[2 * np.tanh(1.0), 1 - 2 * np.tanh(1.0)]]))
 
 
