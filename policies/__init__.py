@@ -33,10 +33,13 @@ from policies.span.specem import SpecEM, SpecEMConfig
 from policies.span.specfuse import SpecFuse, SpecFuseConfig
 from policies.span.sweetspan import SweetSpan, SweetSpanConfig
 from policies.token.abe import ABE, ABEConfig
+from policies.token.citer import CITER, CITERConfig
+from policies.token.co_llm import CoLLM, CoLLMConfig
 from policies.token.deepen import DeePEn, DeePEnConfig
 from policies.token.eva import EVA, EVAConfig
 from policies.token.gac import GaC, GaCConfig
 from policies.token.packllm import PackLLM, PackLLMConfig
+from policies.token.uncertainty import Uncertainty, UncertaintyConfig
 from policies.token.unite import UniTe, UniTeConfig
 from runtime.config import PolicyConfig
 
@@ -52,6 +55,9 @@ METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
     "eva": (EVA, EVAConfig),
     "packllm": (PackLLM, PackLLMConfig),
     "abe": (ABE, ABEConfig),
+    "citer": (CITER, CITERConfig),
+    "co-llm": (CoLLM, CoLLMConfig),
+    "uncertainty": (Uncertainty, UncertaintyConfig),
     "le-mcts": (LEMCTS, LEMCTSConfig),
     "best-of-n": (BestOfN, BestOfNConfig),
     "best-of-ensemble": (BestOfEnsemble, BestOfEnsembleConfig),

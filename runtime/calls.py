@@ -15,7 +15,7 @@ from runtime.types import Sampling
 
 logger = logging.getLogger(__name__)
 
-Verb = Literal["generate", "score", "next_token", "embed", "vectors"]
+Verb = Literal["generate", "score", "next_token", "embed", "states", "vectors"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,9 @@ class RemoteEngine:
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
         return await self._post("embed", tuple(tuple(p) for p in prompts))
 
+    async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
+        return await self._post("states", tuple(prompt), tuple(continuation))
+
     async def vectors(self, ids: Tokens) -> np.ndarray:
         return await self._post("vectors", tuple(ids))
 

@@ -202,6 +202,11 @@ class PolicyConfig(Strict):
         return self.type
 
     @property
+    def takes_threshold(self) -> bool:
+        """Whether a request may name a threshold of its own."""
+        return False
+
+    @property
     def judge(self) -> str | None:
         """The reward model that the method asks, if it asks one."""
         return None

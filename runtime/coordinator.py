@@ -205,6 +205,7 @@ class Coordinator:
                 "n": True,
                 "logprobs": self.policy.tells_logprobs,
                 "echo": self.policy.can_score,
+                "threshold": self.config.takes_threshold,
                 "tools": False,
             },
             "scoreless": None if self._scores else self.policy.scoreless,

@@ -79,6 +79,18 @@ class Unsupported(OrchestrionError):
         return f"the engine of {self.model!r} has no {self.capability!r}"
 
 
+class UnknownRouter(OrchestrionError):
+    """An engine is to hand over by a router that it was not sent: ``UnknownRouter(model,
+    version)``. Whoever asked sends it with the same call again."""
+
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(model, version)
+        self.model, self.version = model, version
+
+    def __str__(self) -> str:
+        return f"the engine of {self.model!r} does not know router {self.version}"
+
+
 class MemberFailed(OrchestrionError):
     """A member failed after its retries: ``MemberFailed(member, reason)``."""
 

@@ -10,11 +10,14 @@ from typing import Final, TypeVar
 import numpy as np
 
 from runtime.accounts import Accounts
+from runtime.beside import Beside
 from runtime.connection import Connection
 from runtime.context import Context
-from runtime.engines.base import Engine
+from runtime.engines.base import DEFERS, Engine
+from runtime.errors import UnknownRouter
 from runtime.pieces import Cover
 from runtime.retries import booked
+from runtime.router import Router
 from runtime.terms import on_terms
 from runtime.types import (
     Distribution,
@@ -188,12 +191,29 @@ class Member:
         state: np.ndarray = told[0]
         return state
 
-    async def write(self, prompt: Sequence[int], sampling: Sampling) -> Generation:
-        """Goes on from exact ids, for methods that keep the tokens themselves."""
+    async def write(
+        self, prompt: Sequence[int], sampling: Sampling, router: Router | None = None
+    ) -> Generation:
+        """Goes on from exact ids, for methods that keep the tokens themselves. ``router`` is the
+        one that ``sampling.defer`` names."""
         room = max(self.connection.spec.context_length - len(prompt), 1)
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
-        reply = await self._call(lambda engine: engine.generate(prompt, sampling))
-        self._book_generation(len(prompt), reply)
+        spec, defer = self.connection.spec, sampling.defer
+        if defer is not None and DEFERS not in spec.capabilities:
+            reply = await Beside(self._call, sampling, router, spec.vocab_size).write(prompt)
+        else:
+
+            async def generate(engine: Engine) -> Generation:
+                try:
+                    return await engine.generate(prompt, sampling)
+                except UnknownRouter:
+                    # This replica's first call under this router: it comes with the call.
+                    assert defer is not None
+                    brought = replace(sampling, defer=replace(defer, weights=router))
+                    return await engine.generate(prompt, brought)
+
+            reply = await self._call(generate)
+        self._book_generation(len(prompt), reply, others=_others(reply, sampling))
         return reply
 
     async def rows(
@@ -280,14 +300,16 @@ class Member:
             piece_ends=(*(min(end, len(text)) for end in ends), *([len(text)] if final else [])),
         )
 
-    def _book_generation(self, prompt: int, reply: Generation, on: bool = False) -> None:
+    def _book_generation(
+        self, prompt: int, reply: Generation, on: bool = False, others: int = 0
+    ) -> None:
         """An answer that is written in pieces costs what it would in one, as long as the cache
-        holds its beginning."""
+        holds its beginning. ``others``: tokens that this member read and somebody else wrote."""
         used = self._priced(
             # Its last token would have been fed in any case.
-            prompt_tokens=max(prompt - reply.cached_tokens - on, 0),
+            prompt_tokens=max(prompt - reply.cached_tokens - on, 0) + others,
             cached_tokens=0 if on else reply.cached_tokens,
-            completion_tokens=len(reply.tokens),
+            completion_tokens=len(reply.tokens) - others,
         )
         self._accounts.book(self.name, replace(used, cached_tokens=reply.cached_tokens))
 
@@ -316,3 +338,11 @@ class Member:
                 return await ask(self.connection.engine)
 
         return await booked(self.connection.config, self.name, self._accounts, once)
+
+
+def _others(reply: Generation, sampling: Sampling) -> int:
+    """How many of the tokens were offered by somebody else."""
+    if sampling.defer is None:
+        return 0
+    told = reply.confidences[: len(reply.tokens)]
+    return sum(value < sampling.defer.threshold for value in told)

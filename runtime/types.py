@@ -12,12 +12,14 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
+from runtime.router import Router
+
 Tokens: TypeAlias = Sequence[int]
 
 ALL: Final = -1
 """A ``top_k`` that asks for the dense row over the whole vocabulary."""
 
-EngineFinish: TypeAlias = Literal["eos", "stop", "words", "length"]
+EngineFinish: TypeAlias = Literal["eos", "stop", "words", "length", "deferred"]
 StopReason: TypeAlias = Literal[
     "eos",
     "stop",
@@ -36,6 +38,29 @@ class Message:
 
     role: str
     content: str
+
+
+Signal: TypeAlias = Literal["router", "entropy", "margin", "random"]
+"""What tells whether a model had better write the next token itself (runtime/deferral.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deferral:
+    """Where a text is handed over: before a token that somebody else had better write.
+
+    Before each token the writer's confidence is computed, in [0, 1]; it goes on while that is at
+    least ``threshold``.
+    """
+
+    by: Signal
+    threshold: float
+    router: str = ""
+    """Version of the router that tells, with ``by: router``."""
+    weights: Router | None = field(default=None, repr=False)
+    """Itself, for an engine that does not know it: one that does is spared the message."""
+    offered: tuple[int, ...] = ()
+    """What the other model would write from here on, as far as it has said: taken instead of
+    handing over, as long as the text is the one that it was written for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +90,8 @@ class Sampling:
     """Draw with noise keyed by (seed, place, the token's bytes) instead (runtime/noise.py), so that
     models with other vocabularies draw alike; place 0 is this absolute position. An engine that
     cannot draws its own way: only how often drafts are accepted depends on it."""
+    defer: Deferral | None = None
+    """Hands over to somebody else: ends as ``deferred`` before the first such token."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +117,9 @@ class Generation:
     top: tuple[Distribution, ...] | None = None
     tail_logprobs: tuple[float, ...] = ()
     """Logprobs of the last ``score_tail`` prompt tokens, when they were asked for."""
+    confidences: tuple[float, ...] = ()
+    """With ``Sampling.defer``: the writer's before each token, those below the threshold being
+    before tokens that were offered; one more where it has ``deferred``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +186,8 @@ class Query:
     trace: Literal["none", "summary", "full"] = "summary"
     logprobs: int | None = None
     """Alternatives to tell with each token; ``None``: the caller wants no logprobs."""
+    threshold: float | None = None
+    """Of methods that hand a token over where a member is not sure; ``None``: as configured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ MAY_IMPORT = {
         "runtime.pieces",
         "runtime.union",
         "runtime.alignment",
+        "runtime.router",
     },
     "envs": {"envs", "policies", "runtime"},
     "deployments": ROOMS,

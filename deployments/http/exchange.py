@@ -89,7 +89,7 @@ def _exchange(
     n = asked.n or 1
     check_choices(n, max_n, len(inputs))
     stream = bool(asked.stream)
-    _check_support(card, model, n, stream)
+    _check_support(card, model, n, stream, asked.options.threshold is not None)
     check_logprobs(asked, card)
     ignored = ignored_params(asked, n)
     trace = asked.options.trace or "summary"
@@ -107,6 +107,7 @@ def _exchange(
         budget=asked.options.budget.budget() if asked.options.budget else Budget(),
         trace=trace,
         logprobs=asked.alternatives,
+        threshold=asked.options.threshold,
     )
     queries: list[Query] = []
     for given in inputs:
@@ -140,9 +141,12 @@ def check_choices(n: int, max_n: int, prompts: int) -> None:
         )
 
 
-def _check_support(card: Mapping[str, Any], model: str, n: int, stream: bool) -> None:
+def _check_support(
+    card: Mapping[str, Any], model: str, n: int, stream: bool, threshold: bool
+) -> None:
     supports = card.get("supports", {})
-    for name, wanted in (("n", n > 1), ("stream", stream)):
+    asked = (("n", n > 1), ("stream", stream), ("threshold", threshold))
+    for name, wanted in asked:
         if wanted and not supports.get(name, True):
             raise BadRequest(f"model {model!r} has no {name}", name, "unsupported_parameter")
 

@@ -125,6 +125,7 @@ class EnsembleOptions(BaseModel):
 
     members: list[str] | None = Field(default=None, min_length=1)
     budget: BudgetOptions | None = None
+    threshold: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     trace: Literal["none", "summary", "full"] | None = None
 
     @model_validator(mode="before")

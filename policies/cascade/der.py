@@ -28,10 +28,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from policies.cascade.agent import Agent
-from policies.cascade.agent_file import AgentFile
+from policies.cascade.agent import ABOUT, Agent, load_agent
 from policies.cascade.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
 from policies.cascade.state import features, state_text
+from policies.newest import Newest
 from runtime.errors import ConfigError
 from runtime.noise import apart
 from runtime.session import Connection, Session
@@ -65,7 +65,7 @@ class DER(RoutePolicy[DERConfig]):
 
     def __init__(self, config: DERConfig) -> None:
         super().__init__(config)
-        self._file = AgentFile(Path(config.agent), self._check)
+        self._file = Newest(Path(config.agent), ABOUT, load_agent, self._check)
 
     async def warm(self, connections: Mapping[str, Connection]) -> None:
         await self._file.current()

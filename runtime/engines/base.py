@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from runtime.tokens import TokenizerDefinition
 from runtime.types import Distribution, Generation, Sampling, Score, Tokens
 
-CAPABILITIES = frozenset({"generate", "score", "next_token", "embed", "vectors"})
+CAPABILITIES = frozenset({"generate", "score", "next_token", "embed", "states", "vectors"})
+DEFERS: Final = "defer"
+"""The capability of ``Sampling.defer``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Engine(Protocol):
     """Token ids in, token ids out; no state per request, so every call may be repeated anywhere.
 
     Errors: ``ContextOverflow`` (member = model id) when the tokens do not fit, ``Unsupported`` for
-    a missing capability, ``Overloaded`` when the queue is full, ``EngineFault`` for the rest.
+    a missing capability, ``UnknownRouter`` for a deferral by a router that it was never sent,
+    ``Overloaded`` when the queue is full, ``EngineFault`` for the rest.
     Cancelling the awaiting task frees the engine's slot.
     """
 
@@ -71,6 +74,11 @@ class Engine(Protocol):
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
         """Last-layer state of each prompt's last token, float32 [n, hidden_size]."""
+        ...
+
+    async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
+        """Last-layer states of the prompt's last token and of each token of ``continuation`` after
+        it, in one pass: float32 [len(continuation) + 1, hidden_size]."""
         ...
 
     async def check(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import torch
 
+from runtime.engines.deferring import confidences
 from runtime.engines.ragged import Piece, Plan, planned
 from runtime.engines.sampling import pick
 from runtime.engines.seen import SeenRows, tops
@@ -49,7 +50,7 @@ class Forward:
         positions: list[int] = []
         keep: list[int] = []
         rows: list[Row] = []
-        embedded: list[tuple[TokenSequence, int]] = []
+        watched: list[tuple[TokenSequence, slice]] = []
         pieces: list[Piece] = []
         for sequence, length in work:
             assert sequence.kv is not None
@@ -60,8 +61,10 @@ class Forward:
             wanted = sequence.rows(length)
             rows += wanted
             keep += [offset + row.position for row in wanted]
-            if sequence.embed and stop == sequence.feed:
-                embedded.append((sequence, len(ids) - 1))
+            first = sequence.states_from
+            if first is not None and stop > first:
+                start = offset + max(first, sequence.done)
+                watched.append((sequence, slice(start, offset + stop)))
             pieces.append(Piece(sequence.kv, sequence.done, length))
         with planned(Plan(pieces)):
             logits = self._model(
@@ -73,25 +76,61 @@ class Forward:
         hidden, self._hidden = self._hidden, None
         for sequence, length in work:
             sequence.done += length
+        assert hidden is not None
         if rows:
-            self._read(logits, rows)
-        if embedded and hidden is not None:
-            states = hidden[0, [place for _, place in embedded]].float().cpu().numpy()
-            for (sequence, _), state in zip(embedded, states, strict=True):
-                sequence.hidden = state
+            self._read(logits, rows, hidden[0], keep)
+        for sequence, places in watched:
+            sequence.states += list(hidden[0, places].float().cpu().numpy())
 
-    def _read(self, raw: torch.Tensor, rows: list[Row]) -> None:
-        """``raw``: ``[rows, vocab]``."""
+    def _read(
+        self, raw: torch.Tensor, rows: list[Row], hidden: torch.Tensor, keep: list[int]
+    ) -> None:
+        """``raw``: ``[rows, vocab]``; ``hidden[keep]`` are the states before them."""
         logits = raw.float()
         norms = torch.logsumexp(logits, dim=-1)
         if bool(norms.isnan().any()):
             raise EngineFault("the model computes NaN; load it in float32 or check its weights")
         targets = self._targets(logits, rows)
+        deferred = self._hand_over(targets, rows, logits, norms, hidden, keep)
         index = torch.tensor(targets, device=logits.device)[:, None]
         logprobs = (logits.gather(1, index)[:, 0] - norms).tolist()
         told = self._tops(logits, norms, rows)
         for i, row in enumerate(rows):
-            row.sequence.accept(row, targets[i], logprobs[i], told.get(i))
+            if i in deferred:
+                row.sequence.defer()
+            else:
+                row.sequence.accept(row, targets[i], logprobs[i], told.get(i))
+
+    def _hand_over(
+        self,
+        targets: list[int],
+        rows: list[Row],
+        logits: torch.Tensor,
+        norms: torch.Tensor,
+        hidden: torch.Tensor,
+        keep: list[int],
+    ) -> set[int]:
+        """Puts what somebody else has offered in the place of what was picked, where the model had
+        better not write itself; the rows where nothing was offered."""
+        places = [
+            i
+            for i, row in enumerate(rows)
+            if row.sequence.handover is not None and row.target is None
+        ]
+        if not places:
+            return set()
+        states = hidden[[keep[i] for i in places]]
+        told = confidences([rows[i] for i in places], logits[places], norms[places], states)
+        deferred: set[int] = set()
+        for i, value in zip(places, told, strict=True):
+            handover = rows[i].sequence.handover
+            assert handover is not None
+            token = handover.choose(value, targets[i])
+            if token is None:
+                deferred.add(i)
+            else:
+                targets[i] = token
+        return deferred
 
     def _targets(self, logits: torch.Tensor, rows: list[Row]) -> list[int]:
         """The known next token of each row, or the one that is picked there."""

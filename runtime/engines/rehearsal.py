@@ -50,6 +50,10 @@ class _Around:
         await self._enter()
         return await self._engine.embed(prompts)
 
+    async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
+        await self._enter()
+        return await self._engine.states(prompt, continuation)
+
     async def vectors(self, ids: Tokens) -> np.ndarray:
         await self._enter()
         return await self._engine.vectors(ids)

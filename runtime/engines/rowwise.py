@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.engines.base import EngineSpec
+from runtime.engines.base import DEFERS, EngineSpec
 from runtime.engines.limits import check_also, check_continuations, check_prompt, check_tail
 from runtime.engines.sampling import Ending, check_sampling, check_top_k, distribution, pick
-from runtime.errors import EngineFault
+from runtime.errors import EngineFault, Unsupported
 from runtime.tokens import Tokenizer, TokenizerDefinition
 from runtime.types import Distribution, EngineFinish, Generation, Sampling, Score, Tokens
 from runtime.weights.token_vectors import checked
@@ -46,6 +46,8 @@ class ScriptedLM(ABC):
 
     async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
         check_sampling(sampling)
+        if sampling.defer is not None:
+            raise Unsupported(self._spec.model, DEFERS)
         check_prompt(self._spec, prompt, room=int(sampling.max_tokens > 0))
         check_tail(prompt, score_tail)
         cut = len(prompt) - score_tail
@@ -117,6 +119,10 @@ class ScriptedLM(ABC):
                 state += np.unpackbits(np.frombuffer(digest, np.uint8)) * 2.0 - 1.0
             state /= max(float(np.linalg.norm(state)), 1e-12)
         return states
+
+    async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
+        known = [*prompt, *continuation]
+        return await self.embed([known[:end] for end in range(len(prompt), len(known) + 1)])
 
     async def vectors(self, ids: Tokens) -> np.ndarray:
         """32 signs taken from the hash of the token's bytes, so that tokens of two vocabularies

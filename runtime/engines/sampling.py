@@ -26,6 +26,8 @@ def check_sampling(sampling: Sampling) -> None:
         raise BadRequest("words must be at least 1", "words")
     if not 0 <= sampling.until_below <= 1:
         raise BadRequest("until_below must be from 0 to 1", "until_below")
+    if sampling.defer is not None and not 0 <= sampling.defer.threshold <= 1:
+        raise BadRequest("threshold must be from 0 to 1", "threshold")
     if "" in sampling.stop:
         raise BadRequest("a stop string must not be empty", "stop")
     check_top_k(sampling.top_k)

@@ -11,7 +11,8 @@ import torch
 
 from runtime.config import TransformersEngine
 from runtime.engines import checkpoint
-from runtime.engines.base import EngineSpec
+from runtime.engines.base import CAPABILITIES, DEFERS, EngineSpec
+from runtime.engines.deferring import Routers
 from runtime.engines.forward import Forward
 from runtime.engines.limits import check_also, check_continuations, check_prompt, check_tail
 from runtime.engines.loop import BatchingLoop, Limits, Occupancy
@@ -56,9 +57,11 @@ class TransformersLM:
             hidden_size=loaded.hidden_size,
             eos_ids=tuple(i for i in eos_ids if 0 <= i < loaded.vocab_size),
             tokenizer=tokenizer.definition,
+            capabilities=CAPABILITIES | {DEFERS},
         )
         self._seen = SeenRows(config.rows_mb * 2**20)
         device, eos = loaded.shape.device, self._spec.eos_ids
+        self._routers = Routers(config.weights, loaded.hidden_size, device)
         self._loop = BatchingLoop(
             config.weights,
             Forward(loaded.model, device, tokenizer, eos, self._seen).step,
@@ -83,7 +86,8 @@ class TransformersLM:
     async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
         """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
         check_sampling(sampling)
-        writes = sampling.max_tokens > 0
+        writes, defer = sampling.max_tokens > 0, sampling.defer
+        self._routers.check(defer)
         check_prompt(self._spec, prompt, room=int(writes))
         check_tail(prompt, score_tail)
         n = len(prompt)
@@ -100,6 +104,9 @@ class TransformersLM:
             ending=Ending(sampling, self._spec.eos_ids, self._token_bytes, room)
             if writes
             else None,
+            router=self._routers.layers(defer.router)
+            if defer is not None and defer.by == "router"
+            else None,
         )
 
         def result() -> Generation:
@@ -110,6 +117,7 @@ class TransformersLM:
                 cached_tokens=sequence.cached,
                 top=sequence.tops(),
                 tail_logprobs=tuple(sequence.logprobs[:score_tail]),
+                confidences=tuple(sequence.handover.confidences) if sequence.handover else (),
             )
 
         return await self._answer([sequence], result)
@@ -187,12 +195,24 @@ class TransformersLM:
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=0)
         sequences = [
-            TokenSequence(prompt, feed=len(prompt), rows_from=len(prompt), embed=True)
+            TokenSequence(
+                prompt, feed=len(prompt), rows_from=len(prompt), states_from=len(prompt) - 1
+            )
             for prompt in prompts
         ]
         if not sequences:
             return np.zeros((0, self._spec.hidden_size), dtype=np.float32)
-        return await self._answer(sequences, lambda: np.stack([_state(s) for s in sequences]))
+        return await self._answer(sequences, lambda: np.stack([s.states[0] for s in sequences]))
+
+    async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
+        """States after the final norm, float32 [len(continuation) + 1, hidden_size]."""
+        check_prompt(self._spec, [*prompt, *continuation], room=0)
+        check_prompt(self._spec, prompt, room=0)
+        known = [*prompt, *continuation]
+        sequence = TokenSequence(
+            known, feed=len(known), rows_from=len(known), states_from=len(prompt) - 1
+        )
+        return await self._answer([sequence], lambda: np.stack(sequence.states))
 
     async def vectors(self, ids: Tokens) -> np.ndarray:
         """The table's own rows: what a model such as Gemma scales on their way in is left out."""
@@ -228,8 +248,3 @@ def _rows(table: torch.Tensor, ids: np.ndarray) -> np.ndarray:
         found = table[torch.as_tensor(ids, device=table.device)].float()
         rows: np.ndarray = found.cpu().numpy()
     return rows
-
-
-def _state(sequence: TokenSequence) -> np.ndarray:
-    assert sequence.hidden is not None
-    return sequence.hidden

@@ -19,7 +19,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from runtime.config import VllmEngine
 from runtime.engines import reaper
-from runtime.engines.base import CAPABILITIES, EngineSpec
+from runtime.engines.base import CAPABILITIES, DEFERS, EngineSpec
 from runtime.engines.eos import eos_ids
 from runtime.engines.limits import check_also, check_continuations, check_prompt, check_tail
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
@@ -82,7 +82,7 @@ class VllmLM:
             hidden_size=model.get_hidden_size(),
             eos_ids=tuple(i for i in dict.fromkeys(known_eos) if 0 <= i < vocab_size),
             tokenizer=tokenizer.definition,
-            capabilities=CAPABILITIES if self._embedder else CAPABILITIES - {"embed"},
+            capabilities=CAPABILITIES if self._embedder else CAPABILITIES - {"embed", "states"},
         )
         self._folder = folder
         self._vectors: TokenVectors | None = None
@@ -98,6 +98,8 @@ class VllmLM:
     async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
         """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
         check_sampling(sampling)
+        if sampling.defer is not None:
+            raise Unsupported(self._spec.model, DEFERS)
         sampling = replace(sampling, top_k=self._at_most(sampling.top_k))
         writes = sampling.max_tokens > 0
         check_prompt(self._spec, prompt, room=int(writes))
@@ -216,6 +218,14 @@ class VllmLM:
         if not prompts:
             return np.zeros((0, self._spec.hidden_size), dtype=np.float32)
         return await self._embedder.embed(prompts)
+
+    async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
+        """As ``embed``, after each token of ``continuation`` too."""
+        if self._embedder is None:
+            raise Unsupported(self._spec.model, "states")
+        check_prompt(self._spec, prompt, room=0)
+        check_prompt(self._spec, [*prompt, *continuation], room=0)
+        return await self._embedder.states(prompt, continuation)
 
     async def vectors(self, ids: Tokens) -> np.ndarray:
         """Rows of the table in the checkpoint; ``Unsupported`` where it is not in plain floating

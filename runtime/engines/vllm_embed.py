@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from vllm import PoolingParams
@@ -22,6 +22,8 @@ class Embedder(Protocol):
     """The part of an engine that ``embed`` needs."""
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray: ...
+
+    async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray: ...
 
     async def check(self) -> None: ...
 
@@ -55,11 +57,17 @@ class PoolingEmbedder:
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
         """float32 ``[n, hidden_size]``, after the final norm."""
-        states = await together(*(self._state(prompt) for prompt in prompts))
+        states = await together(*(self._pooled(prompt, "embed") for prompt in prompts))
         return np.stack(states)
 
-    async def _state(self, prompt: Tokens) -> np.ndarray:
-        params = PoolingParams(task="embed", use_activation=False)
+    async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
+        """float32 ``[len(continuation) + 1, hidden_size]``; vLLM tells all of them, and computes
+        the whole context each time."""
+        told = await self._pooled([*prompt, *continuation], "token_embed")
+        return told[len(prompt) - 1 :]
+
+    async def _pooled(self, prompt: Tokens, task: Literal["embed", "token_embed"]) -> np.ndarray:
+        params = PoolingParams(task=task, use_activation=False)
         state = None
         async with aclosing(self._client.encode(list(prompt), params)) as outputs:
             async for out in outputs:

@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from runtime.engines.deferring import Layers
+
+from runtime.deferral import Handover
 from runtime.engines.kv import KeyValues
 from runtime.engines.sampling import Ending
 from runtime.types import Distribution, EngineFinish, Sampling, Tokens
@@ -58,18 +62,25 @@ class TokenSequence:
         also: Sequence[Tokens] = (),
         sampling: Sampling | None = None,
         ending: Ending | None = None,
-        embed: bool = False,
+        states_from: int | None = None,
+        router: Layers | None = None,
     ) -> None:
         self.known = list(known)
         self.ids = np.asarray(self.known, dtype=np.int64)
         self.feed, self.rows_from = feed, rows_from
-        self.reuse = min(rows_from, feed - 1)
+        self.reuse = min(rows_from, feed - 1 if states_from is None else states_from)
         self.expected = feed + (min(sampling.max_tokens, HEADROOM) if sampling else 0)
         """Tokens a new buffer is made for."""
         self.top_k, self.top_from = top_k, top_from
         self.also = also
         """Ids wanted whatever their rank, for each row from ``top_from`` on."""
-        self.sampling, self.ending, self.embed = sampling, ending, embed
+        self.sampling, self.ending = sampling, ending
+        self.states_from = states_from
+        """The first position whose state is wanted; ``None``: of none."""
+        self.router = router
+        """Tells where the text is handed over, if ``sampling`` asks one."""
+        defer = None if sampling is None else sampling.defer
+        self.handover = None if defer is None else Handover(defer)
         self.call: Call[Any]
         self.kv: KeyValues | None = None
         self.done = 0
@@ -81,7 +92,8 @@ class TokenSequence:
         self.logprobs: list[float] = []
         self.top: list[Distribution] = []
         self.finish: EngineFinish | None = None
-        self.hidden: np.ndarray | None = None
+        self.states: list[np.ndarray] = []
+        """In order of positions."""
 
     @property
     def pending(self) -> int:
@@ -100,6 +112,10 @@ class TokenSequence:
         """Ids whose logprobs are told at a position besides the best."""
         place = position - self.top_from
         return self.also[place] if 0 <= place < len(self.also) else ()
+
+    def defer(self) -> None:
+        """Ends before the token that is due."""
+        self.finish = "deferred"
 
     def accept(self, row: Row, token: int, logprob: float, top: Distribution | None) -> None:
         """Takes what the model says about one position, in order of positions."""

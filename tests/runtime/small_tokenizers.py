@@ -173,7 +173,7 @@ def names() -> list[str]:
 
 
 def pretrained_folders() -> Iterator[Path]:
-    """The fetched pretrained language models that are in the cache; encoders may lie beside them."""
+    """The fetched pretrained language models in the cache; encoders may lie beside them."""
     cache_root = Path(os.environ.get("ORCHESTRION_CACHE") or "~/.cache/orchestrion").expanduser()
     for file in sorted(cache_root.glob("pypi/*/orchestrion.json")):
         config = json.loads(file.with_name("config.json").read_text())

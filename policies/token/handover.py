@@ -1,0 +1,282 @@
+"""The loop that methods of token-level routing share: a small member writes, and before a token
+that it had better not choose it hands over to a large one.
+
+The small member's engine computes its confidence next to the model and stops where that is below
+the threshold, so a whole stretch of small tokens is one call and no state leaves the engine. There
+the large member, which reads all that it missed in the same call, writes that token and ``ahead``
+more in case it is needed again: these are offered to the small member's engine, which takes them in
+place of handing over as long as the text is the one that they were written for. The text is that of
+the plain loop, a decision and a call for every token, for greedy and for drawn tokens (an engine's
+noise hangs on the place), as far as an engine computes the same numbers alone and in a batch.
+
+With one member lost, the other writes on alone.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import Field, model_validator
+
+from policies.base import Policy
+from policies.token.exact import ExactText, Written
+from policies.token.told import packed, unpacked
+from runtime.config import PolicyConfig
+from runtime.errors import ConfigError, ContextOverflow
+from runtime.router import Router
+from runtime.session import Connection, Member, Session
+from runtime.types import Deferral, Generation, Sampling, Signal, Span, TokenChoice
+
+H = TypeVar("H", bound="HandoverConfig")
+
+
+class HandoverConfig(PolicyConfig):
+    """Two members: the small one first, unless ``small`` and ``large`` say so."""
+
+    small: str | None = None
+    """Who writes. Absent: the first member."""
+    large: str | None = None
+    """Who is handed over to. Absent: the other one."""
+    threshold: float = Field(0.5, ge=0, le=1)
+    """The small member writes a token when its confidence is at least this; a request may name its
+    own (``ensemble.threshold``)."""
+    ahead: int = Field(3, ge=0)
+    """Tokens that the large member writes beyond the one that it is asked for. The text stays the
+    same; more save calls where hard tokens come in a row, and are wasted elsewhere."""
+    chunk_tokens: int = Field(32, ge=1)
+    """Tokens that the small member writes in one call at most; smaller streams more finely."""
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _two_members(self) -> HandoverConfig:
+        if len(self.members) != 2:
+            raise ValueError(
+                f"members: a small and a large one, not {len(self.members)}; make two ensembles"
+            )
+        for field, name in (("small", self.small), ("large", self.large)):
+            if name is not None and name not in self.members:
+                raise ValueError(f"{field}: {name!r} is not among members {list(self.members)}")
+        if self.small is not None and self.small == self.large:
+            raise ValueError(f"small and large are both {self.small!r}; name two members")
+        return self
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Small and large."""
+        first, second = self.members
+        if self.small == second or self.large == first:
+            return second, first
+        return first, second
+
+    @property
+    def takes_threshold(self) -> bool:
+        return True
+
+
+class HandoverPolicy(Policy[H]):
+    """A method says how the small member's confidence is told."""
+
+    level: ClassVar[str] = "token"
+    tells_logprobs: ClassVar[bool] = True
+    scoreless: ClassVar[str] = (
+        "this method decides who writes a token and gives none a probability of its own"
+    )
+
+    @property
+    @abstractmethod
+    def by(self) -> Signal: ...
+
+    async def router(self, small: Connection | None) -> Router | None:
+        """The trained router, for methods with one; it must read the states of ``small``."""
+        return None
+
+    async def warm(self, connections: Any) -> None:
+        await self.router(None)
+
+    async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
+        writing = await self._begin(session)
+        while session.ending is None:
+            for span in await writing.round():
+                yield span
+
+    async def _begin(self, session: Session) -> Writing:
+        small, large = self.config.pair
+        connections = {name: member.connection for name, member in session.live.items()}
+        if small in connections and large in connections:
+            check_pair(connections[small], connections[large])
+        router = await self.router(connections.get(small))
+        return Writing(session, self.config, self.by, router)
+
+
+def check_pair(small: Connection, large: Connection) -> None:
+    """Raises ``ConfigError`` for members whose ids do not stand for the same texts."""
+    one, other = small.tokenizer, large.tokenizer
+    if one.token_bytes == other.token_bytes and one.special_ids == other.special_ids:
+        return
+    found = next(
+        (
+            f"id {place} stands for {a!r} and {b!r}"
+            for place, (a, b) in enumerate(zip(one.token_bytes, other.token_bytes, strict=False))
+            if a != b
+        ),
+        f"they have {len(one.token_bytes)} and {len(other.token_bytes)} tokens",
+    )
+    raise ConfigError(
+        f"{small.name!r} and {large.name!r} do not share a tokenizer ({found}); token-level "
+        "routing needs models of one family, and gac, unite or deepen fuse any"
+    )
+
+
+class Writing:
+    """One request. ``session.state`` holds the ids, what was offered, and how many tokens each has
+    written."""
+
+    def __init__(
+        self, session: Session, config: HandoverConfig, by: Signal, router: Router | None
+    ) -> None:
+        self._session, self._config, self._by, self._router = session, config, by, router
+        self._small, self._large = config.pair
+        asked = session.query.threshold
+        self._threshold = config.threshold if asked is None else asked
+        state = session.state
+        self._counts: dict[str, int] = state.setdefault("counts", dict.fromkeys(config.members, 0))
+        self._offered = [
+            Written(id_, self._large, told and unpacked(told))
+            for id_, told in state.setdefault("offered", [])
+        ]
+        seat = session.live.get(self._small) or session.live[self._large]
+        self._text = ExactText(session, seat.connection.tokenizer)
+        self._told = session.query.logprobs is not None or session.query.trace == "full"
+        self._report()
+
+    async def round(self) -> list[Span]:
+        """A stretch of the small member's and, where it hands over, the large one's next token."""
+        live = self._session.live
+        if self._small not in live or self._large not in live:
+            spans = await self._alone(self._large if self._small not in live else self._small)
+        else:
+            spans = await self._together()
+        self._session.state["offered"] = [
+            [token.id, token.told and packed(token.told)] for token in self._offered
+        ]
+        self._report()
+        return spans
+
+    async def _together(self) -> list[Span]:
+        session = self._session
+        defer = Deferral(
+            self._by,
+            self._threshold,
+            self._router.version if self._router is not None else "",
+            offered=tuple(token.id for token in self._offered),
+        )
+        reply = await self._write(self._small, self._config.chunk_tokens, defer)
+        if reply is None:
+            return []
+        spans = self._take(reply)
+        if reply.finish != "deferred" or session.ending is not None:
+            return spans
+        sure = reply.confidences[-1]
+        reply = await self._write(self._large, 1 + self._config.ahead)
+        if reply is None:
+            return spans
+        first, *more = self._tokens(self._large, reply)
+        self._offered = more
+        first = self._weighed(first, sure)
+        if reply.finish == "eos":
+            if not more:
+                return spans + self._end(self._large, first.told)
+            more.pop()  # nobody else might know that id for an end
+        self._counts[self._large] += 1
+        return spans + self._text.take([first])
+
+    async def _alone(self, name: str) -> list[Span]:
+        self._offered = []
+        reply = await self._write(name, self._config.chunk_tokens)
+        return [] if reply is None else self._take_all(name, reply)
+
+    # -- calls -------------------------------------------------------------------------------
+
+    async def _write(
+        self, name: str, most: int, defer: Deferral | None = None
+    ) -> Generation | None:
+        """The member's next tokens; ``None`` once it is lost. Raises ``ContextOverflow``."""
+        session = self._session
+
+        async def write(member: Member) -> Generation:
+            context = [*member.context.prompt_ids, *self._text.ids]
+            limit = member.connection.spec.context_length
+            if len(context) >= limit:
+                raise ContextOverflow(name, len(context), limit)
+            wish = self._sampling(member, most, defer)
+            return await member.write(context, wish, self._router)
+
+        return (await session.each(write, [name])).get(name)
+
+    def _sampling(self, member: Member, most: int, defer: Deferral | None) -> Sampling:
+        session = self._session
+        # One more than is left, so that an answer of just that length can end.
+        size = max(1, min(most, session.tokens_left + 1))
+        wish = session.sampling(
+            member, size, temperature=self._config.temperature, top_p=self._config.top_p
+        )
+        return replace(wish, top_k=session.query.logprobs or 0, defer=defer)
+
+    # -- the text ----------------------------------------------------------------------------
+
+    def _take(self, reply: Generation) -> list[Span]:
+        """The small member's stretch, with the offered tokens in it."""
+        taken: list[Written] = []
+        own = self._tokens(self._small, reply)
+        for token, sure in zip(own, reply.confidences, strict=False):
+            offer = self._offered.pop(0) if self._offered else None
+            if sure < self._threshold:
+                assert offer is not None and offer.id == token.id
+                token = offer
+            elif offer is not None and offer.id != token.id:
+                self._offered = []
+            taken.append(self._weighed(token, sure))
+        return self._add(taken, reply, self._small)
+
+    def _weighed(self, token: Written, sure: float) -> Written:
+        """The token with the small member's confidence before it."""
+        if token.told is None:
+            return token
+        weights = {self._small: sure, self._large: 1.0 - sure}
+        return replace(token, told=replace(token.told, weights=weights))
+
+    def _take_all(self, name: str, reply: Generation) -> list[Span]:
+        return self._add(self._tokens(name, reply), reply, name)
+
+    def _add(self, tokens: list[Written], reply: Generation, name: str) -> list[Span]:
+        ends = reply.finish == "eos"
+        last = tokens.pop() if ends else None
+        for token in tokens:
+            self._counts[token.author] += 1
+        spans = self._text.take(tokens)
+        if last is not None and self._session.ending is None:
+            spans += self._end(name, last.told)
+        return spans
+
+    def _end(self, name: str, told: TokenChoice | None) -> list[Span]:
+        self._counts[name] += 1
+        return self._text.end(name, None if told is None else replace(told, data=b""))
+
+    def _tokens(self, name: str, reply: Generation) -> list[Written]:
+        told: list[TokenChoice | None] = [None] * len(reply.tokens)
+        if self._told:
+            member = self._session.live[name]
+            told = list(member.told(reply.tokens, reply.logprobs, reply.top or ()))
+        return [Written(id_, name, one) for id_, one in zip(reply.tokens, told, strict=True)]
+
+    def _report(self) -> None:
+        self._session.decision = {
+            "by": self._by,
+            "threshold": self._threshold,
+            "tokens": dict(self._counts),
+            **({} if self._router is None else {"router": self._router.version}),
+        }

@@ -1,0 +1,36 @@
+"""Handing over without training: the baselines of token-level routing.
+
+``by: entropy`` hands over where the small member's distribution is flat, ``margin`` where its two
+best tokens are about equally probable, ``random`` at random places: then ``threshold`` is the share
+of tokens that the large member writes.
+
+Cost: as CITER's, and no router.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from policies.token.handover import HandoverConfig, HandoverPolicy
+from runtime.types import Signal
+
+
+class UncertaintyConfig(HandoverConfig):
+    type: Literal["uncertainty"] = "uncertainty"
+    by: Literal["entropy", "margin", "random"] = "entropy"
+    """Confidence, in [0, 1]: 1 minus the entropy over that of a uniform choice, or the difference
+    of the two highest probabilities, or a random number."""
+
+    @property
+    def method(self) -> str:
+        return f"{self.type}-{self.by}"
+
+
+class Uncertainty(HandoverPolicy[UncertaintyConfig]):
+    """The small member hands over where it is unsure."""
+
+    title: ClassVar[str] = "Deferral by uncertainty"
+
+    @property
+    def by(self) -> Signal:
+        return self.config.by
