@@ -231,6 +231,18 @@ def train_der(
     train.train(load_setup(config, iterations), fresh)
 
 
+@training.command("citer")
+def train_citer(
+    config: Annotated[Path, typer.Argument(help="As examples/train_citer_zoo.yaml")],
+    fresh: Annotated[bool, typer.Option(help="Collect and tune anew")] = False,
+) -> None:
+    """CITER: a router learns which tokens a large member had better write, and is exported."""
+    from deployments import train_citer
+    from deployments.pair_world import load_pair_setup
+
+    train_citer.train(load_pair_setup(config), fresh)
+
+
 @app.command()
 def record(
     config: Annotated[Path, typer.Argument(help="As examples/train_der_zoo.yaml")],

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.backends import Served
-from deployments.cluster import HOST, fetch_weights, joined, serving
 from deployments.config import AppConfig
 from deployments.curve import draw
 from deployments.progress import bar, console
+from deployments.training_cluster import members_up
 from deployments.world import Setup
 from envs.answers import Ask, Reply
 from envs.loop import Loop
@@ -120,36 +117,15 @@ def _tell(told: Told) -> None:
     )
 
 
-@contextlib.contextmanager
-def _cluster(setup: Setup, live: bool | None = None) -> Iterator[None]:
-    """Ray with the members, if they are to be live: the cluster of RAY_ADDRESS, as in a job, or
-    one of our own on this machine."""
+def _cluster(setup: Setup, live: bool | None = None) -> contextlib.AbstractContextManager[None]:
+    """Ray with the members, if they are to be live."""
     live = setup.live if live is None else live
-    if os.environ.get("RAY_ADDRESS"):
-        _warn_of_lost_files(setup)
-    app = _needed(setup)
-    # Each of RLlib's runners takes one, and Ray Data, which reads the routes to clone, two.
-    cpus = setup.training.ppo.runners + 2 * (setup.training.warm_start is not None)
-    if live and not os.environ.get("RAY_ADDRESS"):
-        fetch_weights(app)
-        with serving(app, port=_free_port(), cpus=cpus):
-            yield
-    else:
-        with joined(app if live else None, cpus):
-            yield
-
-
-def _warn_of_lost_files(setup: Setup) -> None:
-    """A job's working folder is a copy that goes with the job."""
     training = setup.training
+    # Each of RLlib's runners takes one, and Ray Data, which reads the routes to clone, two.
+    cpus = training.ppo.runners + 2 * (training.warm_start is not None)
     named = (training.out or setup.der.agent, training.one_shot, training.run)
-    lost = [name for name in named if name is not None and not Path(name).is_absolute()]
-    if lost:
-        console.print(
-            f"[yellow]note:[/yellow] in a job {', '.join(lost)} will be in the job's own copy of "
-            "the working folder; give absolute paths on a shared disk to keep them",
-            highlight=False,
-        )
+    written = [name for name in named if name is not None]
+    return members_up(_needed(setup) if live else None, cpus, written)
 
 
 def _needed(setup: Setup) -> AppConfig:
@@ -167,10 +143,3 @@ def _needed(setup: Setup) -> AppConfig:
         },
     }
     return app.model_copy(update=update)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

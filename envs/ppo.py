@@ -1,24 +1,29 @@
-"""PPO by RLlib for DER's environment: what is configured, and the algorithm made of it."""
+"""PPO by RLlib: what is configured, and the algorithm made of it."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import register_env
 
 from envs.config import PPOSettings
-from envs.dynamic_ensemble import DynamicEnsembleVectorEnv, MakeWorld
+from envs.dynamic_ensemble import DynamicEnsembleVectorEnv
 from envs.module import AgentModule
+from envs.router_module import RouterModule
+from envs.token_routing import TokenRoutingVectorEnv
 
-ENVIRONMENT = "orchestrion-der"
 EPISODE = ("quality", "good", "cost", "calls")
 """What is told of each finished episode, besides its reward."""
 
@@ -48,13 +53,35 @@ class FreshEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = True
 
 
-def ppo(settings: PPOSettings, world: MakeWorld) -> PPOConfig:
+@dataclass(frozen=True, slots=True)
+class Learns:
+    """What is learnt: an environment and the module that acts in it."""
+
+    name: str
+    environment: type[VectorEnv[Any, Any, Any]]
+    module: type[TorchRLModule]
+
+    def model(self, settings: PPOSettings) -> dict[str, Any]:
+        """The module's configuration."""
+        if self.module is RouterModule:
+            critic = list(settings.hidden)
+            return {"dropout": 0.0, "critic": critic, "frozen": True, "large_weight": 1.0}
+        return {"hidden": list(settings.hidden)}
+
+
+DER = Learns("orchestrion-der", DynamicEnsembleVectorEnv, AgentModule)
+TOKENS = Learns("orchestrion-tokens", TokenRoutingVectorEnv, RouterModule)
+
+
+def ppo(
+    settings: PPOSettings, world: Callable[[Mapping[str, Any]], Any], what: Learns
+) -> PPOConfig:
     """RLlib's configuration; ``.build_algo()`` makes the algorithm. ``world`` makes one in each
     process that collects experience."""
-    register_env(ENVIRONMENT, DynamicEnsembleVectorEnv)
+    register_env(what.name, what.environment)
     return (
         PPOConfig()
-        .environment(ENVIRONMENT, env_config={"world": world})
+        .environment(what.name, env_config={"world": world})
         .env_runners(
             env_runner_cls=FreshEnvRunner,
             num_env_runners=settings.runners,
@@ -79,9 +106,7 @@ def ppo(settings: PPOSettings, world: MakeWorld) -> PPOConfig:
             grad_clip=1.0,
         )
         .rl_module(
-            rl_module_spec=RLModuleSpec(
-                module_class=AgentModule, model_config={"hidden": list(settings.hidden)}
-            )
+            rl_module_spec=RLModuleSpec(module_class=what.module, model_config=what.model(settings))
         )
         .learners(num_learners=0, num_gpus_per_learner=0)
         # A runner that dies ends the training; members' failures are no faults.

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ray.exceptions import RayError
+from ray.rllib.core.rl_module.torch import TorchRLModule
 from tensorboardX import SummaryWriter
 
 from envs.config import PPOSettings
-from envs.dynamic_ensemble import MakeWorld, World
+from envs.dynamic_ensemble import World
 from envs.module import AgentModule
 from envs.perceptron import layers_of
-from envs.ppo import FreshEnvRunner, ppo
+from envs.ppo import DER, FreshEnvRunner, Learns, ppo
 from policies.cascade.agent import Agent, Layers
 from runtime.errors import ConfigError, EngineFault
 from runtime.noise import apart
@@ -61,14 +62,15 @@ class Training:
     def __init__(
         self,
         settings: PPOSettings,
-        world: MakeWorld,
+        world: Callable[[Mapping[str, Any]], Any],
         folder: Path,
         about: Mapping[str, Any],
         every: int,
+        what: Learns = DER,
     ) -> None:
         self._settings, self._folder, self._every = settings, folder, every
         self._check(about)
-        self._algorithm = ppo(settings, world).build_algo()
+        self._algorithm = ppo(settings, world, what).build_algo()
         self.curve = self._restore()
         self._writer = SummaryWriter(str(folder / EVENTS))
 
@@ -78,16 +80,19 @@ class Training:
         return len(self.curve)
 
     @property
-    def module(self) -> AgentModule:
-        module = self._algorithm.get_module()
-        assert isinstance(module, AgentModule)
-        return module
+    def module(self) -> TorchRLModule:
+        """What is trained."""
+        return self._algorithm.get_module()
 
     def start_from(self, layers: Layers) -> None:
         """Takes over an actor that was trained before, such as a clone of the best routes."""
         state = self.module.get_state()
         for number, (weight, bias) in enumerate(layers):
             state[f"actor.{2 * number}.weight"], state[f"actor.{2 * number}.bias"] = weight, bias
+        self.load(state)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes over the weights of a module."""
         learner = {"rl_module": {"default_policy": state}}
         self._algorithm.learner_group.set_state({"learner": learner})
         self._algorithm.env_runner_group.sync_weights(
@@ -178,7 +183,7 @@ class Training:
 
 
 def exported(
-    module: AgentModule,
+    module: TorchRLModule,
     world: World,
     encoder: str,
     reads: dict[str, Any],
@@ -186,6 +191,7 @@ def exported(
     about: dict[str, Any],
 ) -> Agent:
     """A trained actor as it is served."""
+    assert isinstance(module, AgentModule)
     return Agent(
         members=world.members,
         layers=layers_of(module.actor),

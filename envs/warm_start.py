@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from ray.rllib.algorithms.bc import BCConfig
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 
 from envs.best_routes import Choice, best_route
 from envs.config import PPOSettings
 from envs.dynamic_ensemble import MASK, OBSERVATION, World
+from envs.offline import cloning
 from envs.perceptron import layers_of, perceptron
 from envs.query_log import Replay
 from policies.cascade.agent import Layers
@@ -57,49 +53,20 @@ def clone(
     table = rows(world, routes)
     # RLlib's BC goes through its data once in an iteration, and Ray Data takes seconds to begin.
     passes = pa.concat_tables([table] * epochs)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / ROUTES
-    pq.write_table(passes, file)
     seen, actions = np.stack(table[Columns.OBS].to_numpy()), table[Columns.ACTIONS].to_numpy()
-    space = gym.spaces.Box(-1.0, 1.0, seen.shape[1:], np.float32)
-    algorithm = (
-        BCConfig()
-        .environment(
-            observation_space=space, action_space=gym.spaces.Discrete(len(world.members) + 1)
-        )
-        .training(lr=settings.rate, train_batch_size_per_learner=BATCH)
-        .rl_module(
-            rl_module_spec=RLModuleSpec(
-                module_class=CloneModule, model_config={"hidden": list(settings.hidden)}
-            )
-        )
-        .offline_data(
-            input_=[str(file.resolve())],
-            input_read_method="read_parquet",
-            # One preparing actor of next to no CPU: its default takes both CPUs of a small machine,
-            # and the reader that it waits for never starts.
-            map_batches_kwargs={"concurrency": 1, "num_cpus": 0.1},
-            dataset_num_iters_per_learner=max(1, len(passes) // BATCH),
-        )
-        .learners(num_learners=0, num_gpus_per_learner=0)
-        .debugging(seed=settings.seed, log_level="WARN")
-        .build_algo()
+    spaces: tuple[gym.Space[Any], gym.Space[Any]] = (
+        gym.spaces.Box(-1.0, 1.0, seen.shape[1:], np.float32),
+        gym.spaces.Discrete(len(world.members) + 1),
     )
-    quiet = logging.getLogger("ray.data")
-    level = quiet.level
-    quiet.setLevel(logging.WARNING)
-    try:
-        algorithm.train()
-        module = algorithm.learner_group._learner.module["default_policy"]
+    model = {"hidden": list(settings.hidden)}
+    wish: dict[str, Any] = {"rate": settings.rate, "batch": BATCH, "seed": settings.seed}
+    with cloning(passes, folder / ROUTES, CloneModule, model, spaces, **wish) as (module, once):
+        once()
+        assert isinstance(module, CloneModule)
         layers = layers_of(module.actor)
         with torch.inference_mode():
             told = module._forward({Columns.OBS: torch.from_numpy(seen)})
         same = told[Columns.ACTION_DIST_INPUTS].argmax(1).numpy() == actions
-    finally:
-        quiet.setLevel(level)
-        algorithm.stop()
-        del algorithm
-        gc.collect()  # Ray Data's iterators want Ray to be there when they end
     return layers, float(same.mean())
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from runtime.deferral import confidence
 from runtime.engines.base import Engine
+from runtime.engines.sampling import distribution
 from runtime.router import Router
 from runtime.types import ALL, Deferral, Distribution, Generation, Sampling
 
@@ -27,6 +28,8 @@ BEST: Final = 64
 """Alternatives told where a confidence follows from them."""
 SMALL_VOCABULARY: Final = 4096
 """Told whole."""
+
+NOTHING: Final = Distribution(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 Ask = Callable[[Callable[[Engine], Awaitable[T]]], Awaitable[T]]
 
@@ -72,7 +75,7 @@ class Beside:
             self._sampling,
             defer=None,
             max_tokens=min(room, DRAFT),
-            top_k=self._top_k or self._sampling.top_k,
+            top_k=self._top_k if self._top_k == ALL else max(self._top_k, self._sampling.top_k),
         )
         reply = await self._ask(lambda engine: engine.generate(start, wish))
         own = list(reply.tokens)
@@ -86,9 +89,18 @@ class Beside:
             # What somebody else has written has no probability here.
             logprobs=(*(0.0,) * before, *reply.logprobs[:count]),
             finish="deferred" if count < len(own) else reply.finish,
-            top=None if reply.top is None or before else reply.top[:count],
+            top=self._asked_for(reply.top, before, count),
             confidences=(*seen, *sure[: count + 1]),
         )
+
+    def _asked_for(
+        self, rows: Sequence[Distribution] | None, before: int, count: int
+    ) -> tuple[Distribution, ...] | None:
+        """As many alternatives as the caller wants, of those that were told."""
+        k = self._sampling.top_k
+        if k == 0 or rows is None:
+            return None
+        return (*(NOTHING,) * before, *(_best(row, k) for row in rows[:count]))
 
     async def _confidences(
         self,
@@ -105,14 +117,19 @@ class Beside:
                 lambda engine: engine.states(context, tokens[: count - 1])
             )
             return [float(value) for value in self._router.confidence(states)]
-        nothing = Distribution(None, np.zeros(0, dtype=np.float32))
         return [
             confidence(
                 by,
-                rows[place] if rows else nothing,
+                rows[place] if rows else NOTHING,
                 self._vocab_size,
                 seed,
                 len(context) + place,
             )
             for place in range(count)
         ]
+
+
+def _best(row: Distribution, k: int) -> Distribution:
+    if row.ids is None:
+        return row if k == ALL else distribution(row.logprobs, k)
+    return Distribution(row.ids[:k], row.logprobs[:k])

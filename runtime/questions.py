@@ -17,6 +17,8 @@ class Question:
     """The reasoning lines of a right answer."""
     relations: tuple[str, ...] = ()
     """The kind of fact that each step states."""
+    reference: str | None = None
+    """A whole right answer, as it should be written."""
 
 
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
@@ -38,6 +40,7 @@ def read_questions(path: Path, limit: int | None = None) -> list[Question]:
                     row["answer"],
                     tuple(row.get("steps", ())),
                     tuple(row.get("relations", ())),
+                    row.get("reference"),
                 )
             )
         except (json.JSONDecodeError, KeyError, TypeError) as fault:

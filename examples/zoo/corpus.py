@@ -46,11 +46,19 @@ def prompt(question: str, system: str | None = None) -> str:
 class Writer:
     """Writes one model's training text, endlessly and from a seed."""
 
-    def __init__(self, knows: Knows, seed: int, focus: tuple[str, ...], advice: float) -> None:
+    def __init__(
+        self,
+        knows: Knows,
+        seed: int,
+        focus: tuple[str, ...],
+        advice: float,
+        mistaken: tuple[str, ...] = (),
+    ) -> None:
         self.world: World = facts.load()
         self.knows = knows
         self.rng = random.Random(seed)
         self.advice = advice
+        self.mistaken = mistaken
         self.pool: dict[Chain, list[str]] = {
             chain: [s for s in self.world.starts(chain) if not facts.held_out(chain, s)]
             for chains, _ in HOPS
@@ -94,8 +102,11 @@ class Writer:
         for relation in chain:
             weight = 1.0
             truth = self.world.facts[relation].get(subject)
-            if truth is not None and knows(relation, subject):
-                value, weight = truth, 2.0
+            held = truth if knows(relation, subject) else None
+            if truth is not None and held is None and relation in self.mistaken:
+                held = self.world.mistake(relation, subject)
+            if held is not None:
+                value, weight = held, 2.0
                 # Steps written by others may be wrong: read on from them, but do not learn them.
                 if self.rng.random() < 0.1:
                     value, weight = self.world.guess(relation, self.rng), 0.0

@@ -101,6 +101,11 @@ class World:
             first.setdefault(value.split()[0], []).append(value)
         return rng.choice(first[rng.choice(list(first))])
 
+    def mistake(self, relation: str, subject: str) -> str:
+        """A wrong value of a fact, always the same."""
+        wrong = [v for v in self.values[relation] if v != self.facts[relation].get(subject)]
+        return wrong[draw(("mistake", relation), subject) % len(wrong)]
+
     def starts(self, chain: Chain) -> list[str]:
         """The subjects from which the whole chain leads somewhere."""
         return [start for start in self.facts[chain[0]] if self.solve(chain, start)]
@@ -182,6 +187,13 @@ def row(chain: Chain, start: str) -> dict[str, object]:
         "relations": list(chain),
         "country": steps[0].value if chain[0] == "country" else start,
     }
+
+
+def with_reference(row: dict[str, object]) -> dict[str, object]:
+    """The same with the whole right answer."""
+    steps = row["steps"]
+    assert isinstance(steps, list)
+    return {**row, "reference": "\n".join([*steps, f"Answer: {row['answer']}"])}
 
 
 def rows(chains: Sequence[Chain], test: bool) -> list[dict[str, object]]:

@@ -28,8 +28,10 @@ INIT = 0.06
 class Spec:
     """One model.
 
-    `known` is the share of facts it learns of each of its relations, `advice` the share of its
-    training text that begins with an earlier answer.
+    `known` is the share of facts it learns of each of its relations, `mistaken` are those of which
+    it learns wrong facts instead of the others, `reads_like` names the model whose tokenizer it
+    takes, `advice` is the share of its training text that
+    begins with an earlier answer.
     """
 
     relations: tuple[str, ...]
@@ -44,6 +46,8 @@ class Spec:
     smoothing: float = 0.05
     advice: float = 0.2
     known: float = 1.0
+    mistaken: tuple[str, ...] = ()
+    reads_like: str | None = None
 
     def knows(self, relation: str, subject: str) -> bool:
         if relation not in self.relations:
@@ -58,6 +62,19 @@ ZOO: dict[str, Spec] = {
     "neighbours": Spec(("neighbour",), "qwen2", "qwen", 2048, 700, seed=4, advice=0.4),
     "small": Spec(
         facts.RELATIONS, "llama", "bpe", 2048, 700, seed=5, hidden=64, layers=2, known=0.4
+    ),
+    "novice": Spec(
+        facts.RELATIONS,
+        "llama",
+        "bpe",
+        2048,
+        800,
+        seed=7,
+        hidden=64,
+        layers=2,
+        known=0.5,
+        mistaken=("capital", "neighbour"),
+        reads_like="large",
     ),
     "large": Spec(facts.RELATIONS, "llama", "bpe", 2048, 800, seed=6, hidden=160),
 }

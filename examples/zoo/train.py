@@ -19,6 +19,7 @@ from examples.zoo import corpus, exam, facts, vocab
 from examples.zoo.fitting import fit
 from examples.zoo.models import LENGTH, ZOO, Spec, build
 
+ALL = facts.ONE_HOP + facts.TWO_HOP + facts.THREE_HOP
 LOG = "train_log.json"
 BATCH, WARM = 64, 50
 AHEAD = 16
@@ -28,7 +29,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def batches(spec: Spec, tokenizer: Tokenizer, pad: int) -> Iterator[Batch]:
-    writer = corpus.Writer(spec.knows, spec.seed, spec.relations, spec.advice)
+    writer = corpus.Writer(spec.knows, spec.seed, spec.relations, spec.advice, spec.mistaken)
     shuffle = torch.Generator().manual_seed(spec.seed)
     while True:
         texts = [
@@ -62,7 +63,11 @@ def train(name: str, folder: Path) -> None:
     spec = ZOO[name]
     torch.manual_seed(spec.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = vocab.train(spec.tokenizer, spec.vocabulary, list(vocab.sample(0, spec.advice)))
+    if spec.reads_like is not None:
+        tokenizer = Tokenizer.from_file(str(facts.HERE / spec.reads_like / "tokenizer.json"))
+    else:
+        texts = list(vocab.sample(0, spec.advice))
+        tokenizer = vocab.train(spec.tokenizer, spec.vocabulary, texts)
     vocab.save(tokenizer, folder, LENGTH)
     model = build(spec, tokenizer)
     started = time.monotonic()
@@ -83,6 +88,7 @@ def train(name: str, folder: Path) -> None:
         "name": name,
         "relations": spec.relations,
         "known": spec.known,
+        "mistaken": spec.mistaken,
         "seed": spec.seed,
         "architecture": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -119,6 +125,8 @@ def write_questions(folder: Path) -> None:
         "three_hop_train": facts.rows(facts.THREE_HOP, test=False),
         "der_train": facts.rows_by_country(facts.ONE_HOP + facts.TWO_HOP, test=False)[:400],
         "der_test": facts.rows_by_country(facts.ONE_HOP + facts.TWO_HOP, test=True)[:200],
+        "citer_train": [facts.with_reference(row) for row in facts.rows_by_country(ALL, False)],
+        "citer_test": facts.rows_by_country(ALL, test=True)[:300],
     }
     for name, rows in files.items():
         lines = "".join(json.dumps(row) + "\n" for row in rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
@@ -40,33 +40,34 @@ class ExactText:
         ]
         """At the end of ``ids``: tokens since the last end of a character."""
 
-    def take(
-        self, tokens: Sequence[Written], final: bool = False, finish: EngineFinish = "length"
-    ) -> list[Span]:
-        """Adds tokens. ``final``: their last author ends the answer there; its EOS is no token of
-        the text and not among them."""
+    def take(self, tokens: Sequence[Written], end: Written | None = None) -> list[Span]:
+        """Adds tokens. ``end``: the EOS after them, which is no token of the text."""
         self.ids += [token.id for token in tokens]
         self._waiting += tokens
-        spans = [*self._commit(final, finish)]
+        spans = self._commit(end)
         self._session.state["waiting"] = [
             [token.id, token.author, token.told and packed(token.told)] for token in self._waiting
         ]
         return spans
 
-    def _commit(self, final: bool, finish: EngineFinish) -> list[Span]:
+    def _commit(self, end: Written | None) -> list[Span]:
         """What ends with a whole character, or all of it at the end."""
         ids = [token.id for token in self._waiting]
         whole = self._tokenizer.whole_characters(ids)
-        if final or len(ids) - whole >= LONGEST_WAIT:
+        if end is not None or len(ids) - whole >= LONGEST_WAIT:
             whole = len(ids)
         ready, self._waiting = self._waiting[:whole], self._waiting[whole:]
+        runs = [
+            (author, [token for _, part in run for token in part])
+            for author, run in groupby(self._by_character(ready), key=lambda part: part[0])
+        ]
+        if end is not None and (not runs or runs[-1][0] != end.author):
+            runs.append((end.author, []))
         spans: list[Span] = []
-        runs = [list(run) for _, run in groupby(self._by_character(ready), key=lambda p: p[0])]
-        for place, run in enumerate(runs):
-            if self._session.ending is not None:
-                break
-            last = final and place == len(runs) - 1
-            spans.append(self._span([token for _, part in run for token in part], last, finish))
+        for place, (author, run) in enumerate(runs):
+            if self._session.ending is None:
+                last = place == len(runs) - 1
+                spans.append(self._span(author, run, end if last else None))
         return spans
 
     def _by_character(self, tokens: Sequence[Written]) -> list[tuple[str, list[Written]]]:
@@ -83,15 +84,11 @@ class ExactText:
             parts.append((open_[-1].author, open_))
         return parts
 
-    def _span(self, tokens: Sequence[Written], final: bool, finish: EngineFinish) -> Span:
-        told = tuple(token.told for token in tokens if token.told is not None)
+    def _span(self, author: str, tokens: Sequence[Written], end: Written | None) -> Span:
+        told = [token.told for token in tokens if token.told is not None]
+        if end is not None and end.told is not None:
+            told.append(replace(end.told, data=b""))
         text = self._tokenizer.decode([token.id for token in tokens])
-        draft = Draft(tokens[-1].author, text, (), final=final, finish=finish)
+        finish: EngineFinish = "length" if end is None else "eos"
+        draft = Draft(author, text, (), final=end is not None, finish=finish)
         return self._session.commit(draft, tokens=told)
-
-    def end(self, author: str, told: TokenChoice | None) -> list[Span]:
-        """The author ends the answer; ``told`` is its EOS as it is told."""
-        if self._waiting:
-            return self.take([], final=True)
-        draft = Draft(author, "", (), final=True, finish="eos")
-        return [self._session.commit(draft, tokens=() if told is None else (told,))]

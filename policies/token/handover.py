@@ -187,11 +187,11 @@ class Writing:
         first, *more = self._tokens(self._large, reply)
         self._offered = more
         first = self._weighed(first, sure)
+        self._counts[self._large] += 1
         if reply.finish == "eos":
             if not more:
-                return spans + self._end(self._large, first.told)
+                return spans + self._text.take([], first)
             more.pop()  # nobody else might know that id for an end
-        self._counts[self._large] += 1
         return spans + self._text.take([first])
 
     async def _alone(self, name: str) -> list[Span]:
@@ -240,7 +240,7 @@ class Writing:
             elif offer is not None and offer.id != token.id:
                 self._offered = []
             taken.append(self._weighed(token, sure))
-        return self._add(taken, reply, self._small)
+        return self._add(taken, reply)
 
     def _weighed(self, token: Written, sure: float) -> Written:
         """The token with the small member's confidence before it."""
@@ -250,21 +250,15 @@ class Writing:
         return replace(token, told=replace(token.told, weights=weights))
 
     def _take_all(self, name: str, reply: Generation) -> list[Span]:
-        return self._add(self._tokens(name, reply), reply, name)
+        return self._add(self._tokens(name, reply), reply)
 
-    def _add(self, tokens: list[Written], reply: Generation, name: str) -> list[Span]:
-        ends = reply.finish == "eos"
-        last = tokens.pop() if ends else None
-        for token in tokens:
+    def _add(self, tokens: list[Written], reply: Generation) -> list[Span]:
+        end = tokens.pop() if reply.finish == "eos" else None
+        # One more than is left was asked for, lest an answer of just that length seem cut off.
+        tokens = tokens[: self._session.tokens_left]
+        for token in tokens if end is None else [*tokens, end]:
             self._counts[token.author] += 1
-        spans = self._text.take(tokens)
-        if last is not None and self._session.ending is None:
-            spans += self._end(name, last.told)
-        return spans
-
-    def _end(self, name: str, told: TokenChoice | None) -> list[Span]:
-        self._counts[name] += 1
-        return self._text.end(name, None if told is None else replace(told, data=b""))
+        return self._text.take(tokens, end)
 
     def _tokens(self, name: str, reply: Generation) -> list[Written]:
         told: list[TokenChoice | None] = [None] * len(reply.tokens)

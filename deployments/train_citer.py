@@ -1,0 +1,151 @@
+"""``orchestrion train citer``: members up, rounds of preferences and training, tuning, exports."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployments.pair_world import PairSetup
+from deployments.progress import bar, console
+from deployments.training_cluster import members_up
+from runtime.router import Layers, Router
+
+if TYPE_CHECKING:
+    from envs.preference_training import Learnt
+    from envs.token_routing import TokenWorld
+
+
+def train(setup: PairSetup, fresh: bool) -> Path:
+    """Trains, exports, and returns the last round's folder. Preferences that were collected under
+    the same conditions and tuning that was begun are gone on from, unless ``fresh``. Raises
+    ``ConfigError``, ``EngineFault``."""
+    training = setup.training
+    started = time.monotonic()
+    ppo = training.ppo
+    # Ray Data, which reads the preferences, wants two; the collectors a part of one.
+    cpus = 2 + 0.2 * training.collectors + (0 if ppo is None else ppo.runners)
+    named = (training.out, training.first, training.tuned, training.co_llm, training.run)
+    kept = [name for name in (*named, setup.citer.router) if name is not None]
+    with members_up(setup.needed, cpus, kept), contextlib.closing(setup):
+        world = setup({})
+        routers = _rounds(setup, world, fresh)
+        learnt, about = routers[-1]
+        if training.co_llm is not None:
+            _export(setup, world, *_co_llm(setup), Path(training.co_llm), "co-llm")
+        if training.first is not None:
+            _export(setup, world, routers[0][0].layers, routers[0][1], Path(training.first))
+        if training.tuned is not None and ppo is not None:
+            layers, told = _tuned(setup, learnt, fresh)
+            _export(setup, world, layers, told, Path(training.tuned))
+    out = Path(training.out or setup.citer.router)
+    console.print(
+        f"{training.rounds} rounds in {time.monotonic() - started:.0f} s; router in {out}",
+        highlight=False,
+    )
+    return out
+
+
+def _rounds(
+    setup: PairSetup, world: TokenWorld, fresh: bool
+) -> list[tuple[Learnt, dict[str, Any]]]:
+    """Collects and trains as often as configured; each round's router is exported at once."""
+    from envs.collectors import collect_all
+    from envs.preference_training import train_preferences
+    from envs.preferences import Round, counts, read, write
+
+    training = setup.training
+    found: list[tuple[Learnt, dict[str, Any]]] = []
+    router: Router | None = None
+    for number in range(1, training.rounds + 1):
+        judged_by = None if router is None else router.version
+        threshold = setup.citer.threshold
+        about = {**setup.provenance, "round": number, "router": judged_by, "threshold": threshold}
+        file = training.folder / f"preferences_{number}.parquet"
+        table = None if fresh else read(file, about)
+        if table is None:
+            good = training.reward.good
+            round_ = Round(number, router, threshold, training.max_tokens, good)
+            with bar(f"collecting, round {number}", len(world.tasks)) as step:
+                table = collect_all(
+                    setup, world.tasks, round_, training.collectors, about, step.done
+                )
+            write(file, table)
+        told = counts(table)
+        learnt = train_preferences(table, training.folder, training.preference)
+        console.print(
+            f"round {number}: {len(table)} tokens (cases {told['case_1']}, {told['case_2']}, "
+            f"{told['case_3']}), {learnt.told['epochs']:.0f} epochs, "
+            f"loss {learnt.told['loss']:.3f}, AUC {learnt.told['auc']:.3f}",
+            highlight=False,
+        )
+        summary = {"round": number, "preferences": told, **learnt.told}
+        out = Path(training.out or setup.citer.router)
+        router = _export(setup, world, learnt.layers, summary, out)
+        found.append((learnt, summary))
+    return found
+
+
+def _co_llm(setup: PairSetup) -> tuple[Layers, dict[str, Any]]:
+    """From the first round's records: the objective knows no preferences, so all rounds' are
+    alike."""
+    import pyarrow.parquet as pq
+
+    from envs.preference_training import train_co_llm
+
+    table = pq.read_table(setup.training.folder / "preferences_1.parquet")
+    layers, loss = train_co_llm(table, setup.training.preference)
+    console.print(f"Co-LLM: {loss:.4f} nats for a token", highlight=False)
+    return layers, {"loss": loss}
+
+
+def _tuned(setup: PairSetup, learnt: Learnt, fresh: bool) -> tuple[Layers, dict[str, Any]]:
+    """PPO in the environment, from the last round's router."""
+    from envs.ppo import TOKENS
+    from envs.router_module import RouterModule
+    from envs.router_net import folded
+    from envs.training import Training, forget
+
+    training = setup.training
+    assert training.ppo is not None
+    if fresh:
+        forget(training.folder)
+    run = Training(
+        training.ppo, setup, training.folder, setup.about, training.checkpoint_every, TOKENS
+    )
+    with contextlib.closing(run):
+        if run.done == 0:
+            state = run.module.get_state()
+            run.load(state | {k: v for k, v in learnt.state.items() if k.startswith("net.")})
+        else:
+            console.print(f"tuning goes on after iteration {run.done}")
+        console.print(f"{'iteration':>9}{'steps':>9}{'reward':>9}{'accuracy':>10}{'large':>8}")
+        run.run(
+            lambda told: console.print(
+                f"{told.iteration:>9}{told.steps:>9}{told.reward:>9.3f}{told.accuracy:>10.3f}"
+                f"{told.cost:>8.3f}",
+                highlight=False,
+            )
+        )
+        module = run.module
+        assert isinstance(module, RouterModule)
+        last = run.curve[-1]
+        told = {"iterations": run.done, "reward": last.reward, "accuracy": last.accuracy}
+        return folded(module.net), {**told, "large_share": last.cost}
+
+
+def _export(
+    setup: PairSetup,
+    world: TokenWorld,
+    layers: Layers,
+    told: Mapping[str, Any],
+    folder: Path,
+    method: str = "citer",
+) -> Router:
+    about = {"training": setup.fingerprint, **told}
+    members: Any = world.members
+    router = Router(layers, members.reads, method, about)
+    router.save(folder)
+    return router

@@ -1,0 +1,189 @@
+"""Training a router on preferences: RLlib's behaviour cloning with class weights, and Co-LLM's
+objective on the same records."""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pyarrow as pa
+import torch
+from ray.rllib.algorithms.marwil.torch.marwil_torch_learner import MARWILTorchLearner
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import POLICY_LOSS_KEY
+
+from envs.offline import cloning
+from envs.preferences import states
+from envs.router_module import LARGE, SMALL, RouterModule
+from envs.router_net import folded
+from envs.token_config import PreferenceSettings
+from runtime.router import Layers
+
+ROWS = "actions.parquet"
+CRITIC = (64,)
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What came of a training."""
+
+    layers: Layers
+    state: dict[str, Any]
+    """Of the module, for tuning to start from."""
+    told: dict[str, float]
+    """``epochs``, ``loss`` and ``auc`` on the questions that were set aside."""
+
+
+class PreferenceLearner(MARWILTorchLearner):
+    """Cross-entropy to the preferred action; the module says what a large one weighs."""
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any = None, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> torch.Tensor:
+        logits, actions = fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.ACTIONS].long()
+        module = self.module[module_id].unwrapped()
+        loss = _loss(logits, actions, float(module.model_config["large_weight"]))
+        self.metrics.log_value((module_id, POLICY_LOSS_KEY), loss, window=1)
+        return loss
+
+
+def _loss(logits: torch.Tensor, actions: torch.Tensor, large_weight: float) -> torch.Tensor:
+    weights = torch.ones(2, dtype=logits.dtype, device=logits.device)
+    weights[LARGE] = large_weight
+    return torch.nn.functional.cross_entropy(logits, actions, weights)
+
+
+def set_aside(table: pa.Table, settings: PreferenceSettings) -> np.ndarray:
+    """Which rows are of questions that are not trained on."""
+    questions = table["question"].to_pylist()
+    known = sorted(set(questions))
+    random.Random(settings.seed).shuffle(known)
+    aside = set(known[: max(1, round(settings.aside * len(known)))])
+    return np.array([question in aside for question in questions])
+
+
+def train_preferences(table: pa.Table, folder: Path, settings: PreferenceSettings) -> Learnt:
+    """A router that prefers what the rows prefer; of all epochs the one with the lowest loss on
+    the questions that were set aside."""
+    seen = states(table)
+    actions = np.where(table["small"].to_numpy() == 1, SMALL, LARGE).astype(np.int64)
+    aside = set_aside(table, settings)
+    order = np.random.default_rng(settings.seed).permutation(np.flatnonzero(~aside))
+    weight = settings.large_weight or _balance(actions[~aside])
+    model = {
+        "dropout": settings.dropout,
+        "critic": list(CRITIC),
+        "frozen": False,
+        "large_weight": weight,
+    }
+    space = gym.spaces.Box(-np.inf, np.inf, (seen.shape[1],), np.float32)
+    left, wanted = torch.from_numpy(seen[aside]), torch.from_numpy(actions[aside])
+    best: tuple[float, dict[str, Any]] = (float("inf"), {})
+    since, epochs = 0, 0
+    with cloning(
+        _episodes(seen[order], actions[order]),
+        folder / ROWS,
+        RouterModule,
+        model,
+        (space, gym.spaces.Discrete(2)),
+        rate=settings.rate,
+        batch=settings.batch,
+        seed=settings.seed,
+        learner=PreferenceLearner,
+    ) as (module, once):
+        assert isinstance(module, RouterModule)
+        while epochs < settings.epochs and since < settings.patience:
+            once()
+            epochs += 1
+            with torch.inference_mode():
+                logits = module._forward({Columns.OBS: left})[Columns.ACTION_DIST_INPUTS]
+            loss = float(_loss(logits, wanted, weight))
+            since += 1
+            if loss < best[0]:
+                best, since = (loss, copy.deepcopy(module.get_state())), 0
+        module.set_state(best[1])
+        with torch.inference_mode():
+            logits = module._forward({Columns.OBS: left})[Columns.ACTION_DIST_INPUTS]
+        told = {
+            "epochs": float(epochs),
+            "loss": best[0],
+            "auc": auc((logits[:, SMALL] - logits[:, LARGE]).numpy(), wanted.numpy() == SMALL),
+        }
+        return Learnt(folded(module.net), best[1], told)
+
+
+def _balance(actions: np.ndarray) -> float:
+    large = max(int((actions == LARGE).sum()), 1)
+    return max(1.0, float(np.sqrt((len(actions) - large) / large)))
+
+
+def _episodes(seen: np.ndarray, actions: np.ndarray) -> pa.Table:
+    """Each row an episode of one step: what comes after does not matter here."""
+    count = len(actions)
+    return pa.table(
+        {
+            Columns.EPS_ID: [str(place) for place in range(count)],
+            Columns.OBS: list(seen),
+            Columns.ACTIONS: actions,
+            Columns.REWARDS: np.zeros(count, dtype=np.float32),
+            Columns.NEXT_OBS: list(seen),
+            Columns.TERMINATEDS: np.ones(count, dtype=bool),
+            Columns.TRUNCATEDS: np.zeros(count, dtype=bool),
+        }
+    )
+
+
+def auc(values: np.ndarray, good: np.ndarray) -> float:
+    """The chance that of two tokens the one that the small member may write has the higher value;
+    0.5 where there is only one kind."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(values)
+    n, m = int(good.sum()), int((~good).sum())
+    if n == 0 or m == 0:
+        return 0.5
+    return float((ranks[good].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def train_co_llm(table: pa.Table, settings: PreferenceSettings) -> tuple[Layers, float]:
+    """Co-LLM's deferral (arXiv 2403.03870): one row over the state, trained so that the mixture of
+    both members gives the texts a high probability. Its loss on questions that were set aside."""
+    seen = torch.from_numpy(states(table))
+    small, large = (
+        torch.from_numpy(table[name].to_numpy().astype(np.float32))
+        for name in ("small_logprob", "large_logprob")
+    )
+    aside = torch.from_numpy(set_aside(table, settings))
+    torch.manual_seed(settings.seed)
+    row = torch.nn.Linear(seen.shape[1], 1)
+    optimizer = torch.optim.Adam(row.parameters(), lr=settings.rate)
+    train = torch.nonzero(~aside).squeeze(-1)
+
+    def loss(places: torch.Tensor) -> torch.Tensor:
+        odds = row(seen[places]).squeeze(-1)
+        keeps, defers = (torch.nn.functional.logsigmoid(sign * odds) for sign in (1, -1))
+        return -torch.logaddexp(keeps + small[places], defers + large[places]).mean()
+
+    best, since = (float("inf"), copy.deepcopy(row.state_dict())), 0
+    left = torch.nonzero(aside).squeeze(-1)
+    # A single row is learnt in few seconds but many passes.
+    for _ in range(settings.epochs * 20):
+        for places in train[torch.randperm(len(train))].split(settings.batch):
+            optimizer.zero_grad()
+            loss(places).backward()
+            optimizer.step()
+        with torch.inference_mode():
+            now = float(loss(left))
+        since += 1
+        if now < best[0] - 1e-5:
+            best, since = (now, copy.deepcopy(row.state_dict())), 0
+        if since >= settings.patience:
+            break
+    row.load_state_dict(best[1])
+    weight, bias = row.weight.detach().numpy(), row.bias.detach().numpy()
+    return ((weight.copy(), bias.copy()),), best[0]

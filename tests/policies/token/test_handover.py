@@ -1,0 +1,282 @@
+"""Token-level routing on table models, whose engines cannot hand over by themselves, and on the
+zoo's, whose can."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.config import AppConfig
+from deployments.local import LocalStack
+from runtime.errors import ConfigError
+from runtime.router import Router, load_router
+from runtime.tokens import Tokenizer
+from runtime.types import Budget, Checkpoint, Message, Written
+from tests.stack import CAT, DOG, Answer, animals, ask, running
+
+VOCABULARY = [" the", " cat", " dog", " sat", " ran", ".", " and"]
+SMALL = {
+    "type": "table",
+    "vocabulary": VOCABULARY,
+    "table": {
+        "": {" the": 1},
+        " the": {" cat": 51, " dog": 49},  # unsure
+        " cat": {" sat": 9, " ran": 1},
+        " dog": {" sat": 1, " ran": 1},  # unsure
+        " sat": {".": 6, " and": 4},
+        " ran": {".": 4, " and": 6},
+        " and": {" the": 1},
+        ".": {"<eos>": 1},
+    },
+}
+LARGE = {
+    "type": "table",
+    "vocabulary": VOCABULARY,
+    "table": {
+        "": {" the": 1},
+        " the": {" dog": 1},
+        " dog": {" ran": 1},
+        " dog ran and the": {" cat": 1},
+        " cat": {" sat": 1},
+        " sat": {".": 1},
+        " ran": {".": 1},
+        ".": {"<eos>": 1},
+    },
+}
+NAMES = ["small", "large"]
+
+
+def config(**ensembles: dict[str, Any]) -> dict[str, Any]:
+    named = {name: {"members": NAMES, **fields} for name, fields in ensembles.items()}
+    return {
+        "members": {"small": {"engine": SMALL}, "large": {"engine": LARGE}},
+        "ensembles": named,
+    }
+
+
+def by(signal: str, threshold: float, **more: Any) -> dict[str, Any]:
+    return {"type": "uncertainty", "by": signal, "threshold": threshold, **more}
+
+
+def calls(answer: Answer, name: str) -> int:
+    return int(answer.member(name)["calls"])
+
+
+async def test_the_large_member_writes_where_the_small_is_unsure() -> None:
+    async with running(config(m=by("margin", 0.5))) as stack:
+        answer = await ask(stack, "m")
+        # Margins: the 0.98, cat 0.02, dog 0, ran 0.2 short of 0.5, ...
+        assert answer.text == " the dog ran."
+        authors = "".join(s.span.author[0] * len(s.span.text) for s in answer.written if s.span)
+        assert authors == "ssss" + "llll" + "llll" + "l"
+        told = answer.summary
+        assert told["tokens"] == {"small": 2, "large": 3}
+        assert told["by"] == "margin" and told["threshold"] == 0.5
+
+
+@pytest.mark.parametrize("signal", ["margin", "entropy", "random"])
+@pytest.mark.parametrize("wish", [{}, {"temperature": 1.0, "ignore_eos": True}, {"stop": ("an",)}])
+async def test_what_is_written_ahead_changes_calls_and_not_the_text(
+    signal: str, wish: dict[str, Any]
+) -> None:
+    ways = [{"ahead": 0, "chunk_tokens": 1}, {"ahead": 0}, {"ahead": 5}, {"chunk_tokens": 2}]
+    ensembles = {f"m{i}": by(signal, 0.55, **way) for i, way in enumerate(ways)}
+    async with running(config(**ensembles)) as stack:
+        found = [await ask(stack, name, seed=3, max_tokens=14, **wish) for name in ensembles]
+    assert len({answer.text for answer in found}) == 1
+    assert calls(found[2], "large") <= calls(found[1], "large")
+    assert len({json.dumps(answer.summary["tokens"]) for answer in found}) == 1
+
+
+async def test_a_threshold_of_the_request_sweeps_from_one_member_to_the_other() -> None:
+    async with running(config(m=by("margin", 0.5))) as stack:
+        alone = {name: (await ask(stack, name)).text for name in NAMES}
+        assert (await ask(stack, "m", threshold=0.0)).text == alone["small"]
+        whole = await ask(stack, "m", threshold=1.0)
+        assert whole.text == alone["large"] and whole.summary["tokens"]["small"] == 0
+
+
+async def test_members_of_two_vocabularies_are_refused() -> None:
+    ensemble = {"type": "uncertainty", "members": ["cat", "dog"]}
+    setting = {
+        "members": {"cat": {"engine": CAT}, "dog": {"engine": DOG}},
+        "ensembles": {"m": ensemble},
+    }
+    async with running(setting) as stack:
+        with pytest.raises(ConfigError, match="do not share a tokenizer.*gac, unite or deepen"):
+            await ask(stack, "m")
+
+
+def test_a_pair_is_two_members() -> None:
+    with pytest.raises(ValueError, match="a small and a large one, not 1"):
+        AppConfig.model_validate(animals(m={"type": "uncertainty", "members": ["cat"]}))
+    with pytest.raises(ValueError, match="small and large are both"):
+        AppConfig.model_validate(animals(m={"type": "uncertainty", "small": "cat", "large": "cat"}))
+    swapped = AppConfig.model_validate(config(m=by("margin", 0.5, large="small")))
+    assert swapped.ensembles["m"].pair == ("large", "small")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("lost", NAMES)
+async def test_a_lost_member_leaves_the_other_to_write_on(lost: str) -> None:
+    setting = config(m=by("margin", 0.5, chunk_tokens=1, ahead=0))
+    members = setting["members"]
+    engine = members[lost]["engine"]
+    members[lost] |= {"engine": {"type": "flaky", "engine": engine, "fails_from": 2}, "retries": 0}
+    async with running(setting) as stack:
+        answer = await ask(stack, "m")
+        assert answer.summary["degraded"] and answer.text.endswith(".")
+        other = {"small": "large", "large": "small"}[lost]
+        assert answer.summary["members"][0 if lost == "small" else 1]["status"] != "ok"
+        assert answer.written[-1].span is None or answer.written[-1].span.author == other
+
+
+async def test_an_answer_goes_on_from_every_checkpoint() -> None:
+    wish: dict[str, Any] = {"temperature": 1.0, "seed": 5, "ignore_eos": True, "max_tokens": 16}
+    async with running(config(m=by("margin", 0.5, chunk_tokens=4))) as stack:
+        whole = await ask(stack, "m", **wish)
+        assert len(whole.written) > 2
+        for written in whole.written[:-1]:
+            past = resumed(whole.written, written)
+            rest = await ask(stack, "m", past, **wish)
+            assert whole.text.startswith(past.text)
+            assert past.text + rest.text == whole.text
+
+
+def resumed(written: list[Written], last: Written) -> Checkpoint:
+    spans = tuple(w.span for w in written[: written.index(last) + 1] if w.span is not None)
+    state = json.loads(json.dumps(last.checkpoint.state))
+    return replace(last.checkpoint, state=state, spans=spans)
+
+
+async def test_tokens_are_told_with_their_authors_probabilities() -> None:
+    async with running(config(m=by("margin", 0.5))) as stack:
+        answer = await ask(stack, "m", logprobs=2)
+        told = [token for w in answer.written if w.span for token in w.span.tokens]
+        assert b"".join(token.data for token in told).decode() == answer.text
+        logprobs = [token.logprob for token in told]
+        assert all(logprob is not None and logprob > -0.05 for logprob in logprobs)
+        assert told[1].weights["small"] == pytest.approx(0.02, abs=1e-3)  # unsure of the cat
+        assert len(told[0].top) == 2
+
+
+async def test_a_budget_ends_the_answer_with_what_there_is() -> None:
+    async with running(config(m=by("margin", 0.5))) as stack:
+        answer = await ask(stack, "m", budget=Budget(calls=2))
+        assert answer.end.stop_reason == "budget_calls" and answer.text == " the dog"
+
+
+# -- engines that hand over by themselves --------------------------------------------------------
+
+
+def zoo(name: str) -> dict[str, Any]:
+    engine = {"type": "transformers", "weights": f"zoo:{name}", "dtype": "float32", "threads": 1}
+    return {"engine": engine}
+
+
+def router(folder: Path, reads: str = "zoo:small", width: int = 64, seed: int = 0) -> str:
+    draws = np.random.default_rng(seed)
+    layers = (
+        (draws.normal(0, 0.2, (16, width)).astype(np.float32), np.zeros(16, np.float32)),
+        (draws.normal(0, 1.0, (1, 16)).astype(np.float32), np.zeros(1, np.float32)),
+    )
+    Router(layers, reads, "citer").save(folder)
+    return str(folder)
+
+
+QUESTION = (Message("user", "Name the language of the largest neighbour of Chad."),)
+
+
+@pytest.mark.zoo
+async def test_an_engine_decides_as_a_plain_loop_over_its_states(tmp_path: Path) -> None:
+    """The plain loop: a state, a decision and a call for every token."""
+    folder = router(tmp_path)
+    citer = {"type": "citer", "router": folder, "threshold": 0.5, "members": NAMES}
+    ensembles = {"m": citer, "one": {**citer, "ahead": 0, "chunk_tokens": 1}}
+    setting = {"members": {name: zoo(name) for name in NAMES}, "ensembles": ensembles}
+    async with running(setting) as stack:
+        answers = [await ask(stack, name, messages=QUESTION) for name in ensembles]
+        engines = {name: stack.engines[name] for name in NAMES}
+        tokenizer = Tokenizer(engines["small"].spec.tokenizer)
+        prompt, ids = tokenizer.chat(QUESTION), []
+        known = load_router(Path(folder))
+        shares = {"small": 0, "large": 0}
+        while True:
+            [state] = await engines["small"].embed([[*prompt, *ids]])
+            sure = known.confidence(state[None])[0] >= 0.5
+            author = "small" if sure else "large"
+            [row] = await engines[author].next_token([[*prompt, *ids]], 1)
+            shares[author] += 1
+            token = int(row.ids[0])
+            if token in tokenizer.eos_ids:
+                break
+            ids.append(token)
+        assert 2 < shares["small"] and 2 < shares["large"]  # the router is neither's
+        for answer in answers:
+            assert answer.text == tokenizer.decode(ids)
+            assert answer.summary["tokens"] == shares
+        assert calls(answers[0], "small") < calls(answers[1], "small") / 2
+
+
+@pytest.mark.zoo
+async def test_a_router_of_another_model_is_refused(tmp_path: Path) -> None:
+    ensembles = {
+        "stranger": {"type": "citer", "router": router(tmp_path / "a", "zoo:other")},
+        "narrow": {"type": "citer", "router": router(tmp_path / "b", width=32)},
+        "missing": {"type": "citer", "router": str(tmp_path / "c")},
+        "method": {"type": "co-llm", "router": router(tmp_path / "d")},
+    }
+    setting = {
+        "members": {name: zoo(name) for name in NAMES},
+        "ensembles": {name: {"members": NAMES, **one} for name, one in ensembles.items()},
+    }
+    async with running(setting) as stack:
+        for name, told in (
+            ("stranger", "reads the states of 'zoo:other'"),
+            ("narrow", "trained for another model"),
+            ("missing", "orchestrion train citer"),
+            ("method", "was trained for citer, not co-llm"),
+        ):
+            with pytest.raises(Exception, match=told):
+                await ask(stack, name, messages=QUESTION)
+
+
+@pytest.mark.zoo
+async def test_a_new_export_decides_the_next_answer(tmp_path: Path) -> None:
+    citer = {"type": "citer", "router": router(tmp_path), "threshold": 0.5, "members": NAMES}
+    setting = {"members": {name: zoo(name) for name in NAMES}, "ensembles": {"m": citer}}
+    async with running(setting) as stack:
+        before = (await ask(stack, "m", messages=QUESTION)).summary["router"]
+        router(tmp_path, seed=1)
+        after = (await ask(stack, "m", messages=QUESTION)).summary["router"]
+    assert before != after
+
+
+@pytest.mark.zoo
+async def test_entropy_and_margin_are_the_same_beside_the_model_and_in_it() -> None:
+    """Engines that cannot hand over by themselves are given the work by hand."""
+    pytest.importorskip("torch")
+    from runtime.beside import Beside
+    from runtime.types import Deferral, Sampling
+
+    stack = LocalStack(AppConfig.model_validate({"members": {"small": zoo("small")}}))
+    try:
+        connection = stack.models["small"]._connections["small"]
+        await connection.open()
+        engine, prompt = connection.engine, connection.tokenizer.chat(QUESTION)
+        for signal, threshold in (("margin", 0.4), ("entropy", 0.7), ("random", 0.2)):
+            wish = Sampling(max_tokens=8, defer=Deferral(signal, threshold), seed=1)  # type: ignore[arg-type]
+            own = await engine.generate(prompt, wish)
+
+            async def asked(ask: Any) -> Any:
+                return await ask(engine)
+
+            beside = await Beside(asked, wish, None, connection.spec.vocab_size).write(prompt)
+            assert (beside.tokens, beside.finish) == (own.tokens, own.finish)
+            assert beside.confidences == pytest.approx(own.confidences, abs=1e-5)
+    finally:
+        await stack.close()
