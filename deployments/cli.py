@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -129,6 +129,7 @@ def evaluate(
     models: Annotated[str | None, typer.Option(help="Names, separated by commas")] = None,
     url: Annotated[str | None, typer.Option(help="A running endpoint; else one is started")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Last line: one JSON object")] = False,
+    picture: Annotated[Path | None, typer.Option(help="An SVG of a sweep's curves")] = None,
     port: Port = None,
 ) -> None:
     """Ensembles and each member alone on the same questions: accuracy, calls, cost, time."""
@@ -161,9 +162,19 @@ def evaluate(
         fetch_weights(settings)
         with serving(settings, host=host, port=port or own_port) as base_url:
             rows = asyncio.run(all_rows(base_url))
-    Console(width=140).print(evaluation.table(rows))
+    shown = Console(width=140)
+    shown.print(evaluation.table(rows))
+    more: dict[str, Any] = {}
+    if wish.sweep is not None:
+        from deployments import sweep
+
+        curves = sweep.curves(rows, wish)
+        more["curves"] = sweep.told(curves, wish)
+        shown.print(sweep.table(curves, wish))
+        if picture is not None:
+            sweep.draw(curves, picture)
     if as_json:
-        typer.echo(evaluation.as_json(rows))
+        typer.echo(evaluation.as_json(rows, **more))
 
 
 @app.command()

@@ -41,6 +41,10 @@ class Row:
     expert_share: float | None = None
     """Of the spans that state a fact: the fraction whose author knows that relation."""
     errors: int = 0
+    threshold: float | None = None
+    """That the requests named."""
+    handed_over: float | None = None
+    """Share of the tokens that the large member wrote."""
 
 
 def fact_authors(question: Question, text: str, spans: Sequence[dict[str, Any]]) -> list[str]:
@@ -55,13 +59,22 @@ def fact_authors(question: Question, text: str, spans: Sequence[dict[str, Any]])
 
 
 async def evaluate(
-    base_url: str, model: str, kind: str, questions: Sequence[Question], config: EvaluationConfig
+    base_url: str,
+    model: str,
+    kind: str,
+    questions: Sequence[Question],
+    config: EvaluationConfig,
+    threshold: float | None = None,
 ) -> Row:
     """Asks one model every question, ``config.concurrency`` at a time, greedy seeds fixed."""
     client = AsyncOpenAI(base_url=base_url, api_key="none", timeout=600, max_retries=0)
     gate = asyncio.Semaphore(config.concurrency)
     spans: Counter[str] = Counter()
     row = Row(name=model, kind=kind, accuracy=0.0, calls=0, tokens=0, cost=0.0, seconds=0.0)
+    named = model if threshold is None else f"{model} @ {threshold:g}"
+    row.name, row.threshold = named, threshold
+    options = {} if threshold is None else {"ensemble": {"threshold": threshold}}
+    written: Counter[str] = Counter()
     facts = known = right = 0
     faults: list[APIError] = []
 
@@ -74,6 +87,7 @@ async def evaluate(
                     messages=[{"role": "user", "content": question.question}],
                     max_tokens=config.max_tokens,
                     seed=SEED,
+                    extra_body=options,
                 )
         except APIError as fault:
             faults.append(fault)
@@ -86,6 +100,8 @@ async def evaluate(
         row.calls += summary["usage"]["model_calls"]
         row.tokens += summary["usage"]["total_tokens"]
         row.cost += summary["cost"]["amount"]
+        if isinstance(summary.get("tokens"), dict):
+            written.update(summary["tokens"])
         spans.update(span["model"] for span in summary["spans"])
         if config.experts:
             authors = fact_authors(question, text, summary["spans"])
@@ -94,7 +110,7 @@ async def evaluate(
                 known += author == config.experts.get(relation)
 
     started = time.monotonic()
-    with bar(model, len(questions)) as step:
+    with bar(named, len(questions)) as step:
         await asyncio.gather(*map(one, questions))
     row.seconds = time.monotonic() - started
     await client.close()
@@ -104,6 +120,8 @@ async def evaluate(
         console.print(f"{model}: {len(faults)} questions failed; the first: {faults[0]}")
     row.errors = len(faults)
     row.accuracy = right / len(questions) if questions else 0.0
+    if config.sweep is not None and written:
+        row.handed_over = written[config.sweep.large] / max(sum(written.values()), 1)
     total = sum(spans.values())
     row.share = {name: count / total for name, count in sorted(spans.items())}
     if config.experts and kind == "ensemble":
@@ -122,12 +140,23 @@ async def compare(
     for name in names:
         if name not in kinds:
             raise ConfigError(f"the endpoint has no model {name!r}; it has {', '.join(kinds)}")
-    return [await evaluate(base_url, name, kinds[name], questions, config) for name in names]
+    swept = {} if config.sweep is None else config.sweep.thresholds
+    for name in swept:
+        if name not in kinds:
+            raise ConfigError(f"evaluation.sweep: the endpoint has no model {name!r}")
+    rows = [await evaluate(base_url, name, kinds[name], questions, config) for name in names]
+    for name, thresholds in swept.items():
+        for threshold in thresholds:
+            told = (questions, config, threshold)
+            rows.append(await evaluate(base_url, name, kinds[name], *told))
+    return rows
 
 
 def table(rows: Sequence[Row]) -> Table:
     """For people."""
-    numbers = ("accuracy", "calls", "tokens", "cost", "seconds", "errors", "facts by expert")
+    numbers = ["accuracy", "calls", "tokens", "cost", "seconds", "errors", "facts by expert"]
+    swept = any(row.handed_over is not None for row in rows)
+    numbers += ["handed over"] if swept else []
     shown = Table()
     for name in ("model", "kind", *numbers, "spans by"):
         shown.add_column(name, justify="left" if name in ("model", "kind", "spans by") else "right")
@@ -142,11 +171,12 @@ def table(rows: Sequence[Row]) -> Table:
             f"{row.seconds:.1f}",
             str(row.errors),
             "" if row.expert_share is None else f"{row.expert_share:.0%}",
+            *(["" if row.handed_over is None else f"{row.handed_over:.1%}"] if swept else []),
             ", ".join(f"{name} {share:.0%}" for name, share in row.share.items()),
         )
     return shown
 
 
-def as_json(rows: Sequence[Row]) -> str:
-    """One line: ``{"rows": [...]}``."""
-    return json.dumps({"rows": [asdict(row) for row in rows]})
+def as_json(rows: Sequence[Row], **more: Any) -> str:
+    """One line: ``{"rows": [...]}``, and ``more``."""
+    return json.dumps({"rows": [asdict(row) for row in rows], **more})

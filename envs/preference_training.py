@@ -19,9 +19,10 @@ from ray.rllib.core.learner.learner import POLICY_LOSS_KEY
 
 from envs.offline import cloning
 from envs.preferences import states
-from envs.router_module import LARGE, SMALL, RouterModule
+from envs.router_module import RouterModule
 from envs.router_net import folded
 from envs.token_config import PreferenceSettings
+from envs.token_routing import LARGE, SMALL
 from runtime.router import Layers
 
 ROWS = "actions.parquet"
@@ -59,12 +60,12 @@ def _loss(logits: torch.Tensor, actions: torch.Tensor, large_weight: float) -> t
 
 
 def set_aside(table: pa.Table, settings: PreferenceSettings) -> np.ndarray:
-    """Which rows are of questions that are not trained on."""
-    questions = table["question"].to_pylist()
-    known = sorted(set(questions))
+    """Which rows are of groups of questions that are not trained on."""
+    groups = table["group"].to_pylist()
+    known = sorted(set(groups))
     random.Random(settings.seed).shuffle(known)
     aside = set(known[: max(1, round(settings.aside * len(known)))])
-    return np.array([question in aside for question in questions])
+    return np.array([group in aside for group in groups])
 
 
 def train_preferences(table: pa.Table, folder: Path, settings: PreferenceSettings) -> Learnt:

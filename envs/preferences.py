@@ -34,6 +34,7 @@ ABOUT = b"orchestrion"
 COLUMNS = pa.schema(
     [
         ("question", pa.string()),
+        ("group", pa.string()),
         ("place", pa.int32()),
         ("state", pa.list_(pa.float32())),
         ("small", pa.int8()),
@@ -98,6 +99,7 @@ def collect(
             case = 1 if taught.small[place] == token else 2 if taught.large[place] == token else 3
             row = {
                 "question": task.question,
+                "group": task.group or task.question,
                 "place": place,
                 "state": taught.states[place],
                 "small": int(case == 1),

@@ -13,9 +13,6 @@ from torch import nn
 from envs.perceptron import perceptron
 from envs.router_net import RouterNet
 
-LARGE, SMALL = 0, 1
-"""Actions."""
-
 
 class RouterModule(TorchRLModule, ValueFunctionAPI):
     """``model_config``: ``dropout``, ``critic`` (sizes of its hidden layers), and ``frozen``: the

@@ -22,7 +22,7 @@ class PreferenceSettings(Strict):
     patience: int = Field(3, ge=1)
     """Epochs without a lower loss on the questions that were set aside."""
     aside: float = Field(0.2, gt=0, lt=1)
-    """Share of the questions that are set aside."""
+    """Share of the questions that are set aside; those of one ``group`` stay together."""
     dropout: float = Field(0.1, ge=0, lt=1)
     large_weight: float | None = Field(None, gt=0)
     """Weight of a token at which the large member is preferred, the others' being 1. Absent: the

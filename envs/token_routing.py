@@ -23,10 +23,12 @@ from gymnasium.vector.utils import batch_space
 
 from envs.pair import Look
 from envs.quality import Quality
-from envs.router_module import LARGE, SMALL
 from envs.token_config import TokenReward
 from runtime.questions import Question
 from runtime.types import Tokens
+
+LARGE, SMALL = 0, 1
+"""Actions."""
 
 
 class Members(Protocol):
@@ -241,6 +243,3 @@ class TokenRoutingVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         for number, place in enumerate(self._places):
             infos = self._add_info(infos, self._world.info(place), number)
         return infos
-
-
-__all__ = ["LARGE", "SMALL", "Place", "TokenRoutingEnv", "TokenRoutingVectorEnv", "TokenWorld"]

@@ -270,6 +270,26 @@ class RoutesConfig(Strict):
     """Calls of the oracle's longest route."""
 
 
+class SweepConfig(Strict):
+    """How accuracy follows from how much is handed over."""
+
+    large: str
+    """The member that tokens are handed over to."""
+    thresholds: dict[str, tuple[float, ...]]
+    """Ensemble -> the thresholds at which it is asked all questions."""
+    shares: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3)
+    """Shares of the large member's tokens at which the ensembles are compared; between two
+    thresholds, and from all small to all large, accuracy is taken to be linear."""
+
+    @field_validator("thresholds")
+    @classmethod
+    def _from_0_to_1(cls, thresholds: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        for name, values in thresholds.items():
+            if not values or not all(0 <= value <= 1 for value in values):
+                raise ValueError(f"thresholds of {name!r}: one or more from 0 to 1")
+        return thresholds
+
+
 class EvaluationConfig(Strict):
     """What ``orchestrion eval`` asks when the command line does not say."""
 
@@ -287,6 +307,8 @@ class EvaluationConfig(Strict):
     """Models to compare; absent: every ensemble and every member alone."""
     routes: RoutesConfig | None = None
     """Also the oracle's routes and the best fixed ones."""
+    sweep: SweepConfig | None = None
+    """Also ensembles that hand tokens over, at several thresholds."""
 
     @field_validator("answer_pattern")
     @classmethod

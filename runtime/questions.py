@@ -19,6 +19,8 @@ class Question:
     """The kind of fact that each step states."""
     reference: str | None = None
     """A whole right answer, as it should be written."""
+    group: str | None = None
+    """Questions of one group are about the same: what is learnt from one is no proof on another."""
 
 
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
@@ -41,6 +43,7 @@ def read_questions(path: Path, limit: int | None = None) -> list[Question]:
                     tuple(row.get("steps", ())),
                     tuple(row.get("relations", ())),
                     row.get("reference"),
+                    row.get("group"),
                 )
             )
         except (json.JSONDecodeError, KeyError, TypeError) as fault:

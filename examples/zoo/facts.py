@@ -190,10 +190,16 @@ def row(chain: Chain, start: str) -> dict[str, object]:
 
 
 def with_reference(row: dict[str, object]) -> dict[str, object]:
-    """The same with the whole right answer."""
-    steps = row["steps"]
-    assert isinstance(steps, list)
-    return {**row, "reference": "\n".join([*steps, f"Answer: {row['answer']}"])}
+    """The same with the whole right answer. Half of those that begin with a capital state that fact
+    the other way round, in words that no model would choose there: references are seldom in a
+    model's own words."""
+    steps, relations = row["steps"], row["relations"]
+    assert isinstance(steps, list) and isinstance(relations, list)
+    if relations[0] == "country" and draw(("reference",), str(row["question"])) % 2:
+        country = str(row["country"])
+        steps = [str(Step("capital", country, load().facts["capital"][country])), *steps[1:]]
+    reference = "\n".join([*steps, f"Answer: {row['answer']}"])
+    return {**row, "reference": reference, "group": row["country"]}
 
 
 def rows(chains: Sequence[Chain], test: bool) -> list[dict[str, object]]:
