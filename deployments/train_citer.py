@@ -53,7 +53,7 @@ def _rounds(
 ) -> list[tuple[Learnt, dict[str, Any]]]:
     """Collects and trains as often as configured; each round's router is exported at once."""
     from envs.collectors import collect_all
-    from envs.preference_training import train_preferences
+    from envs.preference_training import keep, kept, train_preferences
     from envs.preferences import Round, counts, read, write
 
     training = setup.training
@@ -74,7 +74,13 @@ def _rounds(
                 )
             write(file, table)
         told = counts(table)
-        learnt = train_preferences(table, training.folder, training.preference)
+        # RLlib's cloning does not come to the same weights twice, so a round is kept as it is.
+        source = {"from": about, "how": training.preference.model_dump(mode="json")}
+        net = training.folder / f"round_{number}.safetensors"
+        learnt = None if fresh else kept(source, net)
+        if learnt is None:
+            learnt = train_preferences(table, training.folder, training.preference)
+            keep(learnt, source, net)
         console.print(
             f"round {number}: {len(table)} tokens (cases {told['case_1']}, {told['case_2']}, "
             f"{told['case_3']}), {learnt.told['epochs']:.0f} epochs, "

@@ -34,13 +34,11 @@ def cloning(
     keeps. ``learner`` has another loss than BC's own."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, file)
-    training: dict[str, Any] = {"lr": rate, "train_batch_size_per_learner": batch}
-    if learner is not None:
-        training["learner_class"] = learner
+    learners: dict[str, Any] = {} if learner is None else {"learner_class": learner}
     algorithms = [
         BCConfig()
         .environment(observation_space=spaces[0], action_space=spaces[1])
-        .training(**training)
+        .training(lr=rate, train_batch_size_per_learner=batch)
         .rl_module(rl_module_spec=RLModuleSpec(module_class=module, model_config=dict(model)))
         .offline_data(
             input_=[str(file.resolve())],
@@ -50,8 +48,8 @@ def cloning(
             map_batches_kwargs={"concurrency": 1, "num_cpus": 0.1},
             dataset_num_iters_per_learner=max(1, len(table) // batch),
         )
-        .learners(num_learners=0, num_gpus_per_learner=0)
-        .debugging(seed=seed, log_level="WARN")
+        .learners(num_learners=0, num_gpus_per_learner=0, **learners)
+        .debugging(seed=seed, log_level="ERROR")
         .build_algo()
     ]
     quiet = logging.getLogger("ray.data")

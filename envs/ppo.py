@@ -74,7 +74,7 @@ TOKENS = Learns("orchestrion-tokens", TokenRoutingVectorEnv, RouterModule)
 
 
 def ppo(
-    settings: PPOSettings, world: Callable[[Mapping[str, Any]], Any], what: Learns
+    settings: PPOSettings, world: Callable[[Mapping[str, Any]], Any], what: Learns = DER
 ) -> PPOConfig:
     """RLlib's configuration; ``.build_algo()`` makes the algorithm. ``world`` makes one in each
     process that collects experience."""

@@ -4,7 +4,9 @@ objective on the same records."""
 from __future__ import annotations
 
 import copy
+import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ import torch
 from ray.rllib.algorithms.marwil.torch.marwil_torch_learner import MARWILTorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import POLICY_LOSS_KEY
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from envs.offline import cloning
 from envs.preferences import states
 from envs.router_module import RouterModule
-from envs.router_net import folded
+from envs.router_net import RouterNet, folded
 from envs.token_config import PreferenceSettings
 from envs.token_routing import LARGE, SMALL
 from runtime.router import Layers
@@ -38,6 +42,31 @@ class Learnt:
     """Of the module, for tuning to start from."""
     told: dict[str, float]
     """``epochs``, ``loss`` and ``auc`` on the questions that were set aside."""
+
+
+def keep(learnt: Learnt, about: Mapping[str, Any], file: Path) -> None:
+    """Writes a round's net, with what it was learnt from."""
+    net = {name: np.asarray(value) for name, value in learnt.state.items() if _of_net(name)}
+    told = {"told": json.dumps(learnt.told), "about": json.dumps(about, sort_keys=True)}
+    save_file(net, file, told)
+
+
+def kept(about: Mapping[str, Any], file: Path) -> Learnt | None:
+    """A round that was learnt from the same; ``None`` where there is none."""
+    if not file.exists():
+        return None
+    with safe_open(file, "numpy") as tensors:
+        known = tensors.metadata()
+        state = {name: tensors.get_tensor(name) for name in tensors.keys()}
+    if known["about"] != json.dumps(about, sort_keys=True):
+        return None
+    net = RouterNet(state["net.wide.weight"].shape[1], 0.0)
+    net.load_state_dict({name[4:]: torch.as_tensor(value) for name, value in state.items()})
+    return Learnt(folded(net), state, json.loads(known["told"]))
+
+
+def _of_net(name: str) -> bool:
+    return name.startswith("net.")
 
 
 class PreferenceLearner(MARWILTorchLearner):

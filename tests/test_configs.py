@@ -8,14 +8,18 @@ import pytest
 import yaml
 
 from deployments.config import AppConfig, load
+from deployments.pair_world import load_pair_setup
 from deployments.world import load_setup
 from policies.cascade.agent import load_agent
+from policies.token.citer import RoutedConfig
 from runtime.errors import ConfigError
+from runtime.router import load_router
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("deployments/*.yaml")])
-TRAINING_FILES = [path for path in FILES if path.name.startswith("train_")]
-SERVE_FILES = [path for path in FILES if path not in TRAINING_FILES]
+TRAINING_FILES = [path for path in FILES if path.name.startswith("train_der")]
+ROUTER_FILES = [path for path in FILES if path.name.startswith("train_citer")]
+SERVE_FILES = [path for path in FILES if path not in TRAINING_FILES + ROUTER_FILES]
 
 
 @pytest.mark.parametrize("path", SERVE_FILES, ids=lambda path: path.name)
@@ -42,6 +46,20 @@ def test_every_training_fits_its_serve_config(path: Path, monkeypatch: pytest.Mo
     agent = load_agent(Path(setup.der.agent))
     assert agent.members == setup.der.members and agent.prompts == setup.der.transfers()
     assert agent.reads == setup.reads and agent.t_max == setup.training.reward.t_max
+
+
+@pytest.mark.parametrize("path", ROUTER_FILES, ids=lambda path: path.name)
+def test_every_router_fits_its_ensemble(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    setup = load_pair_setup(path)
+    reads = setup.app.members[setup.citer.pair[0]].engine.weights  # type: ignore[union-attr]
+    routed = [one for one in setup.app.ensembles.values() if isinstance(one, RoutedConfig)]
+    assert len(routed) >= 2
+    for ensemble in routed:
+        router = load_router(Path(ensemble.router))
+        assert (router.method, router.reads) == (ensemble.type, reads)
+    trained = load_router(Path(setup.citer.router)).about
+    assert trained["training"] == setup.fingerprint and trained["round"] == setup.training.rounds
 
 
 GOOD = """\

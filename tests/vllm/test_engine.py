@@ -16,12 +16,16 @@ import pytest_asyncio
 import torch
 from safetensors.torch import load_file, save_file
 
+from deployments.config import AppConfig
+from deployments.local import LocalStack
 from runtime import vllm_names
 from runtime.config import TransformersEngine, VllmEngine
 from runtime.engines import Engine, build_engine, vllm_start
 from runtime.errors import BadRequest, ConfigError, EngineFault, Overloaded, Unsupported
 from runtime.terms import Terms, on_terms
 from runtime.types import Generation, Sampling
+from tests.policies.token.test_handover import QUESTION, router
+from tests.stack import ask
 from tests.vllm.conftest import SMALL, Start
 from tests.vllm.parity import CLOSE, agree, both, text
 
@@ -127,8 +131,8 @@ async def test_scoring_goes_before_writing_and_urgent_requests_before_others(
         order.append("score")
 
     tasks = []
-    for ask in (write("running"), write("batch", 10), write("chat"), score()):
-        tasks.append(asyncio.ensure_future(ask))
+    for begun in (write("running"), write("batch", 10), write("chat"), score()):
+        tasks.append(asyncio.ensure_future(begun))
         await asyncio.sleep(0.02)
     await asyncio.gather(*tasks)
     assert order.index("score") < order.index("chat") < order.index("batch")
@@ -315,3 +319,38 @@ async def test_more_alternatives_than_there_are_tokens_are_all_of_them(zoo_on_vl
 async def test_dense_rows_are_probabilities(zoo_on_vllm: Zoo) -> None:
     [row] = await zoo_on_vllm["large"].next_token([[5, 6, 7]], -1)
     assert np.exp(row.logprobs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-4)
+
+
+async def test_states_along_a_text_are_those_of_the_embedded_engine(
+    narrow: Engine, zoo_on_transformers: Zoo
+) -> None:
+    prompt, more = text(narrow, 5, 40), text(narrow, 6, 20)
+    await both([narrow, zoo_on_transformers["small"]], "states", prompt, more)
+    await both([narrow, zoo_on_transformers["small"]], "states", prompt, [])
+
+
+async def test_a_router_beside_vllm_hands_over_as_one_in_the_embedded_engine(
+    narrow: Engine, zoo_on_vllm: Zoo, zoo_on_transformers: Zoo, tmp_path: Path
+) -> None:
+    citer = {
+        "type": "citer",
+        "members": ["small", "large"],
+        "router": router(tmp_path),
+        "threshold": 0.5,
+    }
+    entropy = {"type": "uncertainty", "members": ["small", "large"], "threshold": 0.8}
+    members = {name: {"engine": {"type": "echo"}} for name in ("small", "large")}
+    config = AppConfig.model_validate(
+        {"members": members, "ensembles": {"citer": citer, "entropy": entropy}}
+    )
+    written = []
+    for engines in (
+        {"small": narrow, "large": zoo_on_vllm["large"]},
+        {name: zoo_on_transformers[name] for name in ("small", "large")},
+    ):
+        stack = LocalStack(config, engines)
+        answers = [await ask(stack, name, messages=QUESTION) for name in ("citer", "entropy")]
+        written.append([(answer.text, answer.summary["tokens"]) for answer in answers])
+        await stack.close()
+    assert written[0] == written[1]
+    assert all(min(told.values()) > 0 for _, told in written[0])

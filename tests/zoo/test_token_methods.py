@@ -101,7 +101,7 @@ def test_a_few_questions_are_answered_alike_by_both_loops(
         assert _calls(answers[method]) < 0.5 * _calls(answers[f"{method}-plain"])
 
 
-MANY = {"gac": (100, 100), "unite": (100, 100), "deepen": (100, 15), "packllm": (100, 15)}
+MANY = {"gac": (100, 100), "unite": (50, 20), "deepen": (50, 10), "packllm": (50, 10)}
 """Questions to be answered greedily, and drawn; EVA fuses slowest. With ORCHESTRION_LONG_TESTS=1 it
 is a hundred each, for every method."""
 

@@ -67,12 +67,12 @@ def test_specialists_answer_two_hops_together_and_not_alone(config: AppConfig) -
 
 def test_the_zoo_is_small_and_differs_in_architecture_and_tokenizer() -> None:
     files = [path for folder in FOLDERS for path in folder.iterdir()]
-    assert sum(path.stat().st_size for path in files) < 26 * 2**20
+    assert sum(path.stat().st_size for path in files) < 27 * 2**20
     kinds = {json.loads((f / "config.json").read_text())["architectures"][0] for f in FOLDERS}
     assert len(kinds) >= 3
     prints = {f.name: Tokenizer.from_folder(f).definition.fingerprint for f in FOLDERS}
-    assert prints["small"] == prints["large"]
-    general = {"small", "large", "prm", "prm_b", "prm_questions", "prm_questions_b"}
+    assert prints["small"] == prints["novice"] == prints["large"]
+    general = {"small", "novice", "large", "prm", "prm_b", "prm_questions", "prm_questions_b"}
     specialists = [name for name in prints if name not in general]
     assert len({prints[name] for name in specialists}) == len(specialists) >= 4
 

@@ -1,0 +1,185 @@
+"""What token-level routing costs through Ray Serve, against each member alone and a plain loop.
+
+    python -m benchmarks.citer --json
+
+The threshold is the least of the configured ones that keeps 0.95 of the large member's accuracy on
+the questions asked; accuracy and share there are printed too. Times are per token, one question at
+a time, over HTTP; the plain loop asks the same members from this process, without HTTP: for each
+token one call for the small member's state and one for its token or the large member's. Only
+ratios of one run mean anything. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openai import AsyncOpenAI
+
+from deployments.backends import Served
+from deployments.cluster import fetch_weights, serving
+from deployments.config import AppConfig, load
+from deployments.progress import bar
+from deployments.wiring import connect
+from policies.token.citer import CITERConfig
+from runtime.answers import given_answer, same_answer
+from runtime.questions import Question, read_questions
+from runtime.router import Router, load_router
+from runtime.types import Message
+
+PORT, TURNS = 8768, 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
+    parser.add_argument("--config", type=Path, default=Path("examples/zoo_citer.yaml"))
+    parser.add_argument("--ensemble", default="citer")
+    parser.add_argument("--questions", type=int, default=100, help="for accuracy")
+    parser.add_argument("--timed", type=int, default=12, help="questions of them that are timed")
+    asked = parser.parse_args()
+    figures = measure(load(asked.config)[1], asked.ensemble, asked.questions, asked.timed)
+    if not asked.json:
+        for name, value in figures.items():
+            print(f"{name:24} {value}")
+    print(json.dumps(figures))
+
+
+def measure(config: AppConfig, name: str, count: int, timed: int) -> dict[str, Any]:
+    ensemble, wish = config.ensembles[name], config.evaluation
+    assert isinstance(ensemble, CITERConfig) and wish is not None and wish.sweep is not None
+    small, large = ensemble.pair
+    questions = read_questions(Path(wish.questions), count)
+    thresholds = sorted(wish.sweep.thresholds[name])
+    router = load_router(Path(ensemble.router))
+    fetch_weights(config)
+    with serving(config, port=PORT) as url:
+        right, _, _ = accuracy(url, large, large, questions, wish.answer_pattern, None)
+        for threshold in thresholds:
+            found, share, _ = accuracy(url, name, large, questions, wish.answer_pattern, threshold)
+            if found >= 0.95 * right:
+                break
+        _, _, speed = accuracy(url, name, large, questions, wish.answer_pattern, threshold)
+        some = questions[:timed]
+        seconds: dict[str, list[float]] = {"citer": [], small: [], large: [], "naive": []}
+        with bar("timing", TURNS * len(seconds)) as step:
+            for turn in range(TURNS):
+                for who in seconds:
+                    if who == "naive":
+                        spent = naive(config, ensemble, router, threshold, some)
+                    else:
+                        model = name if who == "citer" else who
+                        own = threshold if who == "citer" else None
+                        spent = per_token(asyncio.run(ask(url, model, some, 1, own)))
+                    if turn:  # the first warms everything
+                        seconds[who].append(spent)
+                    step.done()
+    times = {who: statistics.median(values) for who, values in seconds.items()}
+    return {
+        "threshold": threshold,
+        "accuracy_over_large": round(found / right, 3),
+        "large_share": round(share, 3),
+        "citer_over_small": round(times["citer"] / times[small], 3),
+        "citer_over_large": round(times["citer"] / times[large], 3),
+        "citer_over_naive": round(times["citer"] / times["naive"], 3),
+        "router_decisions_per_s": round(speed, 1),
+    }
+
+
+async def ask(
+    url: str, model: str, questions: Sequence[Question], at_once: int, threshold: float | None
+) -> list[dict[str, Any]]:
+    """For each question its text, tokens by author and seconds."""
+    gate = asyncio.Semaphore(at_once)
+    extra = {} if threshold is None else {"ensemble": {"threshold": threshold}}
+    async with AsyncOpenAI(base_url=url, api_key="none", timeout=600, max_retries=0) as client:
+
+        async def one(question: Question) -> dict[str, Any]:
+            async with gate:
+                started = time.perf_counter()
+                reply = await client.chat.completions.create(
+                    model=model,
+                    messages=[{"role": "user", "content": question.question}],
+                    max_tokens=64,
+                    seed=7,
+                    extra_body=extra,
+                )
+                spent = time.perf_counter() - started
+            told: Any = (reply.model_extra or {})["ensemble"]
+            assert reply.usage is not None
+            # A member alone counts no tokens by author; its EOS is one of them all the same.
+            tokens = told.get("tokens") or {model: reply.usage.completion_tokens + 1}
+            text = reply.choices[0].message.content or ""
+            return {"text": text, "tokens": tokens, "seconds": spent}
+
+        return list(await asyncio.gather(*map(one, questions)))
+
+
+def accuracy(
+    url: str,
+    model: str,
+    large_name: str,
+    questions: Sequence[Question],
+    pattern: str,
+    threshold: float | None,
+) -> tuple[float, float, float]:
+    """Share of right answers, the large member's share of the tokens, and tokens per second with
+    sixteen questions at once."""
+    started = time.perf_counter()
+    replies = asyncio.run(ask(url, model, questions, 16, threshold))
+    spent = time.perf_counter() - started
+    right = sum(
+        same_answer(given_answer(reply["text"], pattern), question.answer)
+        for reply, question in zip(replies, questions, strict=True)
+    )
+    written = sum(sum(reply["tokens"].values()) for reply in replies)
+    large = sum(reply["tokens"].get(large_name, 0) for reply in replies)
+    return right / len(questions), large / written, written / spent
+
+
+def per_token(replies: Sequence[dict[str, Any]]) -> float:
+    written = sum(sum(reply["tokens"].values()) for reply in replies)
+    spent: float = sum(reply["seconds"] for reply in replies)
+    return spent / written
+
+
+def naive(
+    config: AppConfig,
+    ensemble: CITERConfig,
+    router: Router,
+    threshold: float,
+    questions: Sequence[Question],
+) -> float:
+    """Seconds per token of a loop that decides, and asks, token by token."""
+    members = {member: config.members[member] for member in ensemble.pair}
+
+    async def all_questions() -> float:
+        connections = connect(members, Served(config).members(tuple(members)))
+        small, large = (connections[member] for member in ensemble.pair)
+        await asyncio.gather(small.open(), large.open())
+        eos = {*small.spec.eos_ids, *large.spec.eos_ids}
+        written, started = 0, time.perf_counter()
+        for question in questions:
+            ids = small.tokenizer.chat([Message("user", question.question)])
+            token = -1
+            while token not in eos:
+                state = await small.engine.embed([ids])
+                sure = router.confidence(state)[0] >= threshold
+                [row] = await (small if sure else large).engine.next_token([ids], 1)
+                assert row.ids is not None
+                token = int(row.ids[0])
+                ids.append(token)
+                written += 1
+        return (time.perf_counter() - started) / written
+
+    return asyncio.run(all_questions())
+
+
+if __name__ == "__main__":
+    main()
