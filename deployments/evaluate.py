@@ -144,6 +144,13 @@ async def compare(
     for name in swept:
         if name not in kinds:
             raise ConfigError(f"evaluation.sweep: the endpoint has no model {name!r}")
+    if config.sweep is not None:
+        alone = [name for name in names if kinds[name] == "member"]
+        if config.sweep.large not in alone or len(alone) != 2:
+            raise ConfigError(
+                "evaluation.sweep compares with both members alone: list just these two members "
+                f"under models, {config.sweep.large} being one"
+            )
     rows = [await evaluate(base_url, name, kinds[name], questions, config) for name in names]
     for name, thresholds in swept.items():
         for threshold in thresholds:

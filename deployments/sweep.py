@@ -12,7 +12,6 @@ from rich.table import Table
 
 from deployments.evaluate import Row
 from runtime.config import EvaluationConfig
-from runtime.errors import ConfigError
 
 ENOUGH: Final = 0.95
 """Of the large member's accuracy."""
@@ -43,15 +42,11 @@ class Curve:
 
 
 def curves(rows: Sequence[Row], wish: EvaluationConfig) -> dict[str, Curve]:
-    """Raises ``ConfigError`` where a member was not asked alone."""
+    """Both members were asked alone."""
     plan = wish.sweep
     assert plan is not None
     alone = {row.name: row.accuracy for row in rows if row.kind == "member"}
-    small = [name for name in alone if name != plan.large]
-    if plan.large not in alone or len(small) != 1:
-        raise ConfigError(
-            "evaluation.sweep compares with both members alone: list just these two under models"
-        )
+    [small] = [name for name in alone if name != plan.large]
     found: dict[str, Curve] = {}
     for name in plan.thresholds:
         points = sorted(
@@ -61,7 +56,7 @@ def curves(rows: Sequence[Row], wish: EvaluationConfig) -> dict[str, Curve]:
             and row.handed_over is not None
             and row.name.rsplit(" @ ", 1)[0] == name
         )
-        ends = [(0.0, alone[small[0]], None), *points, (1.0, alone[plan.large], None)]
+        ends = [(0.0, alone[small], None), *points, (1.0, alone[plan.large], None)]
         shares, accuracies, thresholds = zip(*ends, strict=True)
         found[name] = Curve(shares, accuracies, thresholds)
     return found

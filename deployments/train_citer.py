@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from deployments.pair_world import PairSetup
 from deployments.progress import bar, console
 from deployments.training_cluster import members_up
+from runtime.errors import ConfigError, EngineFault
 from runtime.router import Layers, Router
 
 if TYPE_CHECKING:
@@ -27,14 +29,16 @@ def train(setup: PairSetup, fresh: bool) -> Path:
     ppo = training.ppo
     # Ray Data, which reads the preferences, wants two; the collectors a part of one.
     cpus = 2 + 0.2 * training.collectors + (0 if ppo is None else ppo.runners)
+    if ppo is not None and not fresh:
+        _check_folder(setup)
     named = (training.out, training.first, training.tuned, training.co_llm, training.run)
     kept = [name for name in (*named, setup.citer.router) if name is not None]
     with members_up(setup.needed, cpus, kept), contextlib.closing(setup):
         world = setup({})
-        routers = _rounds(setup, world, fresh)
+        routers, table = _rounds(setup, world, fresh)
         learnt, about = routers[-1]
         if training.co_llm is not None:
-            _export(setup, world, *_co_llm(setup), Path(training.co_llm), "co-llm")
+            _export(setup, world, *_co_llm(setup, table), Path(training.co_llm), "co-llm")
         if training.first is not None:
             _export(setup, world, routers[0][0].layers, routers[0][1], Path(training.first))
         if training.tuned is not None and ppo is not None:
@@ -50,14 +54,16 @@ def train(setup: PairSetup, fresh: bool) -> Path:
 
 def _rounds(
     setup: PairSetup, world: TokenWorld, fresh: bool
-) -> list[tuple[Learnt, dict[str, Any]]]:
-    """Collects and trains as often as configured; each round's router is exported at once."""
+) -> tuple[list[tuple[Learnt, dict[str, Any]]], Any]:
+    """Collects and trains as often as configured; each round's router is exported at once. Also
+    the first round's records."""
     from envs.collectors import collect_all
     from envs.preference_training import keep, kept, train_preferences
-    from envs.preferences import Round, counts, read, write
+    from envs.preferences import Round, counts, left_out, read, write
 
     training = setup.training
     found: list[tuple[Learnt, dict[str, Any]]] = []
+    tables: list[Any] = []
     router: Router | None = None
     for number in range(1, training.rounds + 1):
         judged_by = None if router is None else router.version
@@ -72,7 +78,18 @@ def _rounds(
                 table = collect_all(
                     setup, world.tasks, round_, training.collectors, about, step.done
                 )
-            write(file, table)
+            missing = left_out(table, world.tasks)
+            if len(missing) == len(world.tasks):
+                raise EngineFault("no question could be read by both members; the log says why")
+            if missing:
+                console.print(
+                    f"[yellow]note:[/yellow] {len(missing)} questions at which a member failed are "
+                    "left out; the next run collects anew",
+                    highlight=False,
+                )
+            else:
+                write(file, table)
+        tables.append(table)
         told = counts(table)
         # RLlib's cloning does not come to the same weights twice, so a round is kept as it is.
         source = {"from": about, "how": training.preference.model_dump(mode="json")}
@@ -91,17 +108,14 @@ def _rounds(
         out = Path(training.out or setup.citer.router)
         router = _export(setup, world, learnt.layers, summary, out)
         found.append((learnt, summary))
-    return found
+    return found, tables[0]
 
 
-def _co_llm(setup: PairSetup) -> tuple[Layers, dict[str, Any]]:
+def _co_llm(setup: PairSetup, table: Any) -> tuple[Layers, dict[str, Any]]:
     """From the first round's records: the objective knows no preferences, so all rounds' are
     alike."""
-    import pyarrow.parquet as pq
-
     from envs.preference_training import train_co_llm
 
-    table = pq.read_table(setup.training.folder / "preferences_1.parquet")
     layers, loss = train_co_llm(table, setup.training.preference)
     console.print(f"Co-LLM: {loss:.4f} nats for a token", highlight=False)
     return layers, {"loss": loss}
@@ -118,9 +132,8 @@ def _tuned(setup: PairSetup, learnt: Learnt, fresh: bool) -> tuple[Layers, dict[
     assert training.ppo is not None
     if fresh:
         forget(training.folder)
-    run = Training(
-        training.ppo, setup, training.folder, setup.about, training.checkpoint_every, TOKENS
-    )
+    about = {**setup.about, "start": hash_of(learnt.layers)}
+    run = Training(training.ppo, setup, training.folder, about, training.checkpoint_every, TOKENS)
     with contextlib.closing(run):
         if run.done == 0:
             state = run.module.get_state()
@@ -140,6 +153,24 @@ def _tuned(setup: PairSetup, learnt: Learnt, fresh: bool) -> tuple[Layers, dict[
         last = run.curve[-1]
         told = {"iterations": run.done, "reward": last.reward, "accuracy": last.accuracy}
         return folded(module.net), {**told, "large_share": last.cost}
+
+
+def hash_of(layers: Layers) -> str:
+    return Router(layers, "", "").version
+
+
+def _check_folder(setup: PairSetup) -> None:
+    """Refuses a tuning with other settings before anything is collected for it."""
+    file = setup.training.folder / "settings.json"
+    if not file.exists():
+        return
+    told = json.loads(file.read_text())
+    told.pop("start", None)
+    if told != json.loads(json.dumps(setup.about)):
+        raise ConfigError(
+            f"{setup.training.folder} holds a run with other settings; name another folder under "
+            "run:, or begin anew with --fresh"
+        )
 
 
 def _export(

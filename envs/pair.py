@@ -17,12 +17,13 @@ from policies.token.handover import check_pair
 from runtime.connection import Connection
 from runtime.context import Context
 from runtime.engines.base import Engine
-from runtime.errors import MemberFailed
+from runtime.errors import ContextOverflow, MemberFailed
 from runtime.member import Member
 from runtime.metrics import Meter
 from runtime.report import Report
 from runtime.retries import persistently
 from runtime.router import Router
+from runtime.stopping import before_stop
 from runtime.types import Deferral, Message, Sampling, Tokens
 
 T = TypeVar("T")
@@ -93,9 +94,19 @@ class LivePair:
         return self._opened(self.small).spec.hidden_size
 
     @property
-    def eos_ids(self) -> frozenset[int]:
+    def stops(self) -> tuple[str, ...]:
+        """Texts at which an answer of theirs ends."""
         names = (self.small, self.large)
-        return frozenset(i for name in names for i in self._opened(name).spec.eos_ids)
+        return tuple(dict.fromkeys(stop for n in names for stop in self._opened(n).config.stop))
+
+    def ends(self, ids: Sequence[int]) -> bool:
+        """Whether an answer is complete."""
+        names = (self.small, self.large)
+        if ids[-1] in {i for name in names for i in self._opened(name).spec.eos_ids}:
+            return True
+        stops = self.stops
+        text = self._opened(self.small).tokenizer.decode(ids) if stops else ""
+        return before_stop(text, stops) != text
 
     def prompt(self, question: str, name: str | None = None) -> tuple[int, ...]:
         """What a member is asked with: the small one, or ``name``."""
@@ -108,8 +119,8 @@ class LivePair:
         return (*connection.tokenizer.encode(text), connection.spec.eos_ids[0])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of an answer; control tokens are dropped."""
-        return self._opened(self.small).tokenizer.decode(ids)
+        """The text of an answer up to where it is served; control tokens are dropped."""
+        return before_stop(self._opened(self.small).tokenizer.decode(ids), self.stops)
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -119,11 +130,7 @@ class LivePair:
             (*self.prompt(question), *answer)
             for question, answer in zip(questions, answers, strict=True)
         ]
-        new = [p for p in dict.fromkeys(places) if _key(p) not in self._looks]
-        for path in self._loop.run(self._all([self._small_path(p) for p in new])):
-            for key, look in (path or {}).items():
-                _keep(self._looks, key, look)
-        return [self._looks.get(_key(place)) for place in places]
+        return self._found(places, self._looks, self._small_path)
 
     def large_tokens(self, questions: Sequence[str], answers: Sequence[Tokens]) -> list[int | None]:
         """What the large member would write after each answer so far."""
@@ -131,11 +138,27 @@ class LivePair:
             (*self.prompt(question, self.large), *answer)
             for question, answer in zip(questions, answers, strict=True)
         ]
-        new = [p for p in dict.fromkeys(places) if _key(p) not in self._next]
-        for path in self._loop.run(self._all([self._large_path(p) for p in new])):
-            for key, token in (path or {}).items():
-                _keep(self._next, key, token)
-        return [self._next.get(_key(place)) for place in places]
+        return self._found(places, self._next, self._large_path)
+
+    def _found(
+        self,
+        places: Sequence[tuple[int, ...]],
+        known: OrderedDict[bytes, T],
+        path: Callable[[tuple[int, ...]], Awaitable[dict[bytes, T]]],
+    ) -> list[T | None]:
+        """What is known of places, after asking for the rest. Those used longest ago are forgotten,
+        once all are told."""
+        keys = {place: _key(place) for place in places}
+        new = [place for place, key in keys.items() if key not in known]
+        for found in self._loop.run(self._all([path(place) for place in new])):
+            known.update(found or {})
+        told = [known.get(keys[place]) for place in places]
+        for key in keys.values():
+            if key in known:
+                known.move_to_end(key)
+        while len(known) > REMEMBERED:
+            known.popitem(last=False)
+        return told
 
     def teach(self, questions: Sequence[str], texts: Sequence[Tokens]) -> list[Taught | None]:
         """Both along given texts, in one pass each."""
@@ -191,14 +214,14 @@ class LivePair:
             async with self._gate:
                 try:
                     return await part
-                except MemberFailed:
+                except (MemberFailed, ContextOverflow):
                     return None
 
         return list(await asyncio.gather(*map(one, work)))
 
     async def _small_path(self, place: tuple[int, ...]) -> dict[bytes, Look]:
         member = await self._member(self.small)
-        reply = await member.write(place, Sampling(max_tokens=AHEAD))
+        reply = await member.write(place, Sampling(max_tokens=AHEAD, stop=member.stops))
         ids = reply.tokens
         states = await member.prepare(lambda engine: engine.states(place, ids[:-1]))
         return {
@@ -208,7 +231,7 @@ class LivePair:
 
     async def _large_path(self, place: tuple[int, ...]) -> dict[bytes, int]:
         member = await self._member(self.large)
-        reply = await member.write(place, Sampling(max_tokens=AHEAD))
+        reply = await member.write(place, Sampling(max_tokens=AHEAD, stop=member.stops))
         return {_key((*place, *reply.tokens[:n])): t for n, t in enumerate(reply.tokens)}
 
     async def _taught(self, question: str, ids: list[int]) -> Taught:
@@ -243,11 +266,14 @@ class LivePair:
         own = small.connection.tokenizer.chat(message)
         other = large.connection.tokenizer.chat(message)
         eos = {*small.connection.spec.eos_ids, *large.connection.spec.eos_ids}
+        stops = (*small.stops, *large.stops)
         defer = None if router is None else Deferral("router", threshold, router.version)
         while len(ids) < most and not (ids and ids[-1] in eos):
-            wish = Sampling(max_tokens=most - len(ids), defer=defer)
+            wish = Sampling(max_tokens=most - len(ids), stop=stops, defer=defer)
             reply = await small.write([*own, *ids], wish, router)
             ids += reply.tokens
+            if reply.finish == "stop" or not (reply.tokens or reply.finish == "deferred"):
+                break
             if reply.finish == "deferred" and len(ids) < most:
                 reply = await large.write([*other, *ids], Sampling(max_tokens=1))
                 ids += reply.tokens
@@ -264,9 +290,3 @@ def _best(ids: np.ndarray | None, logprobs: np.ndarray) -> int:
 
 def _key(place: Sequence[int]) -> bytes:
     return hashlib.blake2b(np.asarray(place, dtype=np.int32).tobytes(), digest_size=16).digest()
-
-
-def _keep(known: OrderedDict[bytes, T], key: bytes, value: T) -> None:
-    known[key] = value
-    while len(known) > REMEMBERED:
-        known.popitem(last=False)

@@ -48,7 +48,9 @@ def keep(learnt: Learnt, about: Mapping[str, Any], file: Path) -> None:
     """Writes a round's net, with what it was learnt from."""
     net = {name: np.asarray(value) for name, value in learnt.state.items() if _of_net(name)}
     told = {"told": json.dumps(learnt.told), "about": json.dumps(about, sort_keys=True)}
-    save_file(net, file, told)
+    draft = file.with_suffix(".part")
+    save_file(net, draft, told)
+    draft.replace(file)
 
 
 def kept(about: Mapping[str, Any], file: Path) -> Learnt | None:

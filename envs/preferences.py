@@ -186,6 +186,18 @@ def states(table: pa.Table) -> np.ndarray:
     return flat.reshape(len(column), width).astype(np.float32)
 
 
+def left_out(table: pa.Table, tasks: Sequence[Question]) -> list[str]:
+    """Questions that have no rows, or not one for each token."""
+    rows: dict[str, int] = {}
+    last: dict[str, int] = {}
+    told = zip(table["question"].to_pylist(), table["place"].to_pylist(), strict=True)
+    for question, place in told:
+        rows[question] = rows.get(question, 0) + 1
+        last[question] = max(last.get(question, 0), place)
+    names = dict.fromkeys(task.question for task in tasks)
+    return [name for name in names if rows.get(name, 0) <= last.get(name, 0)]
+
+
 def counts(table: pa.Table) -> dict[str, int]:
     """Rows of each case, and those that prefer the small member."""
     case = table["case"].to_numpy()

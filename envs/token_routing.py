@@ -37,8 +37,7 @@ class Members(Protocol):
     @property
     def width(self) -> int: ...
 
-    @property
-    def eos_ids(self) -> frozenset[int]: ...
+    def ends(self, ids: Sequence[int]) -> bool: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -117,11 +116,11 @@ class TokenWorld:
             rewards[i] -= self.reward.alpha * (actions[i] == LARGE)
             own = place.look.own if token is None else token
             after.append(replace(place, ids=(*place.ids, own), large=count))
-        eos, most = self.members.eos_ids, self.most
+        most = self.most
         going = [
             i
             for i, place in enumerate(after)
-            if place.look is not None and place.ids[-1] not in eos and len(place.ids) < most
+            if place.look is not None and len(place.ids) < most and not self.members.ends(place.ids)
         ]
         looks = self.members.looks(
             [after[i].task.question for i in going], [after[i].ids for i in going]

@@ -43,6 +43,8 @@ class Beside:
         self._defer: Deferral = sampling.defer
         self._vocab_size = vocab_size
         told = self._defer.by in ("entropy", "margin")
+        self.read = self.cut = 0
+        """Tokens that were read to judge, and tokens that were written and cut off again."""
         self._top_k = (ALL if vocab_size <= SMALL_VOCABULARY else BEST) if told else 0
 
     async def write(self, prompt: Sequence[int]) -> Generation:
@@ -62,6 +64,7 @@ class Beside:
         if self._top_k:
             [score] = await self._ask(lambda engine: engine.score(prompt, [offered], self._top_k))
             rows = score.top or ()
+            self.read += len(offered)
         sure = await self._confidences(prompt, offered, rows, len(offered))
         low = [value < self._defer.threshold for value in sure]
         count = low.index(False) if False in low else len(low)
@@ -83,6 +86,7 @@ class Beside:
         low = [value < self._defer.threshold for value in sure]
         count = low.index(True) if True in low else len(own)
         before = len(taken)
+        self.cut += len(own) - count
         return replace(
             reply,
             tokens=(*taken, *own[:count]),
@@ -116,6 +120,7 @@ class Beside:
             states: np.ndarray = await self._ask(
                 lambda engine: engine.states(context, tokens[: count - 1])
             )
+            self.read += len(context) + count - 1
             return [float(value) for value in self._router.confidence(states)]
         return [
             confidence(

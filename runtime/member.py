@@ -200,7 +200,10 @@ class Member:
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         spec, defer = self.connection.spec, sampling.defer
         if defer is not None and DEFERS not in spec.capabilities:
-            reply = await Beside(self._call, sampling, router, spec.vocab_size).write(prompt)
+            beside = Beside(self._call, sampling, router, spec.vocab_size)
+            reply = await beside.write(prompt)
+            more = self._priced(prompt_tokens=beside.read, completion_tokens=beside.cut)
+            self._accounts.book(self.name, more)
         else:
 
             async def generate(engine: Engine) -> Generation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ class Router:
     layers: Layers
     """float32 weights ``[out, in]`` and biases ``[out]``; the last has one output."""
     reads: str
-    """Whose states it reads: the fingerprint of that model's tokenizer and its weights' name."""
+    """Whose states it reads: the model's name, as its engine tells it (the configured weights)."""
     method: str
     """What trained it, such as ``citer`` or ``co-llm``."""
     about: dict[str, Any] = field(default_factory=dict)
@@ -42,7 +43,7 @@ class Router:
         """Width of the states that it reads."""
         return int(self.layers[0][0].shape[1])
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Hash of the weights: the same network has the same name everywhere."""
         digest = hashlib.sha256()

@@ -60,6 +60,11 @@ class Routed(HandoverPolicy[RoutedConfig]):
                 f"the router in {self.config.router} reads the states of {router.reads!r}, and "
                 f"{small.name!r} runs {small.spec.model!r}; train one for it"
             )
+        if small is not None and router.size != small.spec.hidden_size:
+            raise ConfigError(
+                f"the router in {self.config.router} reads states of {router.size} values, but "
+                f"those of {small.name!r} have {small.spec.hidden_size}; train one for it"
+            )
         return router
 
     def _check(self, router: Router) -> None:

@@ -57,9 +57,12 @@ class ExactText:
         if end is not None or len(ids) - whole >= LONGEST_WAIT:
             whole = len(ids)
         ready, self._waiting = self._waiting[:whole], self._waiting[whole:]
+        parts, silent = self._by_character(ready)
+        if end is None:
+            self._waiting = [*silent, *self._waiting]
         runs = [
             (author, [token for _, part in run for token in part])
-            for author, run in groupby(self._by_character(ready), key=lambda part: part[0])
+            for author, run in groupby(parts, key=lambda part: part[0])
         ]
         if end is not None and (not runs or runs[-1][0] != end.author):
             runs.append((end.author, []))
@@ -70,19 +73,23 @@ class ExactText:
                 spans.append(self._span(author, run, end if last else None))
         return spans
 
-    def _by_character(self, tokens: Sequence[Written]) -> list[tuple[str, list[Written]]]:
-        """Tokens that end with a whole character each, by the author of the last of them."""
+    def _by_character(
+        self, tokens: Sequence[Written]
+    ) -> tuple[list[tuple[str, list[Written]]], list[Written]]:
+        """Tokens that end with a whole character each, by the author of the last of them; and those
+        at the end that have no text, such as control tokens, which make no span of their own."""
         parts: list[tuple[str, list[Written]]] = []
         open_: list[Written] = []
         for token in tokens:
             open_.append(token)
             ids = [one.id for one in open_]
-            if self._tokenizer.whole_characters(ids) == len(ids):
+            if self._tokenizer.whole_characters(ids) == len(ids) and self._tokenizer.decode(ids):
                 parts.append((token.author, open_))
                 open_ = []
-        if open_:
+        if open_ and self._tokenizer.decode([one.id for one in open_]):
             parts.append((open_[-1].author, open_))
-        return parts
+            open_ = []
+        return parts, open_
 
     def _span(self, author: str, tokens: Sequence[Written], end: Written | None) -> Span:
         told = [token.told for token in tokens if token.told is not None]

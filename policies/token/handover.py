@@ -154,20 +154,23 @@ class Writing:
         self._report()
 
     async def round(self) -> list[Span]:
-        """A stretch of the small member's and, where it hands over, the large one's next token."""
-        live = self._session.live
+        """One call: a stretch of the small member's, or the large one's token where that handed
+        over. What one call has written is told before the next may fail."""
+        session, live = self._session, self._session.live
         if self._small not in live or self._large not in live:
-            spans = await self._alone(self._large if self._small not in live else self._small)
+            spans = await self._alone(next(iter(live)))
+        elif session.state.get("due") is not None:
+            spans = await self._taken_over(session.state["due"])
         else:
-            spans = await self._together()
-        self._session.state["offered"] = [
+            spans = await self._stretch()
+        session.state["offered"] = [
             [token.id, token.told and packed(token.told)] for token in self._offered
         ]
         self._report()
         return spans
 
-    async def _together(self) -> list[Span]:
-        session = self._session
+    async def _stretch(self) -> list[Span]:
+        """The small member writes until it hands over; then the large one's token is due."""
         defer = Deferral(
             self._by,
             self._threshold,
@@ -177,27 +180,33 @@ class Writing:
         reply = await self._write(self._small, self._config.chunk_tokens, defer)
         if reply is None:
             return []
-        spans = self._take(reply)
-        if reply.finish != "deferred" or session.ending is not None:
-            return spans
-        sure = reply.confidences[-1]
+        if reply.finish == "deferred":
+            self._session.state["due"] = reply.confidences[-1]
+        return self._take(reply)
+
+    async def _taken_over(self, sure: float) -> list[Span]:
+        """The large member's token; those that it writes beyond are offered."""
         reply = await self._write(self._large, 1 + self._config.ahead)
         if reply is None:
-            return spans
-        first, *more = self._tokens(self._large, reply)
-        self._offered = more
+            return []
+        self._session.state["due"] = None
+        first, *self._offered = self._tokens(self._large, reply)
         first = self._weighed(first, sure)
         self._counts[self._large] += 1
         if reply.finish == "eos":
-            if not more:
-                return spans + self._text.take([], first)
-            more.pop()  # nobody else might know that id for an end
-        return spans + self._text.take([first])
+            if not self._offered:
+                return self._text.take([], first)
+            self._offered.pop()  # nobody else might know that id for an end
+        return self._text.take([first])
 
     async def _alone(self, name: str) -> list[Span]:
-        self._offered = []
+        self._offered, self._session.state["due"] = [], None
         reply = await self._write(name, self._config.chunk_tokens)
-        return [] if reply is None else self._take_all(name, reply)
+        if reply is None:
+            return []
+        tokens = self._tokens(name, reply)
+        end = tokens.pop() if reply.finish == "eos" else None
+        return self._add(tokens[: self._session.tokens_left], end)
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -230,9 +239,12 @@ class Writing:
 
     def _take(self, reply: Generation) -> list[Span]:
         """The small member's stretch, with the offered tokens in it."""
-        taken: list[Written] = []
         own = self._tokens(self._small, reply)
-        for token, sure in zip(own, reply.confidences, strict=False):
+        end = own.pop() if reply.finish == "eos" else None
+        taken: list[Written] = []
+        # One more than is left was asked for, lest an answer of just that length seem cut off.
+        left = self._session.tokens_left
+        for token, sure in zip(own[:left], reply.confidences, strict=False):
             offer = self._offered.pop(0) if self._offered else None
             if sure < self._threshold:
                 assert offer is not None and offer.id == token.id
@@ -240,7 +252,7 @@ class Writing:
             elif offer is not None and offer.id != token.id:
                 self._offered = []
             taken.append(self._weighed(token, sure))
-        return self._add(taken, reply)
+        return self._add(taken, end)
 
     def _weighed(self, token: Written, sure: float) -> Written:
         """The token with the small member's confidence before it."""
@@ -249,13 +261,7 @@ class Writing:
         weights = {self._small: sure, self._large: 1.0 - sure}
         return replace(token, told=replace(token.told, weights=weights))
 
-    def _take_all(self, name: str, reply: Generation) -> list[Span]:
-        return self._add(self._tokens(name, reply), reply)
-
-    def _add(self, tokens: list[Written], reply: Generation) -> list[Span]:
-        end = tokens.pop() if reply.finish == "eos" else None
-        # One more than is left was asked for, lest an answer of just that length seem cut off.
-        tokens = tokens[: self._session.tokens_left]
+    def _add(self, tokens: list[Written], end: Written | None) -> list[Span]:
         for token in tokens if end is None else [*tokens, end]:
             self._counts[token.author] += 1
         return self._text.take(tokens, end)

@@ -27,7 +27,6 @@ class Pair:
     """Tokens are characters. A state tells whether the next one is a figure, and nothing else."""
 
     width, small, large, reads = WIDTH, "small", "large", "a small one"
-    eos_ids = frozenset({EOS})
 
     def __init__(self, lost: str = "") -> None:
         self.lost = lost
@@ -35,6 +34,9 @@ class Pair:
 
     def encode(self, text: str) -> tuple[int, ...]:
         return (*map(ord, text), EOS)
+
+    def ends(self, ids: Sequence[int]) -> bool:
+        return ids[-1] == EOS
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(i) for i in ids if i != EOS)

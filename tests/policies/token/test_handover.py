@@ -164,10 +164,11 @@ async def test_tokens_are_told_with_their_authors_probabilities() -> None:
         assert len(told[0].top) == 2
 
 
-async def test_a_budget_ends_the_answer_with_what_there_is() -> None:
+@pytest.mark.parametrize(("calls", "text"), [(1, " the"), (2, " the dog"), (3, " the dog")])
+async def test_a_budget_ends_the_answer_with_what_there_is(calls: int, text: str) -> None:
     async with running(config(m=by("margin", 0.5))) as stack:
-        answer = await ask(stack, "m", budget=Budget(calls=2))
-        assert answer.end.stop_reason == "budget_calls" and answer.text == " the dog"
+        answer = await ask(stack, "m", budget=Budget(calls=calls))
+        assert answer.end.stop_reason == "budget_calls" and answer.text == text
 
 
 # -- engines that hand over by themselves --------------------------------------------------------
@@ -237,7 +238,7 @@ async def test_a_router_of_another_model_is_refused(tmp_path: Path) -> None:
     async with running(setting) as stack:
         for name, told in (
             ("stranger", "reads the states of 'zoo:other'"),
-            ("narrow", "trained for another model"),
+            ("narrow", "states of 32 values, but those of .small. have 64"),
             ("missing", "orchestrion train citer"),
             ("method", "was trained for citer, not co-llm"),
         ):
@@ -280,3 +281,76 @@ async def test_entropy_and_margin_are_the_same_beside_the_model_and_in_it() -> N
             assert beside.confidences == pytest.approx(own.confidences, abs=1e-5)
     finally:
         await stack.close()
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("wish", [{}, {"temperature": 0.8}])
+async def test_what_is_written_ahead_changes_no_text_of_real_engines(
+    tmp_path: Path, wish: dict[str, Any]
+) -> None:
+    citer = {"type": "citer", "router": router(tmp_path), "threshold": 0.5, "members": NAMES}
+    ensembles = {
+        "plain": {**citer, "ahead": 0, "chunk_tokens": 1},
+        "ahead": {**citer, "ahead": 6},
+        "short": {**citer, "ahead": 1, "chunk_tokens": 3},
+    }
+    setting = {"members": {name: zoo(name) for name in NAMES}, "ensembles": ensembles}
+    async with running(setting) as stack:
+        for limit in (64, 9):
+            asked = {"messages": QUESTION, "max_tokens": limit, "seed": 4, **wish}
+            found = [await ask(stack, name, **asked) for name in ensembles]
+            assert len({answer.text for answer in found}) == 1
+            assert len({json.dumps(answer.summary["tokens"]) for answer in found}) == 1
+            assert min(found[0].summary["tokens"].values()) > 0
+            # What the large one wrote and the small one read is the large one's completion.
+            told = [found[0].member(name)["completion_tokens"] for name in NAMES]
+            assert told == list(found[0].summary["tokens"].values())
+
+
+@pytest.mark.zoo
+async def test_an_engine_takes_a_router_again_that_it_has_forgotten(tmp_path: Path) -> None:
+    from runtime.engines.deferring import KEPT
+
+    ensembles = {
+        f"m{n}": {
+            "type": "citer",
+            "members": NAMES,
+            "router": router(tmp_path / str(n), seed=n),
+            "threshold": 0.5,
+        }
+        for n in range(KEPT + 1)
+    }
+    setting = {"members": {name: zoo(name) for name in NAMES}, "ensembles": ensembles}
+    async with running(setting) as stack:
+        once, again = [
+            [(await ask(stack, name, messages=QUESTION)).summary["tokens"] for name in ensembles]
+            for _ in range(2)
+        ]
+    assert once == again and len({json.dumps(tokens) for tokens in once}) > 1
+
+
+@pytest.mark.zoo
+async def test_a_router_beside_the_model_decides_as_one_in_it(tmp_path: Path) -> None:
+    from runtime.beside import Beside
+    from runtime.engines import build_engine
+    from runtime.types import Deferral, Sampling
+
+    known = load_router(Path(router(tmp_path)))
+    members = AppConfig.model_validate({"members": {"small": zoo("small")}}).members
+    engine = build_engine(members["small"].engine)
+    try:
+        prompt = Tokenizer(engine.spec.tokenizer).chat(QUESTION)
+
+        async def asked(ask: Any) -> Any:
+            return await ask(engine)
+
+        for offered in ((), (300, 301), (300,)):
+            defer = Deferral("router", 0.5, known.version, known, offered)
+            own = await engine.generate(prompt, Sampling(max_tokens=8, defer=defer))
+            beside = Beside(asked, Sampling(max_tokens=8, defer=defer), known, 2048)
+            told = await beside.write(prompt)
+            assert (told.tokens, told.finish) == (own.tokens, own.finish)
+            assert told.confidences == pytest.approx(own.confidences, abs=1e-5)
+            assert beside.read > 0
+    finally:
+        await engine.close()
