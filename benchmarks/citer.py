@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--config", type=Path, default=Path("examples/zoo_citer.yaml"))
     parser.add_argument("--ensemble", default="citer")
-    parser.add_argument("--questions", type=int, default=100, help="for accuracy")
+    parser.add_argument("--questions", type=int, default=200, help="for accuracy")
     parser.add_argument("--timed", type=int, default=12, help="questions of them that are timed")
     asked = parser.parse_args()
     figures = measure(load(asked.config)[1], asked.ensemble, asked.questions, asked.timed)
