@@ -55,7 +55,7 @@ def test_a_model_that_hands_nothing_over_has_no_threshold(url: str) -> None:
 
 WISH = EvaluationConfig(
     questions="q",
-    answer_pattern=r"(.*)",
+    answer_pattern=r"(.+)",
     models=("small", "large"),
     sweep=SweepConfig(large="large", thresholds={"m": (0.1, 0.5)}, shares=(0.25, 0.5)),
 )
