@@ -4,9 +4,10 @@
 
 The threshold is the least of the configured ones that keeps 0.95 of the large member's accuracy on
 the questions asked; accuracy and share there are printed too. Times are per token, one question at
-a time, over HTTP; the plain loop asks the same members from this process, without HTTP: for each
-token one call for the small member's state and one for its token or the large member's. Only
-ratios of one run mean anything. The last line is one JSON object.
+a time, over HTTP. `citer_over_naive` is over the same ensemble with `plain: true`, which decides in
+the coordinator and asks token by token; `citer_over_bare_loop` over such a loop in this process,
+over the members' handles, without HTTP, gateway, coordinator, stream and accounts. Only ratios of
+one run mean anything. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from runtime.questions import Question, read_questions
 from runtime.router import Router, load_router
 from runtime.types import Message
 
-PORT, TURNS = 8768, 5
+PORT, TURNS, PLAIN = 8768, 5, "plain"
 
 
 def main() -> None:
@@ -59,6 +60,8 @@ def measure(config: AppConfig, name: str, count: int, timed: int) -> dict[str, A
     thresholds = sorted(wish.sweep.thresholds[name])
     router = load_router(Path(ensemble.router))
     fetch_weights(config)
+    plain = ensemble.model_copy(update={"plain": True})
+    config = config.model_copy(update={"ensembles": {name: ensemble, PLAIN: plain}})
     with serving(config, port=PORT) as url:
         right, _, _ = accuracy(url, large, large, questions, wish.answer_pattern, None)
         for threshold in thresholds:
@@ -67,15 +70,15 @@ def measure(config: AppConfig, name: str, count: int, timed: int) -> dict[str, A
                 break
         _, _, speed = accuracy(url, name, large, questions, wish.answer_pattern, threshold)
         some = questions[:timed]
-        seconds: dict[str, list[float]] = {"citer": [], small: [], large: [], "naive": []}
+        seconds: dict[str, list[float]] = {"citer": [], small: [], large: [], PLAIN: [], "loop": []}
         with bar("timing", TURNS * len(seconds)) as step:
             for turn in range(TURNS):
                 for who in seconds:
-                    if who == "naive":
+                    if who == "loop":
                         spent = naive(config, ensemble, router, threshold, some)
                     else:
                         model = name if who == "citer" else who
-                        own = threshold if who == "citer" else None
+                        own = threshold if who in ("citer", PLAIN) else None
                         spent = per_token(asyncio.run(ask(url, model, some, 1, own)))
                     if turn:  # the first warms everything
                         seconds[who].append(spent)
@@ -87,7 +90,8 @@ def measure(config: AppConfig, name: str, count: int, timed: int) -> dict[str, A
         "large_share": round(share, 3),
         "citer_over_small": round(times["citer"] / times[small], 3),
         "citer_over_large": round(times["citer"] / times[large], 3),
-        "citer_over_naive": round(times["citer"] / times["naive"], 3),
+        "citer_over_naive": round(times["citer"] / times[PLAIN], 3),
+        "citer_over_bare_loop": round(times["citer"] / times["loop"], 3),
         "router_decisions_per_s": round(speed, 1),
     }
 

@@ -37,11 +37,18 @@ Ask = Callable[[Callable[[Engine], Awaitable[T]]], Awaitable[T]]
 class Beside:
     """One text under a ``Deferral``; ``ask`` makes one engine call, within budget and retries."""
 
-    def __init__(self, ask: Ask, sampling: Sampling, router: Router | None, vocab_size: int):
+    def __init__(
+        self,
+        ask: Ask,
+        sampling: Sampling,
+        router: Router | None,
+        vocab_size: int,
+        draft: int = DRAFT,
+    ) -> None:
         assert sampling.defer is not None
         self._ask, self._sampling, self._router = ask, sampling, router
         self._defer: Deferral = sampling.defer
-        self._vocab_size = vocab_size
+        self._vocab_size, self._length = vocab_size, draft
         told = self._defer.by in ("entropy", "margin")
         self.read = self.cut = 0
         """Tokens that were read to judge, and tokens that were written and cut off again."""
@@ -77,7 +84,7 @@ class Beside:
         wish = replace(
             self._sampling,
             defer=None,
-            max_tokens=min(room, DRAFT),
+            max_tokens=min(room, self._length),
             top_k=self._top_k if self._top_k == ALL else max(self._top_k, self._sampling.top_k),
         )
         reply = await self._ask(lambda engine: engine.generate(start, wish))

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from runtime.accounts import Accounts
-from runtime.beside import Beside
+from runtime.beside import DRAFT, Beside
 from runtime.connection import Connection
 from runtime.context import Context
 from runtime.engines.base import DEFERS, Engine
@@ -192,15 +192,21 @@ class Member:
         return state
 
     async def write(
-        self, prompt: Sequence[int], sampling: Sampling, router: Router | None = None
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        router: Router | None = None,
+        plain: bool = False,
     ) -> Generation:
         """Goes on from exact ids, for methods that keep the tokens themselves. ``router`` is the
-        one that ``sampling.defer`` names."""
+        one that ``sampling.defer`` names; ``plain`` has it asked outside the engine, token by
+        token."""
         room = max(self.connection.spec.context_length - len(prompt), 1)
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         spec, defer = self.connection.spec, sampling.defer
-        if defer is not None and DEFERS not in spec.capabilities:
-            beside = Beside(self._call, sampling, router, spec.vocab_size)
+        if defer is not None and (plain or DEFERS not in spec.capabilities):
+            length = 1 if plain else DRAFT
+            beside = Beside(self._call, sampling, router, spec.vocab_size, length)
             reply = await beside.write(prompt)
             more = self._priced(prompt_tokens=beside.read, completion_tokens=beside.cut)
             self._accounts.book(self.name, more)

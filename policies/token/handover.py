@@ -48,6 +48,9 @@ class HandoverConfig(PolicyConfig):
     same; more save calls where hard tokens come in a row, and are wasted elsewhere."""
     chunk_tokens: int = Field(32, ge=1)
     """Tokens that the small member writes in one call at most; smaller streams more finely."""
+    plain: bool = False
+    """The reference: a decision outside the engine for every token, a call for the small member's
+    token and one for its state. The same text."""
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
 
@@ -186,7 +189,8 @@ class Writing:
 
     async def _taken_over(self, sure: float) -> list[Span]:
         """The large member's token; those that it writes beyond are offered."""
-        reply = await self._write(self._large, 1 + self._config.ahead)
+        ahead = 0 if self._config.plain else self._config.ahead
+        reply = await self._write(self._large, 1 + ahead)
         if reply is None:
             return []
         self._session.state["due"] = None
@@ -222,7 +226,7 @@ class Writing:
             if len(context) >= limit:
                 raise ContextOverflow(name, len(context), limit)
             wish = self._sampling(member, most, defer)
-            return await member.write(context, wish, self._router)
+            return await member.write(context, wish, self._router, self._config.plain)
 
         return (await session.each(write, [name])).get(name)
 

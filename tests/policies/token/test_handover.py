@@ -293,6 +293,7 @@ async def test_what_is_written_ahead_changes_no_text_of_real_engines(
         "plain": {**citer, "ahead": 0, "chunk_tokens": 1},
         "ahead": {**citer, "ahead": 6},
         "short": {**citer, "ahead": 1, "chunk_tokens": 3},
+        "reference": {**citer, "plain": True},
     }
     setting = {"members": {name: zoo(name) for name in NAMES}, "ensembles": ensembles}
     async with running(setting) as stack:
