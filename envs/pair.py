@@ -78,6 +78,8 @@ class LivePair:
         self._report = Report("training", meter)
         self._loop = loop
         self._connections: Mapping[str, Connection] | None = None
+        self._ready: dict[str, Connection] = {}
+        """Those that are open."""
         self._gate: asyncio.Semaphore | None = None
         self._looks: OrderedDict[bytes, Look] = OrderedDict()
         self._next: OrderedDict[bytes, int] = OrderedDict()
@@ -184,22 +186,20 @@ class LivePair:
     # -- in the loop -------------------------------------------------------------------------
 
     def _opened(self, name: str) -> Connection:
-        return self._loop.run(self._connection(name))
+        if name not in self._ready:
+            self._ready[name] = self._loop.run(self._connection(name))
+        return self._ready[name]
 
     async def _connection(self, name: str) -> Connection:
         if self._connections is None:
-            self._connections = self._connect()
-            self._gate = asyncio.Semaphore(TOGETHER)
+            made = self._connect()
             for member in (self.small, self.large):
-                await self._open(member)
-            check_pair(self._connections[self.small], self._connections[self.large])
+                accounts, connection = unlimited(member, self._report), made[member]
+                await persistently(connection.config, member, accounts, connection.open)
+            check_pair(made[self.small], made[self.large])
+            self._gate = asyncio.Semaphore(TOGETHER)
+            self._connections = made
         return self._connections[name]
-
-    async def _open(self, name: str) -> None:
-        assert self._connections is not None
-        connection = self._connections[name]
-        accounts = unlimited(name, self._report)
-        await persistently(connection.config, name, accounts, connection.open)
 
     async def _member(self, name: str) -> Member:
         connection = await self._connection(name)
