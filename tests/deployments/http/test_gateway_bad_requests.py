@@ -138,7 +138,7 @@ async def test_the_ensemble_object_is_strict(options: Any, code: str, param: str
 
 async def test_an_unsupported_ensemble_key_is_answered_with_those_that_are() -> None:
     reply = await call(api_of({"m": Chorus()}), "POST", CHAT, body(ensemble={"judge": "ann"}))
-    assert "members, budget, trace" in reply.json()["error"]["message"]
+    assert "members, budget, threshold, trace" in reply.json()["error"]["message"]
 
 
 async def test_options_reach_the_ensemble() -> None:
