@@ -13,7 +13,8 @@ from deployments.pair_world import PairSetup
 from deployments.progress import bar, console
 from deployments.training_cluster import members_up
 from runtime.errors import ConfigError, EngineFault
-from runtime.router import Layers, Router
+from runtime.export import Layers
+from runtime.router import Router
 
 if TYPE_CHECKING:
     from envs.preference_training import Learnt

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from envs.perceptron import layers_of, perceptron
-from policies.cascade.agent import Layers
+from runtime.export import Layers
 
 
 def fit(

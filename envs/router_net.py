@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from runtime.router import Layers
+from runtime.export import Layers
 
 
 class RouterNet(nn.Module):

@@ -14,7 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from envs.dynamic_ensemble import World
 from envs.fitting import fit
 from envs.mdp import State
-from policies.cascade.agent import Layers, through
+from policies.cascade.agent import through
+from runtime.export import Layers
 
 TOGETHER = 64
 """Questions that are asked at a time."""

@@ -18,8 +18,9 @@ from envs.dynamic_ensemble import World
 from envs.module import AgentModule
 from envs.perceptron import layers_of
 from envs.ppo import DER, FreshEnvRunner, Learns, ppo
-from policies.cascade.agent import Agent, Layers
+from policies.cascade.agent import Agent
 from runtime.errors import ConfigError, EngineFault
+from runtime.export import Layers
 from runtime.noise import apart
 
 CURVE, SETTINGS, CHECKPOINTS, EVENTS = "curve.jsonl", "settings.json", "checkpoints", "tensorboard"

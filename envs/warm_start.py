@@ -20,7 +20,7 @@ from envs.dynamic_ensemble import MASK, OBSERVATION, World
 from envs.offline import cloning
 from envs.perceptron import layers_of, perceptron
 from envs.query_log import Replay
-from policies.cascade.agent import Layers
+from runtime.export import Layers
 
 ROUTES = "routes.parquet"
 BATCH = 256

@@ -6,22 +6,17 @@ Numpy, safetensors and JSON only: what serves it knows nothing of what trained i
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from runtime.errors import ConfigError
+from runtime.export import Kind, Layers, tensors_of
 
-FORMAT: Final = "orchestrion-router-1"
 WEIGHTS, ABOUT = "router.safetensors", "router.json"
-
-Layers = tuple[tuple[np.ndarray, np.ndarray], ...]
+KIND: Final = Kind("a router", "orchestrion-router-1", WEIGHTS, ABOUT, "orchestrion train citer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,56 +57,16 @@ class Router:
         return told
 
     def save(self, folder: Path) -> None:
-        """Writes both files, the JSON last: who looks for a new router looks at that one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors: dict[str, np.ndarray] = {}
-        for number, (weight, bias) in enumerate(self.layers):
-            tensors[f"{number}.weight"] = np.ascontiguousarray(weight, dtype=np.float32)
-            tensors[f"{number}.bias"] = np.ascontiguousarray(bias, dtype=np.float32)
-        data = save(tensors)
-        _replace(folder / WEIGHTS, data)
-        told = {
-            "format": FORMAT,
-            "method": self.method,
-            "layers": len(self.layers),
-            "reads": self.reads,
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "about": self.about,
-        }
-        _replace(folder / ABOUT, (json.dumps(told, indent=1) + "\n").encode())
+        """Writes the export."""
+        told = {"method": self.method, "layers": len(self.layers), "reads": self.reads}
+        KIND.write(folder, tensors_of(self.layers), {**told, "about": self.about})
 
 
 def load_router(folder: Path) -> Router:
     """Raises ``ConfigError`` for a folder that holds no router, or half of one."""
-    try:
-        told = json.loads((folder / ABOUT).read_text())
-        data = (folder / WEIGHTS).read_bytes()
-    except (OSError, json.JSONDecodeError) as fault:
-        raise ConfigError(
-            f"cannot read a router from {folder} ({fault}); make one with `orchestrion train citer`"
-        ) from None
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        found = told.get("format") if isinstance(told, dict) else told
-        raise ConfigError(
-            f"{folder} holds a router of format {found!r}, not {FORMAT}; train it anew"
-        )
-    if hashlib.sha256(data).hexdigest() != told.get("sha256"):
-        raise ConfigError(f"{folder}: {WEIGHTS} is not the file that {ABOUT} means; export anew")
-    try:
-        tensors = load(data)
-        layers = tuple(
-            (tensors[f"{number}.weight"], tensors[f"{number}.bias"])
-            for number in range(told["layers"])
-        )
-        widths = [weight.shape for weight, _ in layers]
-        if not widths or widths[-1][0] != 1:
+    with KIND.read(folder) as found:
+        told = found.told
+        layers = found.layers(told["layers"])
+        if not layers or layers[-1][0].shape[0] != 1:
             raise KeyError("the last layer has not one output")
         return Router(layers, told["reads"], told["method"], told["about"])
-    except (SafetensorError, KeyError, IndexError) as fault:
-        raise ConfigError(f"the router in {folder} is damaged ({fault!r}); export anew") from None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    draft = path.with_suffix(".part")
-    draft.write_bytes(data)
-    draft.replace(path)

@@ -26,6 +26,8 @@ MAY_IMPORT = {
         "runtime.pieces",
         "runtime.union",
         "runtime.alignment",
+        # What training has left
+        "runtime.export",
         "runtime.router",
     },
     "envs": {"envs", "policies", "runtime"},

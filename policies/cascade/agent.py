@@ -5,25 +5,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from policies.cascade.state import Scaling
-from runtime.errors import ConfigError
+from runtime.export import Kind, Layers, tensors_of
 
-FORMAT: Final = "orchestrion-agent-1"
 WEIGHTS, ABOUT = "agent.safetensors", "agent.json"
-
-
-Layers: TypeAlias = tuple[tuple[np.ndarray, np.ndarray], ...]
-"""Weights ``[out, in]`` and biases ``[out]`` of a perceptron."""
+KIND: Final = Kind("an agent", "orchestrion-agent-1", WEIGHTS, ABOUT, "orchestrion train der")
 
 
 @dataclass(frozen=True)
@@ -68,21 +60,11 @@ class Agent:
         return told
 
     def save(self, folder: Path) -> None:
-        """Writes both files; the JSON last and at once, so that a half-written folder is none."""
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {}
-        for part, layers in (("actor", self.layers), ("terminator", self.terminator)):
-            for number, (weight, bias) in enumerate(layers):
-                tensors[f"{part}.{number}.weight"] = np.ascontiguousarray(weight, dtype=np.float32)
-                tensors[f"{part}.{number}.bias"] = np.ascontiguousarray(bias, dtype=np.float32)
+        """Writes the export."""
+        tensors = tensors_of(self.layers, "actor.") | tensors_of(self.terminator, "terminator.")
         if self.scale is not None:
             tensors |= {"center": self.scale.center, "spread": self.scale.spread}
-        weights = folder / WEIGHTS
-        draft = weights.with_suffix(".part")
-        draft.write_bytes(save(tensors))
-        draft.replace(weights)
         told = {
-            "format": FORMAT,
             "members": list(self.members),
             "layers": len(self.layers),
             "terminator": len(self.terminator),
@@ -91,39 +73,16 @@ class Agent:
             "prompts": self.prompts,
             "stops": self.stops,
             "reads": self.reads,
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
             "about": self.about,
         }
-        draft = (folder / ABOUT).with_suffix(".part")
-        draft.write_text(json.dumps(told, indent=1) + "\n")
-        draft.replace(folder / ABOUT)
+        KIND.write(folder, tensors, told)
 
 
 def load_agent(folder: Path) -> Agent:
     """Raises ``ConfigError`` for a folder that holds no agent, or half of one."""
-    try:
-        text = (folder / ABOUT).read_text()
-        told = json.loads(text)
-        data = (folder / WEIGHTS).read_bytes()
-    except (OSError, json.JSONDecodeError) as fault:
-        raise ConfigError(
-            f"cannot read an agent from {folder} ({fault}); make one with `orchestrion train der`"
-        ) from None
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        found = told.get("format") if isinstance(told, dict) else told
-        raise ConfigError(
-            f"{folder} holds an agent of format {found!r}, not {FORMAT}; train it anew"
-        )
-    if hashlib.sha256(data).hexdigest() != told.get("sha256"):
-        raise ConfigError(f"{folder}: {WEIGHTS} is not the file that {ABOUT} means; export anew")
-    try:
-        tensors = load(data)
-        actor, terminator = (
-            tuple(
-                (tensors[f"{part}.{i}.weight"], tensors[f"{part}.{i}.bias"]) for i in range(count)
-            )
-            for part, count in (("actor", told["layers"]), ("terminator", told["terminator"]))
-        )
+    with KIND.read(folder) as found:
+        told, tensors = found.told, found.tensors
+        actor = found.layers(told["layers"], "actor.")
         if len(actor[-1][0]) != len(told["members"]) + 1:
             raise KeyError("the actor's actions are not the members and the end")
         scale = Scaling(tensors["center"], tensors["spread"]) if "center" in tensors else None
@@ -135,13 +94,11 @@ def load_agent(folder: Path) -> Agent:
             prompts=told["prompts"],
             stops=told["stops"],
             reads=told["reads"],
-            terminator=terminator,
+            terminator=found.layers(told["terminator"], "terminator."),
             scale=scale,
             about=told["about"],
-            version=hashlib.sha256(text.encode() + data).hexdigest()[:12],
+            version=found.version,
         )
-    except (SafetensorError, KeyError, IndexError) as fault:
-        raise ConfigError(f"the agent in {folder} is damaged ({fault!r}); export anew") from None
 
 
 def through(layers: Layers, features: np.ndarray) -> np.ndarray:

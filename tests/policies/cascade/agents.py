@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from policies.cascade.agent import Agent, Layers
+from policies.cascade.agent import Agent
 from runtime.engines.rowwise import HIDDEN as WIDTH
+from runtime.export import Layers
 
 T_MAX = 5
 ECHO = {"engine": {"type": "echo"}}
