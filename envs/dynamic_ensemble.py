@@ -14,20 +14,18 @@ The official code cannot be run as it is; what it gets wrong is done otherwise h
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 
 from envs.answers import Answers, Ask
 from envs.loop import Loop
 from envs.mdp import RewardConfig, State, Step, called, stopped
 from envs.quality import Quality
+from envs.side_by_side import SideBySide
 from policies.cascade.state import Scaling
 from runtime.questions import Question
 
@@ -176,69 +174,26 @@ class DynamicEnsembleEnv(gym.Env[dict[str, np.ndarray], int]):
         return {key: rows[0] for key, rows in self._world.observe([self._state]).items()}
 
 
-class DynamicEnsembleVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray]):
-    """Many questions side by side, whose calls to members are in flight together.
-
-    Autoreset is gymnasium's ``NEXT_STEP``: the step after an episode's last ignores its action and
-    returns the first observation of the next. ``config``: ``world`` and ``num_envs``.
-    """
-
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+class DynamicEnsembleVectorEnv(SideBySide[State]):
+    """Many questions side by side. ``config``: ``world`` and ``num_envs``."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._world = _world(config)
-        self.num_envs = int(config["num_envs"])
-        self.single_observation_space, self.single_action_space = self._world.spaces()
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._tasks = [self._world.tasks[0]] * self.num_envs
-        self._states = [State(task.question) for task in self._tasks]
-        self._ended = np.zeros(self.num_envs, dtype=bool)
-        self._draws = [random.Random(place) for place in range(self.num_envs)]
+        super().__init__(int(config["num_envs"]), self._world.tasks, self._world.spaces())
 
-    def reset(
-        self,
-        *,
-        seed: int | list[int | None] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """``seed``: one for each, or the first of consecutive ones."""
-        if isinstance(seed, int):
-            seed = [seed + place for place in range(self.num_envs)]
-        for place, own in enumerate(seed or ()):
-            if own is not None:
-                self._draws[place] = random.Random(own)
-        for place in range(self.num_envs):
-            self._begin(place)
-        return self._world.observe(self._states), self._infos()
+    def first(self, tasks: Sequence[Question]) -> list[State]:
+        return [State(task.question) for task in tasks]
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        going = [place for place in range(self.num_envs) if not self._ended[place]]
-        steps = self._world.act(
-            [self._states[i] for i in going],
-            [self._tasks[i] for i in going],
-            [int(actions[i]) for i in going],
-        )
-        rewards = np.zeros(self.num_envs, dtype=np.float64)
-        ended = np.zeros(self.num_envs, dtype=bool)
-        for begun in np.flatnonzero(self._ended).tolist():
-            self._begin(begun)
-        for place, step in zip(going, steps, strict=True):
-            self._states[place] = step.state
-            rewards[place], ended[place] = step.reward, step.terminated
-        self._ended = ended
-        truncated = np.zeros(self.num_envs, dtype=bool)
-        return self._world.observe(self._states), rewards, ended, truncated, self._infos()
+    def act(
+        self, states: Sequence[State], tasks: Sequence[Question], actions: Sequence[int]
+    ) -> tuple[list[State], np.ndarray, np.ndarray]:
+        steps = self._world.act(states, tasks, actions)
+        rewards = np.array([step.reward for step in steps], dtype=np.float64)
+        ended = np.array([step.terminated for step in steps], dtype=bool)
+        return [step.state for step in steps], rewards, ended
 
-    def _begin(self, place: int) -> None:
-        self._tasks[place] = self._draws[place].choice(self._world.tasks)
-        self._states[place] = State(self._tasks[place].question)
-        self._ended[place] = False
+    def observe(self, states: Sequence[State]) -> dict[str, np.ndarray]:
+        return self._world.observe(states)
 
-    def _infos(self) -> dict[str, Any]:
-        infos: dict[str, Any] = {}
-        for place, state in enumerate(self._states):
-            infos = self._add_info(infos, _info(state, self._world.reward.threshold), place)
-        return infos
+    def info(self, state: State) -> dict[str, Any]:
+        return _info(state, self._world.reward.threshold)

@@ -11,18 +11,16 @@ the small one fails the episode ends with the text there is.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 
 from envs.pair import Look
 from envs.quality import Quality
+from envs.side_by_side import SideBySide
 from envs.token_config import TokenReward
 from runtime.questions import Question
 from runtime.types import Tokens
@@ -183,62 +181,24 @@ class TokenRoutingEnv(gym.Env[np.ndarray, int]):
         return seen, float(rewards[0]), bool(ended[0]), False, info
 
 
-class TokenRoutingVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """Many questions side by side, whose calls to members are in flight together.
-
-    Autoreset is gymnasium's ``NEXT_STEP``. ``config``: ``world`` and ``num_envs``.
-    """
-
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+class TokenRoutingVectorEnv(SideBySide[Place]):
+    """Many questions side by side. ``config``: ``world``, a ``TokenWorld`` or what makes one, and
+    ``num_envs``."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._world = _world(config)
-        self.num_envs = int(config["num_envs"])
-        self.single_observation_space, self.single_action_space = self._world.spaces()
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._places = [Place(self._world.tasks[0])] * self.num_envs
-        self._ended = np.zeros(self.num_envs, dtype=bool)
-        self._draws = [random.Random(place) for place in range(self.num_envs)]
+        super().__init__(int(config["num_envs"]), self._world.tasks, self._world.spaces())
 
-    def reset(
-        self,
-        *,
-        seed: int | list[int | None] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """``seed``: one for each, or the first of consecutive ones."""
-        if isinstance(seed, int):
-            seed = [seed + place for place in range(self.num_envs)]
-        for place, own in enumerate(seed or ()):
-            if own is not None:
-                self._draws[place] = random.Random(own)
-        self._begin(range(self.num_envs))
-        self._ended[:] = False
-        return self._world.observe(self._places), self._infos()
+    def first(self, tasks: Sequence[Question]) -> list[Place]:
+        return self._world.begin(tasks)
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        going = np.flatnonzero(~self._ended).tolist()
-        rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=bool)
-        after, rewards[going], ended[going] = self._world.act(
-            [self._places[i] for i in going], [int(actions[i]) for i in going]
-        )
-        self._begin(np.flatnonzero(self._ended).tolist())
-        for i, place in zip(going, after, strict=True):
-            self._places[i] = place
-        self._ended = ended
-        truncated = np.zeros(self.num_envs, dtype=bool)
-        return self._world.observe(self._places), rewards, ended, truncated, self._infos()
+    def act(
+        self, states: Sequence[Place], tasks: Sequence[Question], actions: Sequence[int]
+    ) -> tuple[list[Place], np.ndarray, np.ndarray]:
+        return self._world.act(states, actions)
 
-    def _begin(self, numbers: Sequence[int]) -> None:
-        tasks = [self._draws[i].choice(self._world.tasks) for i in numbers]
-        for i, place in zip(numbers, self._world.begin(tasks), strict=True):
-            self._places[i] = place
+    def observe(self, states: Sequence[Place]) -> np.ndarray:
+        return self._world.observe(states)
 
-    def _infos(self) -> dict[str, Any]:
-        infos: dict[str, Any] = {}
-        for number, place in enumerate(self._places):
-            infos = self._add_info(infos, self._world.info(place), number)
-        return infos
+    def info(self, state: Place) -> dict[str, Any]:
+        return self._world.info(state)

@@ -86,7 +86,7 @@ def test_side_by_side_is_one_by_one() -> None:
     finished = 0
     for _ in range(40):
         actions = draws.integers(2, size=count)
-        places = list(vector._places)
+        places = dict(vector._states)
         pair.calls.clear()
         after, rewards, ended, cut, _ = vector.step(actions)
         assert sum(who == "large" for who, _ in pair.calls) <= 1
