@@ -139,7 +139,7 @@ def evaluate(
     from deployments.cluster import fetch_weights, serve_options, serving
     from deployments.config import load
     from deployments.routes import route_rows
-    from runtime.config import EvaluationConfig
+    from runtime.evaluation_config import EvaluationConfig
     from runtime.questions import read_questions
 
     document, settings = load(config)

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from deployments.progress import bar, console
 from runtime.answers import given_answer, same_answer
-from runtime.config import EvaluationConfig
 from runtime.errors import ConfigError
+from runtime.evaluation_config import EvaluationConfig
 from runtime.questions import Question
 
 SEED: Final = 1234

@@ -20,8 +20,8 @@ from deployments.progress import bar, console
 from policies.cascade.base import RouteConfig
 from policies.cascade.transfer import transfer
 from runtime.answers import given_answer, same_answer
-from runtime.config import EvaluationConfig
 from runtime.errors import ConfigError
+from runtime.evaluation_config import EvaluationConfig
 from runtime.questions import Question
 
 

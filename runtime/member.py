@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from runtime.accounts import Accounts
 from runtime.beside import DRAFT, Beside
 from runtime.connection import Connection
 from runtime.context import Context
+from runtime.draft import Candidate, Draft
 from runtime.engines.base import DEFERS, Engine
 from runtime.errors import UnknownRouter
 from runtime.pieces import Cover
@@ -21,7 +21,6 @@ from runtime.router import Router
 from runtime.terms import on_terms
 from runtime.types import (
     Distribution,
-    EngineFinish,
     Generation,
     MemberUsage,
     Sampling,
@@ -33,63 +32,6 @@ T = TypeVar("T")
 
 CHARACTER_TOKENS: Final = 4
 """Single bytes that the longest UTF-8 character takes: a draft must be able to hold one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """Text that a member proposes as the continuation."""
-
-    author: str
-    text: str
-    logprobs: tuple[float, ...]
-    """Of the author's own tokens, its EOS included when ``final``."""
-    final: bool
-    """The author ends the answer after this text."""
-    finish: EngineFinish = "length"
-    tokens: tuple[int, ...] = ()
-    piece_ends: tuple[int, ...] = ()
-    """Character offset in ``text`` at which each token's text ends."""
-    before: tuple[float, ...] = ()
-    """Logprobs of the text that the draft was written after, where that was judged with it."""
-    top: tuple[Distribution, ...] = ()
-    """The alternatives to each token, where they were asked for."""
-
-    def cut(self, length: int) -> Draft:
-        """The first ``length`` characters, with the tokens that end within them.
-
-        A token that is cut through counts as left out, unless no other is left: then it stays in
-        the score, since a candidate must have one.
-        """
-        if length >= len(self.text):
-            return self
-        kept = max(1, sum(end <= length for end in self.piece_ends))
-        return replace(
-            self,
-            text=self.text[:length],
-            logprobs=self.logprobs[:kept],
-            tokens=self.tokens[:kept],
-            top=self.top[:kept],
-            piece_ends=tuple(min(end, length) for end in self.piece_ends[:kept]),
-            final=False,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """Text to be judged; ``final`` adds the judge's own EOS."""
-
-    text: str
-    final: bool = False
-
-
-def perplexity(logprobs: Sequence[float]) -> float:
-    """exp of the mean negative logprob (natural log)."""
-    return math.exp(-sum(logprobs) / len(logprobs))
-
-
-def mean_probability(logprobs: Sequence[float]) -> float:
-    """The arithmetic mean of the tokens' probabilities."""
-    return sum(math.exp(value) for value in logprobs) / len(logprobs)
 
 
 class Member:

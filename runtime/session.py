@@ -14,15 +14,10 @@ from runtime.aides import ALONE, Aides
 from runtime.config import PolicyConfig
 from runtime.connection import Connection
 from runtime.context import Context
+from runtime.draft import Candidate, Draft, mean_probability, perplexity
 from runtime.encoders.connection import Encoder
 from runtime.errors import BadRequest, ContextOverflow, MemberFailed, QuorumLost
-from runtime.member import (
-    Candidate,
-    Draft,
-    Member,
-    mean_probability,
-    perplexity,
-)
+from runtime.member import Member
 from runtime.noise import apart
 from runtime.prompts import asking, prompt_ids, question_of
 from runtime.report import Report

@@ -14,8 +14,8 @@ from deployments import sweep
 from deployments.config import AppConfig
 from deployments.evaluate import Row, compare
 from deployments.local import LocalStack
-from runtime.config import EvaluationConfig, SweepConfig
 from runtime.errors import ConfigError
+from runtime.evaluation_config import EvaluationConfig, SweepConfig
 from runtime.questions import Question
 from tests.deployments.http.ensembles import served
 from tests.policies.token.test_handover import by, config
