@@ -63,13 +63,12 @@ class WarmStart(Strict):
     epochs: int = Field(20, ge=1)
 
 
-class TrainingConfig(Strict):
-    """Paths are relative to the working folder, as they are in the Serve config."""
+class TaughtOn(Strict):
+    """What every training's file says. Paths are relative to the working folder, as they are in the
+    Serve config."""
 
     serve: str
-    """The Serve config with the members, the encoder and the ensemble."""
-    ensemble: str
-    """The ensemble of type ``der`` that the agent is for: its members, prompts and encoder."""
+    """The Serve config with the members and the ensemble."""
     questions: str
     """A JSONL file with ``question`` and ``answer``."""
     limit: int | None = Field(None, ge=1)
@@ -77,6 +76,21 @@ class TrainingConfig(Strict):
     max_tokens: int = Field(64, ge=1)
     """Of one answer."""
     quality: QualityConfig = ExactMatchConfig()
+    run: str
+    """Folder of checkpoints, TensorBoard events and what else the training keeps."""
+    checkpoint_every: int = Field(10, ge=1)
+    """Iterations between two checkpoints."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run)
+
+
+class TrainingConfig(TaughtOn):
+    """DER's."""
+
+    ensemble: str
+    """The ensemble of type ``der`` that the agent is for: its members, prompts and encoder."""
     reward: RewardConfig = RewardConfig()
     ppo: PPOSettings = PPOSettings()
     answers: Annotated[LiveAnswers | LoggedAnswers, Field(discriminator="type")] = LiveAnswers()
@@ -87,10 +101,6 @@ class TrainingConfig(Strict):
     """Folder of the export; absent: the one that the ensemble takes its agent from."""
     one_shot: str | None = None
     """Also trains a router that asks one member only, into this folder: a baseline."""
-    run: str
-    """Folder of checkpoints, TensorBoard events and the curve."""
-    checkpoint_every: int = Field(10, ge=1)
-    """Iterations between two checkpoints."""
 
     @model_validator(mode="after")
     def _can_stop(self) -> TrainingConfig:
@@ -111,7 +121,3 @@ class TrainingConfig(Strict):
                 f"{max(1, ppo.runners)} processes with up to {most} steps need {least} or more"
             )
         return self
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.run)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
-from envs.config import PPOSettings
-from envs.quality import ExactMatchConfig, QualityConfig
+from envs.config import PPOSettings, TaughtOn
 from runtime.config import Strict
 
 
@@ -39,20 +36,13 @@ class TokenReward(Strict):
     """Quality from which an answer counts as right."""
 
 
-class TokenTrainingConfig(Strict):
-    """Paths are relative to the working folder, as they are in the Serve config."""
+class TokenTrainingConfig(TaughtOn):
+    """CITER's."""
 
-    serve: str
-    """The Serve config with both members and the ensemble."""
     ensemble: str
     """The ensemble of type ``citer`` that the router is for."""
     questions: str
     """A JSONL file with ``question``, ``answer`` and ``reference``: the whole right text."""
-    limit: int | None = Field(None, ge=1)
-    """The first so many questions; absent: all."""
-    max_tokens: int = Field(64, ge=1)
-    """Of one answer."""
-    quality: QualityConfig = ExactMatchConfig()
     reward: TokenReward = TokenReward()
     rounds: int = Field(2, ge=1)
     """Of collecting and training; from the second on, open cases are judged with the router of the
@@ -70,10 +60,3 @@ class TokenTrainingConfig(Strict):
     """Also trains Co-LLM's deferral on the same records, into this folder."""
     out: str | None = None
     """Folder of the last round's router; absent: the one that the ensemble takes."""
-    run: str
-    """Folder of the preferences, checkpoints and TensorBoard events."""
-    checkpoint_every: int = Field(10, ge=1)
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.run)
