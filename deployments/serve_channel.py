@@ -23,7 +23,7 @@ from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
 from runtime.rewards.base import Judged, Reasoning
 from runtime.terms import Terms
-from runtime.types import Checkpoint, Ended, Event, Query, Scored, Searched, Span, Written
+from runtime.types import Checkpoint, Ended, Event, Query, Recalled, Span, Written
 
 GONE = (RayError, DeploymentUnavailableError, ReplicaUnavailableError)
 
@@ -141,9 +141,11 @@ class ServeEnsemble:
             events = self._stream.remote(query, checkpoint)
             try:
                 async for event in events:
-                    if isinstance(event, Scored | Searched | Written):
+                    if not isinstance(event, Ended):
                         if isinstance(event, Written) and event.span is not None:
                             spans.append(event.span)
+                        if isinstance(event, Recalled):
+                            spans = list(event.checkpoint.spans)
                         checkpoint = replace(event.checkpoint, spans=tuple(spans))
                     yield event
                     if isinstance(event, Ended):

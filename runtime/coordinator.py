@@ -20,6 +20,7 @@ from runtime.errors import (
     OrchestrionError,
 )
 from runtime.metrics import Counts, Meter
+from runtime.recent import Recent
 from runtime.report import Report
 from runtime.session import Session
 from runtime.stopping import safe_length
@@ -31,6 +32,7 @@ from runtime.types import (
     Event,
     Progress,
     Query,
+    Recalled,
     Scored,
     Searched,
     Span,
@@ -80,6 +82,7 @@ class Coordinator:
         self._traces = traces
         self._currency = currency
         self._report = Report(name, Counts() if meter is None else meter)
+        self._recent = Recent()
         self._warming: asyncio.Future[Any] | None = None
         """What is made ready before the first request asks for it."""
 
@@ -87,11 +90,15 @@ class Coordinator:
         self, query: Query, checkpoint: Checkpoint | None = None
     ) -> AsyncIterator[Event]:
         """Yields the prompt's tokens if they are to be told, text as it is accepted, then
-        ``Ended``; goes on from ``checkpoint`` if given.
+        ``Ended``; goes on from ``checkpoint`` if given. A query that is asked ``again`` goes on
+        from what this coordinator still knows of it, which is told first.
 
         Raises typed errors; closing the iterator cancels what members still do for it.
         """
         self._check(query)
+        known = None
+        if query.again and checkpoint is None and not query.score_prompt:
+            checkpoint = known = self._recent.recall(query)
         session = Session(
             query, self.config, self._connections, self._report, checkpoint, self._aides
         )
@@ -104,6 +111,8 @@ class Coordinator:
             try:
                 await session.open()
                 shown = _showable(session)
+                if known is not None:
+                    yield Recalled(known.text[:shown], known)
                 if query.score_prompt and checkpoint is None:
                     tokens = await self._score(session)
                     yield Scored(tokens, session.checkpoint())
@@ -113,7 +122,7 @@ class Coordinator:
                     async with aclosing(self.policy.answer(session)) as spans:
                         async for span in spans:
                             if isinstance(span, Progress):
-                                yield Searched(span, session.checkpoint())
+                                yield Searched(span, self._noted(session))
                                 continue
                             self._report.accepted(span.author)
                             if waiting:
@@ -121,7 +130,7 @@ class Coordinator:
                                 waiting = False
                             safe = max(shown, _showable(session))
                             text, shown = session.text[shown:safe], safe
-                            yield Written(text, span, session.checkpoint())
+                            yield Written(text, span, self._noted(session))
             except BudgetSpent as spent:
                 session.ending = cast(StopReason, f"budget_{spent.which}")
             except ContextOverflow:
@@ -132,7 +141,7 @@ class Coordinator:
             outcome = stop_reason = session.ending
             error = None
             if 0 <= shown < len(session.text):
-                yield Written(session.text[shown:], None, session.checkpoint())
+                yield Written(session.text[shown:], None, self._noted(session))
             complete = True
             yield self._end(session, session.ending)
         except OrchestrionError as fault:
@@ -147,6 +156,12 @@ class Coordinator:
         finally:
             self._report.ended(outcome, session.completion_tokens, session.accounts.elapsed)
             self._traces.add(session, stop_reason, error)
+
+    def _noted(self, session: Session) -> Checkpoint:
+        """Where the answer is, remembered for who asks again."""
+        checkpoint = session.checkpoint()
+        self._recent.note(session.query, checkpoint, session.spans)
+        return checkpoint
 
     @property
     def _scores(self) -> bool:

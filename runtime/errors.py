@@ -114,6 +114,20 @@ class QuorumLost(OrchestrionError):
         return f"fewer than {self.needed} members are left ({told})"
 
 
+class Diverged(OrchestrionError):
+    """An answer that was to go on has become another one: ``Diverged(choice)``."""
+
+    def __init__(self, choice: int) -> None:
+        super().__init__(choice)
+        self.choice = choice
+
+    def __str__(self) -> str:
+        return (
+            f"choice {self.choice} could not be continued: its checkpoint is gone and, written "
+            "again, it is another text than the one sent so far; ask anew without ensemble.resume"
+        )
+
+
 class BudgetSpent(OrchestrionError):
     """A budget is used up: ``BudgetSpent(which)``, one of calls, tokens, cost, time."""
 

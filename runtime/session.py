@@ -49,6 +49,7 @@ __all__ = [
     "together",
 ]
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -108,7 +109,7 @@ class Session:
     async def open(self) -> None:
         """Gives each member its own prompt. Raises ``ContextOverflow`` if one cannot hold it."""
         wanted = [name for name in self.names if name not in self.dropped]
-        opened = await together(*(_tolerant(self._open(name)) for name in wanted))
+        opened = await together(*(_tolerant(self._open, name) for name in wanted))
         for name, seat in zip(wanted, opened, strict=True):
             if isinstance(seat, MemberFailed):
                 self._drop(name, seat.reason)
@@ -126,7 +127,7 @@ class Session:
         """Whose tokens are counted: an answer that goes on keeps its own, dropped or not, as long
         as that one can still be reached."""
         if self._reporter is not None and self._reporter not in self.live and self.accounts.begun:
-            seat = await _tolerant(self._open(self._reporter))
+            seat = await _tolerant(self._open, self._reporter)
             if isinstance(seat, Member):
                 return seat
         if self._reporter not in self.live:
@@ -194,7 +195,7 @@ class Session:
         Raises ``QuorumLost`` when too few members are left, ``BudgetSpent`` at a limit.
         """
         names = [n for n in self.live if members is None or n in set(members)]
-        answers = await together(*(_tolerant(ask(self.live[name])) for name in names))
+        answers = await together(*(_tolerant(ask, self.live[name]) for name in names))
         result: dict[str, T] = {}
         for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, MemberFailed):
@@ -374,8 +375,8 @@ class Session:
         )
 
 
-async def _tolerant(ask: Awaitable[T]) -> T | MemberFailed:
+async def _tolerant(ask: Callable[[A], Awaitable[T]], whom: A) -> T | MemberFailed:
     try:
-        return await ask
+        return await ask(whom)
     except MemberFailed as failed:
         return failed

@@ -188,6 +188,9 @@ class Query:
     """Alternatives to tell with each token; ``None``: the caller wants no logprobs."""
     threshold: float | None = None
     """Of methods that hand a token over where a member is not sure; ``None``: as configured."""
+    again: bool = False
+    """Whoever asks may have been told a part of this answer before: it goes on from what is still
+    known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +319,16 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """Coordinator event: what an answer that is asked for again has accepted so far."""
+
+    text: str
+    """As far as it may be shown."""
+    checkpoint: Checkpoint
+    """With all spans."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Coordinator event: the last one."""
 
@@ -329,4 +342,4 @@ class Ended:
     """The ``ensemble`` object of the answer; see docs/api.md."""
 
 
-Event: TypeAlias = Scored | Searched | Written | Ended
+Event: TypeAlias = Scored | Recalled | Searched | Written | Ended

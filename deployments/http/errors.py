@@ -12,10 +12,12 @@ from starlette.responses import Response
 
 from deployments.http.catalogue import NotReady
 from deployments.http.json_bytes import encode
+from deployments.http.resume import PARAM
 from runtime.errors import (
     BadRequest,
     ConfigError,
     ContextOverflow,
+    Diverged,
     MemberFailed,
     OrchestrionError,
     Overloaded,
@@ -67,6 +69,8 @@ def fault_of(error: Exception) -> Fault:
             return Fault(
                 429, "rate_limit_error", "overloaded", str(full), None, _wait(full.retry_after)
             )
+        case Diverged() as other:
+            return _invalid(409, "resume_diverged", str(other), PARAM, NO_RETRY)
         case NotReady() as loading:
             return unavailable(str(loading), "loading", {loading.model: loading.state})
         case QuorumLost() as lost:
@@ -75,8 +79,8 @@ def fault_of(error: Exception) -> Fault:
             return unavailable(str(failed), "member_failed", {failed.member: failed.reason})
         case ConfigError() | WeightsError() | Unsupported() as lasting:
             return Fault(500, "server_error", "misconfigured", str(lasting), None, NO_RETRY)
-        case OrchestrionError() as other:
-            return Fault(500, "server_error", _snake(type(other).__name__), str(other))
+        case OrchestrionError() as fault:
+            return Fault(500, "server_error", _snake(type(fault).__name__), str(fault))
         case HTTPException() as refused:
             code = ROUTE_CODES.get(refused.status_code, "http_error")
             return _invalid(refused.status_code, code, refused.detail, headers=refused.headers)

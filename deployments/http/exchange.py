@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from deployments.http.openai_schema import Asked, ChatAsked, CompletionAsked
 from deployments.http.refusals import check_logprobs, ignored_params
+from deployments.http.resume import Mark, Past
 from runtime.errors import BadRequest
 from runtime.types import Budget, Message, Query
 
@@ -37,6 +38,10 @@ class Exchange:
     """The prompt stands before the text."""
     started: float
     """Monotonic moment at which the request came."""
+    marks: tuple[Mark, ...] = ()
+    """What a reader whose connection broke has of each choice."""
+    resumable: bool = False
+    """Chunks say what to come back with."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -54,13 +59,18 @@ class Exchange:
 
 
 def chat_exchange(
-    asked: ChatAsked, model: str, card: Mapping[str, Any], max_n: int, started: float
+    asked: ChatAsked,
+    model: str,
+    card: Mapping[str, Any],
+    max_n: int,
+    started: float,
+    past: Past | None = None,
 ) -> Exchange:
     messages = tuple(
         Message("system" if turn.role == "developer" else turn.role, turn.content)
         for turn in asked.messages
     )
-    return _exchange(asked, model, card, max_n, started, [{"messages": messages}])
+    return _exchange(asked, model, card, max_n, started, [{"messages": messages}], past)
 
 
 def completion_exchange(
@@ -70,11 +80,12 @@ def completion_exchange(
     card: Mapping[str, Any],
     max_n: int,
     started: float,
+    past: Past | None = None,
 ) -> Exchange:
     """``prompts`` are ``asked.prompt`` as text, and the token ids where it was sent so."""
     score = bool(asked.echo) and asked.logprobs is not None
     inputs = [{"prompt": text, "prompt_ids": ids, "score_prompt": score} for text, ids in prompts]
-    return _exchange(asked, model, card, max_n, started, inputs, echo=bool(asked.echo))
+    return _exchange(asked, model, card, max_n, started, inputs, past, bool(asked.echo))
 
 
 def _exchange(
@@ -84,6 +95,7 @@ def _exchange(
     max_n: int,
     started: float,
     inputs: Sequence[Mapping[str, Any]],
+    past: Past | None,
     echo: bool = False,
 ) -> Exchange:
     n = asked.n or 1
@@ -93,9 +105,10 @@ def _exchange(
     check_logprobs(asked, card)
     ignored = ignored_params(asked, n)
     trace = asked.options.trace or "summary"
-    seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
+    first = secrets.randbelow(2**31) if past is None else past.seed
+    seed = first if asked.seed is None else asked.seed
     common = Query(
-        id=uuid.uuid4().hex,
+        id=uuid.uuid4().hex if past is None else past.trace_id,
         model=model,
         max_tokens=asked.limit,
         temperature=asked.temperature,
@@ -108,6 +121,7 @@ def _exchange(
         trace=trace,
         logprobs=asked.alternatives,
         threshold=asked.options.threshold,
+        again=past is not None,
     )
     queries: list[Query] = []
     for given in inputs:
@@ -127,6 +141,8 @@ def _exchange(
         include_usage=include_usage,
         echo=echo,
         started=started,
+        marks=past.marks if past else (),
+        resumable=bool(asked.options.resumable) or asked.options.resume is not None,
     )
 
 

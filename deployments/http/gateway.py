@@ -24,6 +24,7 @@ from deployments.http.exchange import Exchange, chat_exchange, check_choices, co
 from deployments.http.json_bytes import encode
 from deployments.http.openai_reply import CHAT, TEXT, Form, whole
 from deployments.http.openai_schema import ChatAsked, CompletionAsked, Prompt, parse
+from deployments.http.resume import KEY, past_of
 from deployments.http.sse import EventStream
 from deployments.http.streaming import events
 from deployments.http.traces import Traces
@@ -92,22 +93,27 @@ class Gateway:
     async def chat(self, request: Request) -> Response:
         _refuse_recursion(request)
         started = time.monotonic()
-        asked = parse(ChatAsked, await body_of(request, self._config.max_body_bytes))
+        body = await body_of(request, self._config.max_body_bytes)
+        asked = parse(ChatAsked, body)
+        past = past_of(asked.options.resume, request.headers.get(KEY), body)
         model = self._catalogue.resolve(asked.model)
         card = await self._catalogue.card(model, CARD_PATIENCE_S)
-        exchange = chat_exchange(asked, model, card, self._config.max_n, started)
+        exchange = chat_exchange(asked, model, card, self._config.max_n, started, past)
         return await self._reply(CHAT, exchange, request)
 
     async def complete(self, request: Request) -> Response:
         _refuse_recursion(request)
         started = time.monotonic()
-        asked = parse(CompletionAsked, await body_of(request, self._config.max_body_bytes))
+        body = await body_of(request, self._config.max_body_bytes)
+        asked = parse(CompletionAsked, body)
+        past = past_of(asked.options.resume, request.headers.get(KEY), body)
         model = self._catalogue.resolve(asked.model)
         card = await self._catalogue.card(model, CARD_PATIENCE_S)
         ensemble = self._catalogue[model]
         check_choices(asked.n or 1, self._config.max_n, len(asked.prompt))
         prompts = await asyncio.gather(*(_read(ensemble, prompt) for prompt in asked.prompt))
-        exchange = completion_exchange(asked, prompts, model, card, self._config.max_n, started)
+        most = self._config.max_n
+        exchange = completion_exchange(asked, prompts, model, card, most, started, past)
         return await self._reply(TEXT, exchange, request)
 
     async def models(self) -> Response:

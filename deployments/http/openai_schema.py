@@ -127,6 +127,8 @@ class EnsembleOptions(BaseModel):
     budget: BudgetOptions | None = None
     threshold: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     trace: Literal["none", "summary", "full"] | None = None
+    resumable: bool | None = None
+    resume: str | None = Field(default=None, max_length=1024)
 
     @model_validator(mode="before")
     @classmethod

@@ -14,10 +14,11 @@ from deployments.http.errors import fault_of
 from deployments.http.exchange import Exchange
 from deployments.http.logprobs import Told
 from deployments.http.openai_reply import Form, choice, head
+from deployments.http.resume import Sent
 from deployments.http.traces import Traces
 from deployments.http.transcript import Transcript
 from runtime.errors import OrchestrionError
-from runtime.types import Ended, Event, Scored, Searched, Written
+from runtime.types import Ended, Event, Recalled, Scored, Searched, Written
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +33,22 @@ async def events(
     """
     chunks = Chunks(form, exchange)
     transcript = Transcript(exchange)
-    open = False
+    begun = open = False
     try:
         async with aclosing(arrivals(ensemble, exchange.queries, keep_alive_s)) as arriving:
             async for arrival in arriving:
-                if not open:
-                    open = True
+                if not begun:
+                    begun = True
                     for chunk in chunks.opening(transcript):
+                        open = True
                         yield chunk
                 if arrival is None:
+                    open = True
                     yield sse.KEEP_ALIVE
                     continue
                 transcript.add(*arrival)
                 for chunk in chunks.of(*arrival, transcript):
+                    open = True
                     yield chunk
     except Exception as fault:  # told to the client, whose reply has begun; a bug also to the log
         told = fault_of(fault).body()
@@ -69,8 +73,12 @@ class Chunks:
         self._exchange = exchange
         self._head = head(form, exchange, form.chunk)
         self._tail = {"usage": None} if exchange.include_usage else {}
+        first = exchange.queries[0]
+        self._sent = Sent(exchange.trace_id, first.seed, len(exchange.queries), exchange.marks)
 
     def opening(self, transcript: Transcript) -> Iterator[bytes]:
+        if self._sent.resumed:
+            return
         opening = self._form.opening()
         for index, query in enumerate(self._exchange.queries):
             if opening is not None:
@@ -80,8 +88,13 @@ class Chunks:
 
     def of(self, index: int, event: Event, transcript: Transcript) -> Iterator[bytes]:
         match event:
+            case Scored() if self._sent.resumed:
+                self._tell(index, transcript)
             case Scored():
-                prompt, told = self._form.piece(transcript.prompt(index)), transcript.fresh(index)
+                prompt, told = (
+                    self._form.piece(transcript.prompt(index)),
+                    self._tell(index, transcript),
+                )
                 yield self._chunk(choice(index, prompt, None, self._logprobs(told)))
             case Searched(progress=progress):
                 yield sse.comment(f"progress {progress.done}/{progress.total}")
@@ -91,14 +104,22 @@ class Chunks:
                     yield self._chunk(silent, {"progress": far})
             case Written(text="", span=_):
                 return
-            case Written(text=text):
-                piece, told = self._form.piece(text), transcript.fresh(index)
-                written = choice(index, piece, None, self._logprobs(told))
+            case Written(text=text) | Recalled(text=text):
+                text, told = self._sent.fresh(index, text), self._tell(index, transcript)
+                if not text and not told:
+                    return
+                written = choice(index, self._form.piece(text), None, self._logprobs(told))
                 yield self._chunk(written, self._origin(event))
             case Ended(finish_reason=reason):
-                told = transcript.fresh(index) or None
+                self._sent.check_end(index)
+                told = self._tell(index, transcript) or None
                 ended = choice(index, self._form.closing(), reason, self._logprobs(told))
                 yield self._chunk(ended, transcript.choice_summary(index))
+
+    def _tell(self, index: int, transcript: Transcript) -> Sequence[Told] | None:
+        """Tokens that no chunk has told, and that the reader has not got from before."""
+        told = transcript.fresh(index)
+        return None if told is None else self._sent.fresh_tokens(index, told)
 
     def usage(self, transcript: Transcript) -> bytes:
         return sse.event({**self._head, "choices": [], "usage": transcript.usage()})
@@ -106,8 +127,8 @@ class Chunks:
     def _logprobs(self, told: Sequence[Told] | None) -> dict[str, Any] | None:
         return None if told is None else self._form.logprobs(told)
 
-    def _origin(self, event: Written) -> dict[str, Any] | None:
-        span = event.span
+    def _origin(self, event: Written | Recalled) -> dict[str, Any] | None:
+        span = event.span if isinstance(event, Written) else None
         if span is None:
             return None
         origin: dict[str, Any] = {"model": span.author, "span": span.step}
@@ -119,6 +140,7 @@ class Chunks:
 
     def _chunk(self, choice: dict[str, Any], ensemble: dict[str, Any] | None = None) -> bytes:
         chunk = {**self._head, "choices": [choice], **self._tail}
-        if ensemble is not None and self._exchange.trace != "none":
-            chunk["ensemble"] = ensemble
-        return sse.event(chunk)
+        told = {} if ensemble is None or self._exchange.trace == "none" else ensemble
+        if self._exchange.resumable and (id := self._sent.id) is not None:
+            told = {**told, "resume": id}
+        return sse.event({**chunk, "ensemble": told} if told else chunk)

@@ -10,7 +10,7 @@ from typing import Any
 
 from deployments.http.exchange import Exchange
 from deployments.http.logprobs import Told, Waiting, placed
-from runtime.types import Ended, Event, Scored, TokenChoice, Written
+from runtime.types import Ended, Event, Recalled, Scored, TokenChoice, Written
 
 
 @dataclass(slots=True)
@@ -42,10 +42,11 @@ class Transcript:
         match event:
             case Scored(tokens=tokens):
                 choice.prompt = placed(tokens, self.prompt(index))
-            case Written(text=text, span=span):
+            case Written(text=text) | Recalled(text=text):
                 choice.texts.append(text)
                 choice.shown += len(text)
-                if span is not None:
+                spans = event.checkpoint.spans if isinstance(event, Recalled) else (event.span,)
+                for span in filter(None, spans):
                     choice.waiting.add(span)
                 self._tell(index, choice.waiting.due(choice.shown))
                 if choice.first_at is None and text:
