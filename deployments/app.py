@@ -19,7 +19,12 @@ from deployments.names import (
     member_deployment,
     reward_deployment,
 )
-from deployments.replicas import DRAIN_S, member_options, replicated
+from deployments.replicas import (
+    coordinator_options,
+    gateway_options,
+    member_options,
+    replicated,
+)
 from deployments.reward import RewardServer
 from deployments.serve_channel import ServeChannel, ServeEnsemble
 from deployments.wiring import alone
@@ -52,10 +57,7 @@ def build_app(config: AppConfig) -> serve.Application:
         name: serve.deployment(
             CoordinatorServer,
             name=ensemble_deployment(name),
-            num_replicas=policy.replicas,
-            max_ongoing_requests=1024,
-            graceful_shutdown_wait_loop_s=DRAIN_S,
-            ray_actor_options={"num_cpus": 0},
+            **coordinator_options(policy.replicas, config.gateway),
         ).bind(
             name,
             policy,
@@ -73,10 +75,7 @@ def build_app(config: AppConfig) -> serve.Application:
     gateway = serve.deployment(
         serve.ingress(_gateway(config))(),
         name="gateway",
-        num_replicas=config.gateway.replicas,
-        max_ongoing_requests=4096,
-        graceful_shutdown_wait_loop_s=DRAIN_S,
-        ray_actor_options={"num_cpus": 0},
+        **gateway_options(config.gateway),
     )
     behind = (coordinators, members, judges, encoders)
     return gateway.bind(*(bound for kind in behind for bound in kind.values()))
@@ -91,15 +90,17 @@ def _gateway(config: AppConfig) -> Any:
         def handle(deployment: str) -> Any:
             return serve.get_deployment_handle(deployment, app)
 
+        meter = RayMeter()
         models: dict[str, Ensemble] = {
-            name: ServeEnsemble(name, handle(ensemble_deployment(name)))
-            for name in config.ensembles
+            name: ServeEnsemble(name, handle(ensemble_deployment(name)), meter, policy.replicas > 1)
+            for name, policy in config.policy_configs().items()
         }
         channels = {
             name: ServeChannel(name, handle(member_deployment(name)), replicated(member))
             for name, member in config.members.items()
         }
-        models |= alone(config.members, channels, config.trace, config.gateway.currency, RayMeter())
-        return build_api(config.gateway, models, keep=config.trace.keep, request_ids=False)
+        models |= alone(config.members, channels, config.trace, config.gateway.currency, meter)
+        keep = config.trace.keep
+        return build_api(config.gateway, models, keep=keep, request_ids=False, meter=meter)
 
     return build

@@ -165,6 +165,8 @@ def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float =
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Serve kills a proxy that is not up after 5 s, which a busy machine needs for the imports.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    # And it looks every 10 s whether a proxy lives; clients cannot connect that long.
+    os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "2")
     import ray
 
     served: dict[str, MemberConfig] = {} if config is None else config.served

@@ -107,7 +107,8 @@ class LocalStack:
         return Aides(judge, encoder)
 
     def api(self) -> FastAPI:
-        return build_api(self.config.gateway, self.models, keep=self.config.trace.keep)
+        keep = self.config.trace.keep
+        return build_api(self.config.gateway, self.models, keep=keep, meter=self.counts)
 
     async def close(self) -> None:
         """Writes the traces and stops the engines."""

@@ -7,13 +7,23 @@ from typing import Any, Final
 
 from ray.serve.config import AutoscalingContext
 
-from runtime.config import MemberConfig, VllmEngine, innermost
+from runtime.config import GatewayConfig, MemberConfig, VllmEngine, innermost
 
 DRAIN_S: Final = 0.2
 """How often a replica that is told to stop looks whether its requests are done."""
 MESSAGES: Final = 64
 CALLS: Final = "calls"
 ROUTER: Final = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
+
+
+SPARE: Final = 64
+"""Requests that write nothing, such as listings and refusals, besides those that do."""
+_COORDINATING: Final = {
+    "graceful_shutdown_wait_loop_s": DRAIN_S,
+    "health_check_period_s": 2,  # answers wait while a dead process is not noticed
+    "health_check_timeout_s": 30,
+    "ray_actor_options": {"num_cpus": 0},
+}
 
 
 def replicated(member: MemberConfig) -> bool:
@@ -43,6 +53,30 @@ def member_options(member: MemberConfig) -> dict[str, Any]:
     if replicated(member):
         options["request_router_config"] = {"request_router_class": ROUTER}
     return options | _placement(member)
+
+
+def gateway_options(gateway: GatewayConfig) -> dict[str, Any]:
+    """Options of the gateway's deployment. It refuses what is too much itself, so it must get more
+    than it takes; only beyond that do Serve's proxies refuse."""
+    return {
+        "num_replicas": gateway.replicas,
+        "max_ongoing_requests": 2 * gateway.max_answers + SPARE,
+        "max_queued_requests": 2 * gateway.max_answers + SPARE,
+        "backpressure_config": {"status_code": 429, "retry_after_s": 1},
+        **_COORDINATING,
+    }
+
+
+def coordinator_options(replicas: int, gateway: GatewayConfig) -> dict[str, Any]:
+    """Options of a coordinator's deployment: room for all that the gateway lets in."""
+    options: dict[str, Any] = {
+        "num_replicas": replicas,
+        "max_ongoing_requests": gateway.replicas * gateway.max_answers + SPARE,
+        **_COORDINATING,
+    }
+    if replicas > 1:
+        options["request_router_config"] = {"request_router_class": ROUTER}
+    return options
 
 
 def messages_at_once(member: MemberConfig) -> int:

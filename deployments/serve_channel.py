@@ -21,6 +21,7 @@ from deployments.affinity import Places, affinity_key
 from runtime.calls import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
+from runtime.metrics import RESUMED, Meter
 from runtime.rewards.base import Judged, Reasoning
 from runtime.terms import Terms
 from runtime.types import Checkpoint, Ended, Event, Query, Recalled, Span, Written
@@ -125,22 +126,34 @@ async def _aide(response: Any, what: str) -> Any:
 class ServeEnsemble:
     """A coordinator deployment as the gateway sees it; goes on when a coordinator dies."""
 
-    def __init__(self, name: str, handle: DeploymentHandle, resumes: int = 3) -> None:
+    def __init__(
+        self,
+        name: str,
+        handle: DeploymentHandle,
+        meter: Meter,
+        replicated: bool = False,
+        resumes: int = 3,
+    ) -> None:
         self._name = name
-        self._stream = handle.options(stream=True).answer
+        self._handle = handle.options(stream=True)
+        self._meter = meter
+        self._replicated = replicated
         self._card = handle.card
         self._decode = handle.decode
         self._stats = handle.stats
         self._resumes = resumes
 
     async def answer(self, query: Query) -> AsyncIterator[Event]:
-        """The coordinator's events; from the last checkpoint on another one if it is lost."""
+        """The coordinator's events; from the last checkpoint on another one if it is lost, however
+        often that happens: only when ``resumes`` in a row bring nothing new, it is an error."""
         checkpoint: Checkpoint | None = None
         spans: list[Span] = []
-        for attempt in range(self._resumes + 1):
-            events = self._stream.remote(query, checkpoint)
+        losses = failures = 0
+        while True:
+            events = self._to(query, losses).answer.remote(query, checkpoint)
             try:
                 async for event in events:
+                    failures = 0
                     if not isinstance(event, Ended):
                         if isinstance(event, Written) and event.span is not None:
                             spans.append(event.span)
@@ -153,10 +166,19 @@ class ServeEnsemble:
                 return
             except (*GONE, BackPressureError) as fault:
                 lost = not isinstance(fault, (RayTaskError, BackPressureError))
-                if not lost or attempt == self._resumes:
+                losses, failures = losses + 1, failures + 1
+                if not lost or failures > self._resumes:
                     raise typed(fault, f"the coordinator of {self._name!r}") from fault
+                self._meter.record(RESUMED, 1, self._name, "coordinator")
             finally:
                 events.cancel()
+
+    def _to(self, query: Query, attempt: int) -> DeploymentHandle:
+        """Of several replicas the one that may still know of the query, if it is asked again."""
+        if not self._replicated:
+            return self._handle
+        terms = Terms(query.id, attempt=attempt)
+        return self._handle.options(session_id=affinity_key(terms))
 
     async def card(self) -> dict[str, Any]:
         return await self._ask(self._card.remote())

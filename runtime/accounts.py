@@ -61,6 +61,10 @@ class Accounts:
         self.usage[member] = self.usage[member].plus(usage)
         self._report.booked(member, usage)
 
+    def cancelled(self, member: str) -> None:
+        """A call was given up before its reply."""
+        self._report.cancelled(member)
+
     def spent(self) -> MemberUsage:
         """All members together."""
         total = MemberUsage()

@@ -77,8 +77,13 @@ class CallRunner:
         return [_outcome(task) for task in tasks]
 
     async def _made(self, call: Call) -> Any:
-        with on_terms(call.terms):
-            return await getattr(self.engine, call.verb)(*call.args)
+        seconds = call.terms.seconds
+        try:
+            async with asyncio.timeout(seconds):
+                with on_terms(call.terms):
+                    return await getattr(self.engine, call.verb)(*call.args)
+        except TimeoutError:
+            raise EngineFault(f"not done in the {seconds:g} s that its sender waits") from None
 
     def abort(self, ids: Sequence[str]) -> None:
         """Cancels calls whose sender no longer waits for them."""

@@ -254,6 +254,8 @@ class GatewayConfig(Strict):
     max_n: int = Field(8, ge=1)
     """Most choices in one request."""
     max_body_bytes: int = Field(4 * 2**20, ge=1024)
+    max_answers: int = Field(256, ge=1)
+    """Answers that one gateway replica writes at a time; requests beyond get 429 at once."""
     keep_alive_s: float = Field(10.0, gt=0)
     """A comment line is sent on a silent stream this often."""
     replicas: int = Field(1, ge=1)

@@ -18,7 +18,7 @@ from runtime.errors import UnknownRouter
 from runtime.pieces import Cover
 from runtime.retries import booked
 from runtime.router import Router
-from runtime.terms import on_terms
+from runtime.terms import current_terms, on_terms
 from runtime.types import (
     Distribution,
     Generation,
@@ -285,7 +285,8 @@ class Member:
         """One engine call; see ``booked``."""
 
         async def once(attempt: int) -> T:
-            with on_terms(replace(self._accounts.terms, attempt=attempt)):
+            seconds = current_terms().seconds
+            with on_terms(replace(self._accounts.terms, attempt=attempt, seconds=seconds)):
                 return await ask(self.connection.engine)
 
         return await booked(self.connection.config, self.name, self._accounts, once)

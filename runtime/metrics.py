@@ -120,6 +120,34 @@ CALLS_IN_PROGRESS = Metric(
     "engine calls in those messages",
 )
 
+REQUESTS_IN_PROGRESS = Metric(
+    "orchestrion_requests_in_progress",
+    "gauge",
+    (),
+    "requests that a gateway replica is answering; each may have several answers",
+)
+REFUSED = Metric(
+    "orchestrion_refused_total",
+    "counter",
+    ("ensemble", "reason"),
+    "requests that were refused before any member was asked; `overloaded`: `gateway.max_answers` "
+    "were being written",
+)
+RESUMED = Metric(
+    "orchestrion_resumed_total",
+    "counter",
+    ("ensemble", "cause"),
+    "answers that went on after a break: `coordinator`, its process was lost; `client`, the "
+    "connection was, and the reader came back",
+)
+CANCELLED = Metric(
+    "orchestrion_cancelled_calls_total",
+    "counter",
+    ("ensemble", "member"),
+    "engine calls that were given up before their reply: the client left, another member or a "
+    "limit ended the answer, or the call took too long",
+)
+
 METRICS: Final = (
     ANSWERS,
     ANSWERS_IN_PROGRESS,
@@ -137,6 +165,10 @@ METRICS: Final = (
     COST,
     MESSAGES_IN_PROGRESS,
     CALLS_IN_PROGRESS,
+    REQUESTS_IN_PROGRESS,
+    REFUSED,
+    RESUMED,
+    CANCELLED,
 )
 
 

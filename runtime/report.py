@@ -14,6 +14,7 @@ from runtime.metrics import (
     CALL_SECONDS,
     CALLS,
     CALLS_IN_PROGRESS,
+    CANCELLED,
     COMPLETION_TOKENS,
     COST,
     DROPS,
@@ -60,6 +61,10 @@ class Report:
 
     def dropped(self, member: str) -> None:
         self._meter.record(DROPS, 1, self._ensemble, member)
+
+    def cancelled(self, member: str) -> None:
+        """A call whose reply nobody waits for any more."""
+        self._meter.record(CANCELLED, 1, self._ensemble, member)
 
     def booked(self, member: str, usage: MemberUsage) -> None:
         """A part of what a member was asked; time comes with the one call that it was spent on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from runtime.accounts import Accounts
@@ -15,6 +16,7 @@ from runtime.errors import (
     MemberFailed,
     Overloaded,
 )
+from runtime.terms import current_terms, on_terms
 from runtime.types import MemberUsage
 
 T = TypeVar("T")
@@ -44,8 +46,10 @@ async def persistently(
         left = accounts.left()
         await asyncio.sleep(_sooner(pause, left))
         try:
-            async with asyncio.timeout(_sooner(config.timeout_s, left)):
-                return await ask()
+            seconds = _sooner(config.timeout_s, left)
+            async with asyncio.timeout(seconds):
+                with on_terms(replace(current_terms(), seconds=seconds)):
+                    return await ask()
         except TimeoutError:
             if left is not None and left <= config.timeout_s:
                 raise BudgetSpent("time") from None
@@ -75,6 +79,9 @@ async def booked(
         started = time.monotonic()
         try:
             return await ask(tries - 1)
+        except asyncio.CancelledError:
+            accounts.cancelled(name)
+            raise
         finally:
             waited = time.monotonic() - started
             accounts.book(name, MemberUsage(calls=1, seconds=waited, retries=int(tries > 1)))

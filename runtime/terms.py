@@ -19,6 +19,9 @@ class Terms:
     """Lower is sooner, where the engine schedules by priority."""
     attempt: int = 0
     """How often the same call has failed; a repeated one need not go where the first went."""
+    seconds: float | None = None
+    """How long its sender waits for the reply. The engine stops then, also when the sender is gone
+    and cannot say so."""
 
 
 _NOBODYS = Terms()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from deployments.http.admission import Admission
 from deployments.http.arrivals import arrivals
 from deployments.http.catalogue import Catalogue
 from deployments.http.disconnect import ClientLeft, while_connected
@@ -31,6 +32,7 @@ from deployments.http.traces import Traces
 from deployments.http.transcript import Transcript
 from runtime.config import GatewayConfig
 from runtime.errors import BadRequest, OrchestrionError
+from runtime.metrics import RESUMED, Counts, Meter
 
 CARD_PATIENCE_S: Final = 5.0
 CLIENT_LEFT: Final = 499
@@ -51,11 +53,15 @@ def build_api(
     *,
     keep: int = 1000,
     request_ids: bool = True,
+    meter: Meter | None = None,
 ) -> FastAPI:
     """The endpoint over ``models``, listed in their order. ``keep``: traces held in memory.
     ``request_ids``: False behind Ray Serve, whose proxy adds the header to every reply itself."""
+    meter = Counts() if meter is None else meter
     api = FastAPI(title="Orchestrion", openapi_url=None, redirect_slashes=False)
-    gateway = Gateway(config, Catalogue(models), Traces(keep))
+    gateway = Gateway(
+        config, Catalogue(models), Traces(keep), Admission(config.max_answers, meter), meter
+    )
     routes: list[tuple[str, list[str], Callable[..., Awaitable[Response]]]] = [
         ("/v1/chat/completions", ["POST"], gateway.chat),
         ("/v1/completions", ["POST"], gateway.complete),
@@ -85,8 +91,17 @@ def build_api(
 class Gateway:
     """One method for each route; what it holds is shared by all requests."""
 
-    def __init__(self, config: GatewayConfig, catalogue: Catalogue, traces: Traces) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        catalogue: Catalogue,
+        traces: Traces,
+        admission: Admission,
+        meter: Meter,
+    ) -> None:
         self._config = config
+        self._admission = admission
+        self._meter = meter
         self._catalogue = catalogue
         self._traces = traces
 
@@ -142,20 +157,32 @@ class Gateway:
     async def _reply(self, form: Form, exchange: Exchange, request: Request) -> Response:
         request.state.reply_headers.update(exchange.headers())
         ensemble = self._catalogue[exchange.model]
+        if exchange.marks:
+            self._meter.record(RESUMED, 1, exchange.model, "client")
         if exchange.stream:
             patience = self._config.keep_alive_s
-            return EventStream(events(form, exchange, ensemble, self._traces, patience))
+            stream = events(form, exchange, ensemble, self._traces, patience)
+            return EventStream(self._admitted(exchange, stream))
         writing = self._written(exchange, ensemble)
         transcript = await while_connected(request.receive, writing)
         return _json(whole(form, exchange, transcript))
 
+    async def _admitted(
+        self, exchange: Exchange, stream: AsyncGenerator[bytes, None]
+    ) -> AsyncGenerator[bytes, None]:
+        with self._admission.of(exchange.model, len(exchange.queries)):
+            async with aclosing(stream):
+                async for piece in stream:
+                    yield piece
+
     async def _written(self, exchange: Exchange, ensemble: Ensemble) -> Transcript:
         transcript = Transcript(exchange)
         try:
-            async with aclosing(arrivals(ensemble, exchange.queries)) as arriving:
-                async for arrival in arriving:
-                    if arrival is not None:
-                        transcript.add(*arrival)
+            with self._admission.of(exchange.model, len(exchange.queries)):
+                async with aclosing(arrivals(ensemble, exchange.queries)) as arriving:
+                    async for arrival in arriving:
+                        if arrival is not None:
+                            transcript.add(*arrival)
         except OrchestrionError as fault:
             self._traces.record(transcript.trace(fault_of(fault).body()))
             raise

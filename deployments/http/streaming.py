@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 
 
 async def events(
-    form: Form, exchange: Exchange, ensemble: Ensemble, traces: Traces, keep_alive_s: float
+    form: Form,
+    exchange: Exchange,
+    ensemble: Ensemble,
+    traces: Traces,
+    keep_alive_s: float,
 ) -> AsyncGenerator[bytes, None]:
     """Server-sent events of one reply.
 
