@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -12,12 +13,13 @@ from deployments.replicas import replicated
 from deployments.serve_channel import ServeChannel, ServeEncoder, ServeRewards
 from deployments.wiring import coordinate
 from runtime.aides import Aides
+from runtime.bunches import bunches
 from runtime.config import MemberConfig, PolicyConfig, TraceConfig
 from runtime.encoders.config import EncoderConfig
 from runtime.encoders.connection import EncoderConnection
 from runtime.rewards.config import RewardModelConfig
 from runtime.rewards.connection import RewardConnection
-from runtime.types import Checkpoint, Event, Query
+from runtime.types import Checkpoint, Event, Query, sharing_checkpoint
 
 
 class CoordinatorServer:
@@ -52,9 +54,11 @@ class CoordinatorServer:
 
     async def answer(
         self, query: Query, checkpoint: Checkpoint | None = None
-    ) -> AsyncIterator[Event]:
-        async for event in self.coordinator.answer(query, checkpoint):
-            yield event
+    ) -> AsyncIterator[list[Event]]:
+        """What is accepted at the same time is one message; its last checkpoint stands for all."""
+        async with aclosing(bunches(self.coordinator.answer(query, checkpoint))) as together:
+            async for events in together:
+                yield sharing_checkpoint(events)
 
     async def card(self) -> dict[str, Any]:
         return await self.coordinator.card()

@@ -150,18 +150,20 @@ class ServeEnsemble:
         spans: list[Span] = []
         losses = failures = 0
         while True:
-            events = self._to(query, losses).answer.remote(query, checkpoint)
+            messages = self._to(query, losses).answer.remote(query, checkpoint)
             try:
-                async for event in events:
+                async for events in messages:
                     failures = 0
-                    if not isinstance(event, Ended):
+                    for event in events:  # all of them, before the first is told
                         if isinstance(event, Written) and event.span is not None:
                             spans.append(event.span)
                         if isinstance(event, Recalled):
                             spans = list(event.checkpoint.spans)
-                        checkpoint = replace(event.checkpoint, spans=tuple(spans))
-                    yield event
-                    if isinstance(event, Ended):
+                        if not isinstance(event, Ended):
+                            checkpoint = replace(event.checkpoint, spans=tuple(spans))
+                    for event in events:
+                        yield event
+                    if isinstance(events[-1], Ended):
                         return
                 return
             except (*GONE, BackPressureError) as fault:
@@ -171,7 +173,7 @@ class ServeEnsemble:
                     raise typed(fault, f"the coordinator of {self._name!r}") from fault
                 self._meter.record(RESUMED, 1, self._name, "coordinator")
             finally:
-                events.cancel()
+                messages.cancel()
 
     def _to(self, query: Query, attempt: int) -> DeploymentHandle:
         """Of several replicas the one that may still know of the query, if it is asked again."""

@@ -7,7 +7,7 @@ processors). Costs are in the configured currency. Times are seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -343,3 +343,11 @@ class Ended:
 
 
 Event: TypeAlias = Scored | Recalled | Searched | Written | Ended
+
+
+def sharing_checkpoint(events: Sequence[Event]) -> list[Event]:
+    """Events that travel together, all with the newest checkpoint, which is then sent once."""
+    newest = next((e.checkpoint for e in reversed(events) if not isinstance(e, Ended)), None)
+    if newest is None:
+        return list(events)
+    return [e if isinstance(e, Ended) else replace(e, checkpoint=newest) for e in events]
