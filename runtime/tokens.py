@@ -154,12 +154,14 @@ class Tokenizer:
         Uses the checkpoint's chat template, or the plain ``User: … Assistant:`` form without one.
         Raises ``BadRequest`` when the template refuses the conversation.
         """
+        return self.encode_prompt(self.chat_text(messages))
+
+    def chat_text(self, messages: Sequence[Message]) -> str:
+        """What ``chat`` reads."""
         known = self.definition
         if known.chat_template is None:
-            return self.encode_prompt(chat_template.plain_chat(messages))
-        return self.encode_prompt(
-            chat_template.render_chat(known.chat_template, messages, known.bos, known.eos)
-        )
+            return chat_template.plain_chat(messages)
+        return chat_template.render_chat(known.chat_template, messages, known.bos, known.eos)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of ``ids``; ids beyond the vocabulary (padding of the model) have none."""

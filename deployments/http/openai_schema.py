@@ -23,6 +23,8 @@ from runtime.errors import BadRequest
 from runtime.types import Budget
 
 MAX_STOPS: Final = 4
+MAX_STOP_CHARACTERS: Final = 4096
+"""Every call to a member carries the stop strings."""
 MAX_TOP_CHAT: Final = 20
 MAX_TOP_COMPLETION: Final = 5
 MAX_TOKEN_ID: Final = 2**31 - 1
@@ -60,6 +62,8 @@ def _stop(value: Any) -> tuple[str, ...]:
         raise PydanticCustomError("invalid_type", "stop is a string, a list of strings, or null")
     if len(stops) > MAX_STOPS:
         raise PydanticCustomError("invalid_value", "stop holds more than 4 strings")
+    if any(len(stop) > MAX_STOP_CHARACTERS for stop in stops):
+        raise PydanticCustomError("invalid_value", "a stop string has more than 4096 characters")
     if "" in stops:
         raise PydanticCustomError("invalid_value", "an empty stop string would end every answer")
     return tuple(stops)
@@ -100,7 +104,7 @@ Content: TypeAlias = Annotated[
     PlainValidator(_content),
     WithJsonSchema({"anyOf": [{"type": "string"}, PARTS, {"type": "null"}]}),
 ]
-STOP: Final = {"type": "string", "minLength": 1}
+STOP: Final = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
 Stop: TypeAlias = Annotated[
     tuple[str, ...],
     PlainValidator(_stop),

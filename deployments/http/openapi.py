@@ -62,7 +62,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Orchestrion",
             "version": "1",
-            "description": "Ensembles of language models as one, behind OpenAI's HTTP API.",
+            "description": "Ensembles of language models as one, behind OpenAI's HTTP API. "
+            "Types are strict: an integer has no decimal point, and null means absent.",
         },
         "paths": _paths(),
         "components": {"schemas": schemas, "headers": _headers()},
