@@ -220,6 +220,12 @@ class Tokenizer:
                 found[data] = written[0]
         return found
 
+    @property
+    def own_size(self) -> int:
+        """Tokens of the vocabulary that the model was made with; some are added to it later, and
+        not all of those have embeddings."""
+        return int(self._prompt.get_vocab_size(with_added_tokens=False))
+
     def token_id(self, text: str | None) -> int | None:
         """The id of the token that the vocabulary writes as ``text``, if there is one."""
         found = None if text is None else self._prompt.token_to_id(text)
