@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from deployments.yaml_file import read_yaml
 from policies import METHODS
 from runtime.config import MemberConfig, PolicyConfig, RuntimeConfig
 from runtime.encoders.config import EncoderConfig
@@ -29,6 +30,28 @@ else:
         Union[tuple(config for _, config in METHODS.values())],  # noqa: UP007
         Field(discriminator="type"),
     ]
+
+
+class HttpOptions(BaseModel):
+    """Where Serve listens; Serve itself knows more options and checks them."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, lt=2**16)
+
+
+class ServeFile(BaseModel):
+    """A Ray Serve config, as far as an unknown key would go unnoticed before Ray starts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    proxy_location: str | None = None
+    http_options: HttpOptions | None = None
+    grpc_options: Any = None
+    controller_options: Any = None
+    logging_config: Any = None
+    tracing_config: Any = None
+    target_capacity: Any = None
+    applications: Any = None
 
 
 class AppConfig(RuntimeConfig):
@@ -98,30 +121,13 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any], yaml.Node]:
-    """The document and its node tree, which knows the line numbers."""
-    try:
-        text = path.read_text()
-    except OSError as fault:
-        raise ConfigError(
-            f"cannot read {path}: {fault.strerror}; give the path of a YAML file"
-        ) from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as fault:
-        raise ConfigError(f"{path} is not valid YAML: {fault}") from None
-    if not isinstance(document, dict) or node is None:
-        raise ConfigError(f"{path} holds no mapping; start from examples/quickstart.yaml")
-    return document, node
-
-
 def load(path: Path) -> tuple[dict[str, Any], AppConfig]:
     """The Serve document of a file and our configuration inside it.
 
     Raises ``ConfigError`` that names file, line, key and remedy.
     """
     document, node = read_yaml(path)
+    validated(ServeFile, document, path, node)
     applications = document.get("applications")
     if not isinstance(applications, list):
         raise ConfigError(
@@ -161,6 +167,10 @@ def explain(
         message = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
             message = f"unknown key{_valid_keys(root, error['loc'])}"
+        elif error["type"] == "missing":
+            message = f"the key {loc[-1]} is missing"
+        elif error["loc"][-1:] == ("[key]",):
+            message = "a name must be text; put it into quotes"
         elif error["type"] == "union_tag_invalid":
             context = error.get("ctx", {})
             message = f"unknown type {context.get('tag')!r}; known: {context.get('expected_tags')}"

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from deployments.backends import Backends, Here, Served
-from deployments.config import AppConfig, load, read_yaml, validated
+from deployments.config import AppConfig, load, validated
 from deployments.wiring import connect
+from deployments.yaml_file import read_yaml
 from envs.loop import Loop
 from envs.pair import LivePair
 from envs.preferences import text_of

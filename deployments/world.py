@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from deployments.backends import Backends, Here, Served
-from deployments.config import AppConfig, load, read_yaml, validated
+from deployments.config import AppConfig, load, validated
 from deployments.wiring import connect
+from deployments.yaml_file import read_yaml
 from envs.answers import Answers
 from envs.config import LoggedAnswers, TrainingConfig
 from envs.dynamic_ensemble import World

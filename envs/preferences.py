@@ -170,12 +170,18 @@ def write(path: Path, table: pa.Table) -> None:
 
 
 def read(path: Path, about: Mapping[str, Any]) -> pa.Table | None:
-    """A table that was written before under the same conditions; ``None`` where there is none."""
+    """A table that was written before under the same conditions; ``None`` where there is none.
+    Raises ``ConfigError`` for a file that is damaged."""
     if not path.exists():
         return None
-    table = pq.read_table(path)
-    known = (table.schema.metadata or {}).get(ABOUT, b"{}")
-    return table if json.loads(known) == json.loads(json.dumps(about)) else None
+    try:
+        table = pq.read_table(path)
+        known = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
+    except (OSError, pa.ArrowException, ValueError) as fault:
+        raise ConfigError(
+            f"{path} is damaged ({fault}); remove it, and it is collected anew"
+        ) from None
+    return table if known == json.loads(json.dumps(about)) else None
 
 
 def states(table: pa.Table) -> np.ndarray:

@@ -72,14 +72,15 @@ class Replay:
     def __init__(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
         try:
             table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as fault:
+            known = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
+        except (OSError, pa.ArrowException, ValueError) as fault:
             raise ConfigError(
                 f"cannot read the query log {path} ({fault}); make one with `orchestrion record`"
             ) from None
         missing = [name for name in SCHEMA.names if name not in table.column_names]
         if missing:
             raise ConfigError(f"{path} is no query log: it lacks the columns {', '.join(missing)}")
-        self.about: dict[str, Any] = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
+        self.about: dict[str, Any] = known
         for key, wanted in (about or {}).items():
             if self.about.get(key) != wanted:
                 raise ConfigError(

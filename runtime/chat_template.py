@@ -51,6 +51,11 @@ def render_chat(
     raise BadRequest(f"the chat template refuses these messages: {refusal}", param="messages")
 
 
+def check(template: str) -> None:
+    """Raises ``WeightsError`` for a template that cannot be read."""
+    _compiled(template)
+
+
 def fold_system(messages: Sequence[Message]) -> list[Message]:
     """The conversation with all system texts moved to the head of the first user message."""
     system = "\n\n".join(m.content for m in messages if m.role == "system")

@@ -40,15 +40,17 @@ class UnknownModel(OrchestrionError):
 
 
 class ContextOverflow(OrchestrionError):
-    """The prompt does not fit a member's window: ``ContextOverflow(member, tokens, limit)``."""
+    """The prompt does not fit a member's window: ``ContextOverflow(member, tokens, limit)``, with
+    ``at_least`` where it was not counted to its end."""
 
-    def __init__(self, member: str, tokens: int, limit: int) -> None:
-        super().__init__(member, tokens, limit)
-        self.member, self.tokens, self.limit = member, tokens, limit
+    def __init__(self, member: str, tokens: int, limit: int, at_least: bool = False) -> None:
+        super().__init__(member, tokens, limit, at_least)
+        self.member, self.tokens, self.limit, self.at_least = member, tokens, limit, at_least
 
     def __str__(self) -> str:
         return (
-            f"the prompt takes {self.tokens} tokens of member {self.member!r}, whose window is "
+            f"the prompt takes {'at least ' if self.at_least else ''}{self.tokens} tokens of "
+            f"member {self.member!r}, whose window is "
             f"{self.limit}; shorten the prompt or leave this member out"
         )
 

@@ -12,13 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from runtime.errors import ConfigError
+
+DAMAGED: Final = (SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError)
+"""What reading values raises that are missing or of another kind."""
 
 Layers: TypeAlias = tuple[tuple[np.ndarray, np.ndarray], ...]
 """Weights ``[out, in]`` and biases ``[out]`` of a perceptron, float32."""
@@ -36,9 +39,18 @@ class Found:
     def layers(self, count: int, prefix: str = "") -> Layers:
         """As ``tensors_of`` named them."""
         names = [f"{prefix}{number}" for number in range(count)]
-        return tuple(
+        layers = tuple(
             (self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]) for name in names
         )
+        for (weight, bias), name in zip(layers, names, strict=True):
+            if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+                raise ValueError(f"{name}: weights {weight.shape} and biases {bias.shape}")
+            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+                raise ValueError(f"{name} holds NaN or infinity")
+        for (before, _), (after, _), name in zip(layers, layers[1:], names[1:], strict=False):
+            if after.shape[1] != before.shape[0]:
+                raise ValueError(f"{name} takes {after.shape[1]} numbers of {before.shape[0]}")
+        return layers
 
 
 def tensors_of(layers: Layers, prefix: str = "") -> dict[str, np.ndarray]:
@@ -77,10 +89,10 @@ class Kind:
         """Raises ``ConfigError`` for a folder that holds none, or half of one, and in place of what
         its body finds missing in it."""
         try:
-            text = (folder / self.about).read_text()
+            text = (folder / self.about).read_text(encoding="utf-8")
             told = json.loads(text)
             data = (folder / self.weights).read_bytes()
-        except (OSError, json.JSONDecodeError) as fault:
+        except (OSError, ValueError, RecursionError) as fault:
             raise ConfigError(
                 f"cannot read {self.name} from {folder} ({fault}); make one with `{self.made_by}`"
             ) from None
@@ -96,7 +108,7 @@ class Kind:
         version = hashlib.sha256(text.encode() + data).hexdigest()[:12]
         try:
             yield Found(told, load(data), version)
-        except (SafetensorError, KeyError, IndexError) as fault:
+        except DAMAGED as fault:
             named = self.name.split(" ", 1)[1]
             raise ConfigError(
                 f"the {named} in {folder} is damaged ({fault!r}); export anew"

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from runtime.connection import Connection
 from runtime.errors import BadRequest, ContextOverflow
 from runtime.types import Query
 
+LONG: Final = 16
+"""Characters for each token of a window, beyond which a text is tried by its beginning first."""
+SLACK: Final = 64
+"""Tokens that the end of a beginning may take more than it takes in the whole text."""
+
 
 def prompt_ids(query: Query, connection: Connection, ids_of: str) -> list[int]:
     """The member's tokens of a request whose own ids, if it has any, are those of ``ids_of``.
     Raises ``ContextOverflow``."""
-    tokenizer = connection.tokenizer
     if query.prompt_ids is not None and connection.name == ids_of:
         prompt = list(query.prompt_ids)
     elif query.prompt is not None:
-        prompt = tokenizer.encode_prompt(query.prompt)
+        prompt = _read(query.prompt, connection)
     else:
-        prompt = tokenizer.chat(query.messages)
+        prompt = _read(connection.tokenizer.chat_text(query.messages), connection)
     limit = connection.spec.context_length
     if len(prompt) + (query.max_tokens != 0) > limit:
         raise ContextOverflow(connection.name, len(prompt), limit)
     return prompt
+
+
+def _read(text: str, connection: Connection) -> list[int]:
+    """The text's tokens. One far beyond the window is refused by its beginning: to tokenise
+    megabytes takes seconds, in which no other request of this process goes on."""
+    limit = connection.spec.context_length
+    cut = LONG * limit
+    while cut < len(text):
+        begun = len(connection.tokenizer.encode_prompt(text[:cut]))
+        if begun > limit + SLACK:
+            raise ContextOverflow(connection.name, begun - SLACK, limit, True)
+        cut *= 4
+    return connection.tokenizer.encode_prompt(text)
 
 
 def question_of(query: Query) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from runtime.errors import ConfigError
+
+NEEDED: Final = "each line must be a JSON object with the strings question and answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,31 +27,46 @@ class Question:
 
 
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
-    """Rows of a JSONL file with ``question`` and ``answer``."""
+    """Rows of a JSONL file with ``question`` and ``answer``. Raises ``ConfigError`` that names
+    file, line and remedy."""
     try:
-        lines = path.read_text().splitlines()
+        data = path.read_bytes()
     except OSError as fault:
         raise ConfigError(
             f"cannot read questions from {path} ({fault.strerror}); give a JSONL file with "
             "--questions"
         ) from None
-    questions = []
-    for number, line in enumerate(lines[:limit], 1):
-        try:
-            row = json.loads(line)
-            questions.append(
-                Question(
-                    row["question"],
-                    row["answer"],
-                    tuple(row.get("steps", ())),
-                    tuple(row.get("relations", ())),
-                    row.get("reference"),
-                    row.get("group"),
-                )
-            )
-        except (json.JSONDecodeError, KeyError, TypeError) as fault:
-            raise ConfigError(
-                f"{path}:{number}: each line must be a JSON object with question and answer "
-                f"({fault!r})"
-            ) from None
-    return questions
+    # Only line feeds: a text may hold the separators at which splitlines() would cut it too.
+    lines = [(n, line) for n, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+    if not lines:
+        raise ConfigError(f"{path} holds no questions; each line is one, as a JSON object")
+    return [_question(line, f"{path}:{number}") for number, line in lines[:limit]]
+
+
+def _question(line: bytes, place: str) -> Question:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as fault:
+        raise ConfigError(f"{place}: {fault}; save the file as UTF-8") from None
+    except (json.JSONDecodeError, RecursionError) as fault:
+        raise ConfigError(f"{place}: {NEEDED} ({fault})") from None
+    if not isinstance(row, dict):
+        raise ConfigError(f"{place}: {NEEDED}")
+    for name in ("question", "answer"):
+        if not isinstance(row.get(name), str):
+            raise ConfigError(f"{place}: {NEEDED}; {name} is missing or no string")
+    for name in ("reference", "group"):
+        if not isinstance(row.get(name), str | None):
+            raise ConfigError(f"{place}: {name} must be a string")
+    for name in ("steps", "relations"):
+        given = row.get(name) or []
+        if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+            raise ConfigError(f"{place}: {name} must be a list of strings")
+    return Question(
+        row["question"],
+        row["answer"],
+        tuple(row.get("steps") or ()),
+        tuple(row.get("relations") or ()),
+        row.get("reference"),
+        row.get("group"),
+    )

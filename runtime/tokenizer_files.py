@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as LibraryTokenizer
 
+from runtime import chat_template
 from runtime.errors import WeightsError
 
 _UNSPEAKABLE = f"\U0010fffe{secrets.token_hex(16)}"
@@ -19,8 +20,8 @@ def read_folder(path: Path) -> dict[str, Any]:
     """The fields of a ``TokenizerDefinition``. Raises ``WeightsError`` naming what is missing."""
     path = Path(path)
     library = _library_tokenizer(path / "tokenizer.json")
-    config = _read_json(path / "tokenizer_config.json")
-    specials = _read_json(path / "special_tokens_map.json")
+    config = read_json(path / "tokenizer_config.json")
+    specials = read_json(path / "special_tokens_map.json")
     bos, eos = (
         _text(config.get(key)) or _text(specials.get(key)) for key in ("bos_token", "eos_token")
     )
@@ -117,22 +118,32 @@ def _library_tokenizer(file: Path) -> LibraryTokenizer:
         ) from None
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def check_tokenizer(folder: Path) -> None:
+    """Raises ``WeightsError`` unless the tokenizer's own files can be read."""
+    _library_tokenizer(folder / "tokenizer.json")
+    read_json(folder / "tokenizer_config.json")
+    read_json(folder / "special_tokens_map.json")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file, an empty one without the file. Raises ``WeightsError``."""
     if not file.is_file():
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise WeightsError(f"{file} is not JSON ({fault}); fetch the checkpoint again") from None
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file} holds no JSON object; fetch the checkpoint again")
+    return content
 
 
 def _eos_ids(path: Path) -> tuple[int, ...]:
-    model = _read_json(path / "config.json")
+    model = read_json(path / "config.json")
     nested = model.get("text_config")
     found: dict[int, None] = {}
     for source in (
-        _read_json(path / "generation_config.json"),
+        read_json(path / "generation_config.json"),
         model,
         nested if isinstance(nested, dict) else {},
     ):
@@ -145,14 +156,32 @@ def _eos_ids(path: Path) -> tuple[int, ...]:
 def _chat_template(path: Path, config: Mapping[str, Any]) -> str | None:
     file = path / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = config.get("chat_template") or _read_json(path / "chat_template.json").get(
+        try:
+            return _compilable(file.read_text(encoding="utf-8"), file)
+        except UnicodeDecodeError as fault:
+            raise WeightsError(f"{file} is not UTF-8 ({fault}); fetch it again") from None
+    template = config.get("chat_template") or read_json(path / "chat_template.json").get(
         "chat_template"
     )
     if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default", template[0]["template"] if template else None)
-    return template or None
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        named = {str(entry.get("name")): entry.get("template") for entry in entries}
+        template = named.get("default", next(iter(named.values()), None))
+    if template is not None and not isinstance(template, str):
+        raise WeightsError(
+            f"the chat template in {path} is no text; correct chat_template in its "
+            "tokenizer_config.json"
+        )
+    return _compilable(template, path) if template else None
+
+
+def _compilable(template: str, place: Path) -> str:
+    """A broken template would otherwise be found by the first request."""
+    try:
+        chat_template.check(template)
+    except WeightsError as fault:
+        raise WeightsError(f"{place}: {fault}") from None
+    return template
 
 
 def _text(token: Any) -> str | None:

@@ -154,12 +154,14 @@ class Tokenizer:
         Uses the checkpoint's chat template, or the plain ``User: … Assistant:`` form without one.
         Raises ``BadRequest`` when the template refuses the conversation.
         """
+        return self.encode_prompt(self.chat_text(messages))
+
+    def chat_text(self, messages: Sequence[Message]) -> str:
+        """What ``chat`` reads."""
         known = self.definition
         if known.chat_template is None:
-            return self.encode_prompt(chat_template.plain_chat(messages))
-        return self.encode_prompt(
-            chat_template.render_chat(known.chat_template, messages, known.bos, known.eos)
-        )
+            return chat_template.plain_chat(messages)
+        return chat_template.render_chat(known.chat_template, messages, known.bos, known.eos)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of ``ids``; ids beyond the vocabulary (padding of the model) have none."""
@@ -217,6 +219,12 @@ class Tokenizer:
             if len(written) == 1 and self.token_bytes[written[0]] == data:
                 found[data] = written[0]
         return found
+
+    @property
+    def own_size(self) -> int:
+        """Tokens of the vocabulary that the model was made with; some are added to it later, and
+        not all of those have embeddings."""
+        return int(self._prompt.get_vocab_size(with_added_tokens=False))
 
     def token_id(self, text: str | None) -> int | None:
         """The id of the token that the vocabulary writes as ``text``, if there is one."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployments.config import AppConfig, load
+from deployments.config import AppConfig, ServeFile, load
 from deployments.pair_world import load_pair_setup
 from deployments.world import load_setup
 from policies.cascade.agent import load_agent
@@ -98,7 +98,7 @@ applications:
         ),
         ("        both:", "        one:", ["both a member and an ensemble"]),
         ("deployments.app:build_app", "elsewhere:build", ["import_path", "deployments.app"]),
-        ("applications:", "applikations:", ["applications", "quickstart"]),
+        ("applications:", "applikations:", [":1:", "did you mean 'applications'"]),
         ("      members:", "     members:", ["not valid YAML"]),
     ],
 )
@@ -112,6 +112,96 @@ def test_a_mistake_is_told_with_its_line_and_the_remedy(
     assert str(path) in str(caught.value)
     for words in told:
         assert words in str(caught.value)
+
+
+ENGINE = "            type: echo"
+TEN = ",".join(["x"] * 10)
+BOMB = f"a0: &a0 [{TEN}]\n" + "".join(
+    f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 8)
+)
+MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
+    "tabs": (GOOD.replace(ENGINE, "\t\ttype: echo"), [":8:", "spaces, not with tabs"]),
+    "indentation": (
+        GOOD.replace("          members: [", "         members: ["),
+        [":12:", "line 10"],
+    ),
+    "a key twice": (
+        GOOD.replace("          type: sweetspan", "          type: sweetspan\n          type: gac"),
+        [":12:", "type", "twice, in line 11"],
+    ),
+    "a member twice": (
+        GOOD.replace("      ensembles:", "        one: {engine: {type: echo}}\n      ensembles:"),
+        [":9:", "one: stands twice, in line 6"],
+    ),
+    "no such anchor": (GOOD.replace("[one]", "*one"), [":12:", "'one'", "define it with &"]),
+    "an anchor within itself": (GOOD.replace("[one]", "&m [one, *m]"), [":12:", "part of"]),
+    "anchors that grow": (BOMB + GOOD, [":6:", "aliases", "use fewer"]),
+    "an empty file": ("# nothing\n", ["is empty", "quickstart"]),
+    "a list": ("\n- a\n", [":2:", "no mapping"]),
+    "UTF-16": (GOOD.encode("utf-16"), [":1:", "0xff is not UTF-8"]),
+    "Latin-1": (GOOD.replace("both", "b\xf6th").encode("latin-1"), [":10:", "0xf6", "as UTF-8"]),
+    "a NUL": (GOOD.replace("both", "bo\x00th"), [":10:", "0x0", "remove it"]),
+    "a date that is none": (
+        GOOD.replace("[one]", "[2024-13-45]"),
+        [":12:", "2024-13-45", "quotes"],
+    ),
+    "a number that is none": (GOOD.replace("[one]", "9" * 5000), [":12:", "999", "quotes"]),
+    "a tag that runs code": (
+        GOOD.replace("[one]", "!!python/object/apply:os.system [echo]"),
+        [":12:", "leave tags"],
+    ),
+    "a name that is a number": (GOOD.replace("        both:", "        1:"), [":10:", "quotes"]),
+    "a name that is none": (GOOD.replace("        both:", "        no:"), [":9:", "quotes"]),
+    "two documents": (f"{GOOD}---\n{GOOD}", [":13:", "single document"]),
+    "an open bracket": (GOOD.replace("[one]", "[one"), ["begins in line 12"]),
+    "too deep": ("a: " + "[" * 3000 + "]" * 3000, ["nested too deeply"]),
+    "no members": (GOOD.split("    args")[0], [":2:", "members is missing"]),
+    "a port that is none": ("http_options: {port: many}\n" + GOOD, [":1:", "http_options.port"]),
+    "not a number": (GOOD.replace(ENGINE, f"{ENGINE}\n            context_length: .nan"), [":9:"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_yaml_that_cannot_be_meant_is_told_with_file_line_and_remedy(
+    tmp_path: Path, name: str
+) -> None:
+    content, told = MISTAKES[name]
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+    for words in told:
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD.replace("engine:", "engine: &e").replace(
+            "      ensembles:", "        two: {engine: *e}\n      ensembles:"
+        ),
+        GOOD.replace("        one:\n", "        one: &o\n").replace(
+            "      ensembles:", "        two: {<<: *o}\n      ensembles:"
+        ),
+    ],
+)
+def test_anchors_and_merges_are_taken(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + content.replace("\n", "\r\n").encode())
+    _, config = load(path)
+    assert config.members["two"] == config.members["one"]
+
+
+def test_the_keys_of_a_serve_file_are_rays_own() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    assert set(ServeFile.model_fields) == set(ServeDeploySchema.model_fields)
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Is a directory; give the path of a YAML file"):
+        load(tmp_path)
 
 
 def test_a_missing_file_is_told() -> None:

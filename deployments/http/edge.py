@@ -15,6 +15,8 @@ from deployments.http.errors import fault_of
 
 log = logging.getLogger(__name__)
 
+MOST_DIGITS = 20
+"""Of a length that a file can have."""
 PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -55,7 +57,10 @@ class Edge:
 async def body_of(request: Request, limit: int) -> bytes:
     """The request's body; 413 as soon as more than ``limit`` bytes are announced or sent."""
     too_large = HTTPException(413, f"the body is larger than {limit} bytes")
-    if int(request.headers.get("content-length", "0")) > limit:
+    announced = request.headers.get("content-length", "0")
+    if not (announced.isascii() and announced.isdigit()):
+        raise HTTPException(400, "content-length is not a number")
+    if len(announced) > MOST_DIGITS or int(announced) > limit:
         raise too_large
     body = bytearray()
     async for piece in request.stream():

@@ -31,6 +31,8 @@ LONGEST_RETRY_S = 120
 """openai-python does not wait for a server that asks for more."""
 LOADING_RETRY_S = 5
 ROUTE_CODES = {404: "route_not_found", 405: "method_not_allowed", 413: "body_too_large"}
+LONGEST_MESSAGE = 2000
+"""Characters: a message may quote what the client sent, which may be a whole body."""
 NO_RETRY = {"x-should-retry": "false"}
 
 
@@ -47,7 +49,9 @@ class Fault:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
-        told = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        param = None if self.param is None else _clipped(self.param)
+        told = {"message": _clipped(self.message), "type": self.type, "param": param}
+        told["code"] = self.code
         return {"error": {**told, **self.details}}
 
     def response(self) -> Response:
@@ -116,6 +120,10 @@ def _wait(seconds: float) -> dict[str, str]:
         "retry-after": str(math.ceil(bounded)),
         "retry-after-ms": str(math.ceil(bounded * 1000)),
     }
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} …"
 
 
 def _snake(name: str) -> str:

@@ -25,6 +25,7 @@ from deployments.http.exchange import Exchange, chat_exchange, check_choices, co
 from deployments.http.json_bytes import encode
 from deployments.http.openai_reply import CHAT, TEXT, Form, whole
 from deployments.http.openai_schema import ChatAsked, CompletionAsked, Prompt, parse
+from deployments.http.openapi import openapi
 from deployments.http.resume import KEY, past_of
 from deployments.http.sse import EventStream
 from deployments.http.streaming import events
@@ -68,6 +69,7 @@ def build_api(
         ("/v1/models", ["GET"], gateway.models),
         ("/v1/models/{id:path}", ["GET"], gateway.model),
         ("/v1/traces/{id}", ["GET"], gateway.trace),
+        ("/openapi.json", ["GET"], openapi),
         ("/health", ["GET", "HEAD"], gateway.health),
         ("/ready", ["GET", "HEAD"], gateway.ready),
     ]

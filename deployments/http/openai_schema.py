@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -22,6 +23,8 @@ from runtime.errors import BadRequest
 from runtime.types import Budget
 
 MAX_STOPS: Final = 4
+MAX_STOP_CHARACTERS: Final = 4096
+"""Every call to a member carries the stop strings."""
 MAX_TOP_CHAT: Final = 20
 MAX_TOP_COMPLETION: Final = 5
 MAX_TOKEN_ID: Final = 2**31 - 1
@@ -59,6 +62,8 @@ def _stop(value: Any) -> tuple[str, ...]:
         raise PydanticCustomError("invalid_type", "stop is a string, a list of strings, or null")
     if len(stops) > MAX_STOPS:
         raise PydanticCustomError("invalid_value", "stop holds more than 4 strings")
+    if any(len(stop) > MAX_STOP_CHARACTERS for stop in stops):
+        raise PydanticCustomError("invalid_value", "a stop string has more than 4096 characters")
     if "" in stops:
         raise PydanticCustomError("invalid_value", "an empty stop string would end every answer")
     return tuple(stops)
@@ -86,17 +91,63 @@ def _are_ids(value: Any) -> bool:
     )
 
 
+PARTS: Final = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+        "required": ["type", "text"],
+    },
+}
+Content: TypeAlias = Annotated[
+    str,
+    PlainValidator(_content),
+    WithJsonSchema({"anyOf": [{"type": "string"}, PARTS, {"type": "null"}]}),
+]
+STOP: Final = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
+Stop: TypeAlias = Annotated[
+    tuple[str, ...],
+    PlainValidator(_stop),
+    WithJsonSchema(
+        {"anyOf": [STOP, {"type": "array", "items": STOP, "maxItems": MAX_STOPS}, {"type": "null"}]}
+    ),
+]
+TEXT: Final = {"type": "string", "minLength": 1}
+IDS: Final = {
+    "type": "array",
+    "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID},
+    "minItems": 1,
+}
+Prompts: TypeAlias = Annotated[
+    tuple[Prompt, ...],
+    PlainValidator(_prompts),
+    WithJsonSchema(
+        {"anyOf": [TEXT, IDS, *({"type": "array", "items": i, "minItems": 1} for i in (TEXT, IDS))]}
+    ),
+]
+
+
+def _without_calls(schema: dict[str, Any]) -> None:
+    """Members read text only, so what is a call must be empty (``refusals``)."""
+    for name in ("tool_calls", "function_call"):
+        schema["properties"][name] = {"enum": [None, [], {}, ""]}
+
+
 class ChatMessage(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, json_schema_extra=_without_calls)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str, PlainValidator(_content)] = ""
+    content: Content = ""
+
+
+def _both_names(schema: dict[str, Any]) -> None:
+    schema["properties"] |= {f"max_{name}": it for name, it in schema["properties"].items()}
 
 
 class BudgetOptions(BaseModel):
     """The limits of a request under their configuration names or with ``max_`` before them."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_both_names)
 
     calls: int | None = Field(
         default=None, ge=1, le=MAX_LIMIT, validation_alias=AliasChoices("calls", "max_calls")
@@ -114,6 +165,26 @@ class BudgetOptions(BaseModel):
         validation_alias=AliasChoices("seconds", "max_seconds"),
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        """Here, since pydantic would list every unknown key, and a body has room for many."""
+        for key in value if isinstance(value, dict) else ():
+            name = key.removeprefix("max_")
+            if name not in cls.model_fields:
+                raise PydanticCustomError(
+                    "invalid_value",
+                    "there is no such limit; there are: {known}, also with max_ before them",
+                    {"key": key, "known": ", ".join(cls.model_fields)},
+                )
+            if key != name and name in value:
+                raise PydanticCustomError(
+                    "invalid_value",
+                    "{name} and max_{name} are the same limit; give one",
+                    {"name": name, "key": key},
+                )
+        return value
+
     def budget(self) -> Budget:
         return Budget(self.calls, self.tokens, self.cost, self.seconds)
 
@@ -123,7 +194,9 @@ class EnsembleOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    members: list[str] | None = Field(default=None, min_length=1)
+    members: Annotated[list[str], Field(min_length=1, fail_fast=True)] | None = Field(
+        default=None, json_schema_extra={"uniqueItems": True}
+    )
     budget: BudgetOptions | None = None
     threshold: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     trace: Literal["none", "summary", "full"] | None = None
@@ -160,7 +233,7 @@ class Asked(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
     n: int | None = Field(default=None, ge=1)
-    stop: Annotated[tuple[str, ...], PlainValidator(_stop)] = ()
+    stop: Stop = ()
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -184,7 +257,8 @@ class Asked(BaseModel):
 
 
 class ChatAsked(Asked):
-    messages: list[ChatMessage] = Field(min_length=1)
+    # A body has room for a million wrong messages, and to list each takes seconds.
+    messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_CHAT)
 
@@ -193,13 +267,17 @@ class ChatAsked(Asked):
         return self.top_logprobs or 0 if self.logprobs else None
 
 
+def _or_false(schema: dict[str, Any]) -> None:
+    schema["anyOf"].append({"const": False})
+
+
 class CompletionAsked(Asked):
-    prompt: Annotated[tuple[Prompt, ...], PlainValidator(_prompts)]
+    prompt: Prompts
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_LIMIT)
     echo: bool | None = None
     logprobs: Annotated[
         int | None, BeforeValidator(lambda value: None if value is False else value)
-    ] = Field(default=None, ge=0, le=MAX_TOP_COMPLETION)
+    ] = Field(default=None, ge=0, le=MAX_TOP_COMPLETION, json_schema_extra=_or_false)
 
     @property
     def alternatives(self) -> int | None:
@@ -221,9 +299,9 @@ AskedT = TypeVar("AskedT", bound=Asked)
 
 OUR_CODES: Final = frozenset({"unsupported_content", "unsupported_parameter", "invalid_type"})
 _ESCAPES = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
-    r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
-    re.DOTALL,
+    r"(?<!\\)(?P<before>(?:\\\\)*+)"  # backslashes that are escaped themselves
+    r"(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
+    r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2}))"
 )
 
 
@@ -236,11 +314,15 @@ def parse(form: type[AskedT], body: bytes) -> AskedT:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadRequest("the body is not UTF-8", code="invalid_json") from None
-    text = _ESCAPES.sub(lambda found: "\\ufffd" if found["lone"] else found[0], text)
+    text = _ESCAPES.sub(_replaced, text)
     try:
         return form.model_validate_json(text)
     except ValidationError as invalid:
         raise _bad_request(invalid) from None
+
+
+def _replaced(found: re.Match[str]) -> str:
+    return found["before"] + "\\ufffd" if found["lone"] else found[0]
 
 
 def _bad_request(invalid: ValidationError) -> BadRequest:
@@ -251,7 +333,7 @@ def _bad_request(invalid: ValidationError) -> BadRequest:
     if first["type"] == "model_type" and not first["loc"]:
         return BadRequest("the body is not a JSON object", code="invalid_json")
     param = _path(first["loc"]) or first.get("ctx", {}).get("param")
-    if first["type"] == "unsupported_parameter" and "key" in first.get("ctx", {}):
+    if "key" in first.get("ctx", {}):
         param = f"{param}.{first['ctx']['key']}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     code = first["type"] if first["type"] in OUR_CODES else "invalid_value"

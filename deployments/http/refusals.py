@@ -4,25 +4,26 @@ silence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from deployments.http.openai_schema import Asked, ChatAsked, CompletionAsked
 from runtime.errors import BadRequest
 
-ASKS_NOTHING: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "top_logprobs": lambda value: value == 0,
-    "echo": lambda value: value is False,
-    "logit_bias": lambda value: value == {},
-    "response_format": lambda value: value == {"type": "text"},
-    "tools": lambda value: value == [],
-    "tool_choice": lambda value: value in ("", "none"),
-    "functions": lambda value: value == [],
-    "function_call": lambda value: value in ("", "none"),
-    "suffix": lambda value: value == "",
-    "presence_penalty": lambda value: value == 0,
-    "frequency_penalty": lambda value: value == 0,
+ASKS_NOTHING: Final[Mapping[str, tuple[Any, ...]]] = {
+    "top_logprobs": (0,),
+    "echo": (False,),
+    "logit_bias": ({},),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "tool_choice": ("", "none"),
+    "functions": ([],),
+    "function_call": ("", "none"),
+    "suffix": ("",),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
 }
+"""The values besides null, equal and of the same JSON type."""
 
 REASONS: Final[Mapping[str, str]] = {
     "echo": "an answer to a conversation has no text before it; /v1/completions has echo",
@@ -32,6 +33,8 @@ REASONS: Final[Mapping[str, str]] = {
     "frequency_penalty": "the methods have no token-level penalties",
 }
 
+MOST_TOLD: Final = 64
+LONGEST_NAME: Final = 100
 TOLD_AS_IGNORED: Final = frozenset({"presence_penalty", "frequency_penalty"})
 
 
@@ -63,7 +66,8 @@ def ignored_params(asked: Asked, n: int) -> tuple[str, ...]:
         if name == "best_of":
             _refuse(name, value == n, "all n choices are returned; none is left out")
         elif name in ASKS_NOTHING:
-            _refuse(name, ASKS_NOTHING[name](value), REASONS.get(name, "no method here has it"))
+            harmless = any(_same(value, nothing) for nothing in ASKS_NOTHING[name])
+            _refuse(name, harmless, REASONS.get(name, "no method here has it"))
             if name in TOLD_AS_IGNORED:
                 ignored.append(name)
         else:
@@ -74,7 +78,14 @@ def ignored_params(asked: Asked, n: int) -> tuple[str, ...]:
         ignored += _sent("stream_options", asked.stream_options.model_extra)
     if isinstance(asked, ChatAsked):
         ignored += _message_extras(asked)
-    return tuple(dict.fromkeys(ignored))
+    return _told(list(dict.fromkeys(ignored)))
+
+
+def _told(ignored: list[str]) -> tuple[str, ...]:
+    """Bounded: summaries and traces keep the names, and a body has room for many and long ones."""
+    named = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in ignored]
+    more = len(named) - MOST_TOLD
+    return (*named[:MOST_TOLD], *([f"… and {more} more"] if more > 0 else ()))
 
 
 def _message_extras(asked: ChatAsked) -> list[str]:
@@ -95,6 +106,11 @@ def _message_extras(asked: ChatAsked) -> list[str]:
 def _sent(where: str, extra: Mapping[str, Any] | None) -> list[str]:
     empty: tuple[Any, ...] = (None, "", [], {})
     return [f"{where}.{name}" for name, value in (extra or {}).items() if value not in empty]
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Python takes ``False`` for 0, JSON does not."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _refuse(name: str, harmless: bool, reason: str, param: str | None = None) -> None:

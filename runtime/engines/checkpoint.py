@@ -16,6 +16,7 @@ from runtime.engines.loop import FORWARD_FAULTS
 from runtime.engines.narrow import narrow_linears
 from runtime.engines.ragged import NAME, Probe, planned
 from runtime.errors import ConfigError, WeightsError
+from runtime.weights.pretrained import load_pretrained
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
@@ -40,13 +41,9 @@ def load(folder: Path, config: TransformersEngine) -> Checkpoint:
     device = pick_device(config.device)
     dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=NAME, local_files_only=True
+        model = load_pretrained(
+            AutoModelForCausalLM, folder, config.weights, dtype=dtype, attn_implementation=NAME
         )
-    except (OSError, KeyError) as fault:
-        raise WeightsError(
-            f"{config.weights} is not a checkpoint that transformers can load ({fault})"
-        ) from fault
     except (ValueError, ImportError) as fault:
         raise _refusal(config, str(fault)) from fault
     model.eval().requires_grad_(False).to(device)
@@ -115,6 +112,11 @@ def _probe(model: Any, device: torch.device, config: TransformersEngine) -> tupl
             raise _refusal(config, f"layer {layer} does not say how far it looks back")
     if model.base_model is model:
         raise _refusal(config, "its last hidden state cannot be told from its logits")
+    if bool(logits.isnan().any()):
+        raise WeightsError(
+            f"{config.weights} computes NaN from its first token on: the weights are damaged, so "
+            "fetch them again, or dtype is too narrow, so try float32"
+        )
     return probe, logits.shape[-1]
 
 

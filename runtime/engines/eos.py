@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from runtime.tokenizer_files import read_json
 
 
 def eos_ids(folder: Path, config: Any) -> tuple[int, ...]:
@@ -12,7 +13,7 @@ def eos_ids(folder: Path, config: Any) -> tuple[int, ...]:
     may know more."""
     found: list[int] = []
     file = folder / "generation_config.json"
-    said = json.loads(file.read_text()) if file.is_file() else {}
+    said = read_json(file)
     for ids in (said.get("eos_token_id"), getattr(config, "eos_token_id", None)):
         if ids is not None:
             found += [ids] if isinstance(ids, int) else ids

@@ -19,6 +19,7 @@ from runtime.engines.loop import BatchingLoop, Limits, Occupancy
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
 from runtime.engines.seen import SeenRows
 from runtime.engines.work import Call, TokenSequence
+from runtime.errors import WeightsError
 from runtime.tokens import Tokenizer
 from runtime.types import Distribution, Generation, Sampling, Score, Tokens
 from runtime.weights import resolve
@@ -47,6 +48,12 @@ class TransformersLM:
         folder = resolve(config.weights, config.sha256)
         tokenizer = Tokenizer.from_folder(folder)
         loaded = checkpoint.load(folder, config)
+        if tokenizer.own_size > loaded.vocab_size:
+            raise WeightsError(
+                f"{config.weights}: the tokenizer in {folder} has {tokenizer.own_size} tokens and "
+                f"the model {loaded.vocab_size}; they belong to different models, so fetch both "
+                "again from one place"
+            )
         eos_ids = dict.fromkeys((*tokenizer.eos_ids, *loaded.eos_ids))
         self._token_bytes = tokenizer.token_bytes
         self._vectors: torch.Tensor = loaded.model.get_input_embeddings().weight

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     AutoModel,
@@ -24,7 +25,9 @@ from runtime.engines.loop import FORWARD_FAULTS
 from runtime.errors import ConfigError, ContextOverflow, EngineFault, WeightsError
 from runtime.rewards.base import Reasoning
 from runtime.rewards.config import ClassifierReward
+from runtime.tokenizer_files import check_tokenizer
 from runtime.weights import resolve
+from runtime.weights.pretrained import load_pretrained
 
 QWEN_PRM = "Qwen2ForProcessRewardModel"
 
@@ -52,6 +55,7 @@ class ClassifierModel:
         folder = resolve(config.weights, config.sha256)
         self._config = config
         self._device = pick_device(config.device)
+        check_tokenizer(folder)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
         self._model, self._by_token = _load(folder, config, dtype)
@@ -188,16 +192,18 @@ def _load(folder: Path, config: ClassifierReward, dtype: torch.dtype) -> tuple[A
     """The model, and whether it labels tokens."""
     told = json.loads((folder / "config.json").read_text())
     name = (told.get("architectures") or [""])[0]
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    weights = config.weights
     try:
         if name == QWEN_PRM:
-            body = AutoModel.from_pretrained(folder, trust_remote_code=False, **options)
+            body = load_pretrained(AutoModel, folder, weights, dtype=dtype)
             return _QwenPrm(body, _head(folder, config.weights, dtype)), True
         if name.endswith("ForTokenClassification"):
-            return AutoModelForTokenClassification.from_pretrained(folder, **options), True
+            auto = AutoModelForTokenClassification
+            return load_pretrained(auto, folder, weights, dtype=dtype), True
         if name.endswith("ForSequenceClassification"):
-            return AutoModelForSequenceClassification.from_pretrained(folder, **options), False
-    except (OSError, KeyError, ValueError, ImportError) as fault:
+            auto = AutoModelForSequenceClassification
+            return load_pretrained(auto, folder, weights, dtype=dtype), False
+    except (KeyError, ValueError, ImportError, SafetensorError) as fault:
         raise WeightsError(
             f"{config.weights} is not a classifier that transformers can load ({fault})"
         ) from fault

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,16 +12,15 @@ from typing import Any
 
 from runtime.errors import WeightsError
 
+_BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16}
+_BITS |= {"I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8}
+"""Newer types are checked by whoever loads them."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def check_folder(folder: Path, weights: str) -> None:
     """Raises ``WeightsError`` unless ``folder`` has a config, whole safetensors and a tokenizer."""
-    if not (folder / "config.json").is_file():
-        raise WeightsError(
-            f"weights {weights!r}: {folder} has no config.json; give the folder of a checkpoint "
-            "that transformers can load"
-        )
+    _check_config(folder / "config.json", weights)
     for file in weight_files(folder, weights):
         header(file, weights)
     if not (folder / "tokenizer.json").is_file():
@@ -28,6 +28,25 @@ def check_folder(folder: Path, weights: str) -> None:
             f"weights {weights!r}: no tokenizer in {folder} (tokenizer.json is missing); make a "
             "copy with transformers: AutoTokenizer.from_pretrained(it).save_pretrained(copy), "
             "put the weights beside it and give that folder"
+        )
+
+
+def _check_config(file: Path, weights: str) -> None:
+    if not file.is_file():
+        raise WeightsError(
+            f"weights {weights!r}: {file.parent} has no config.json; give the folder of a "
+            "checkpoint that transformers can load"
+        )
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as fault:
+        raise WeightsError(
+            f"weights {weights!r}: {file} is not JSON ({fault}); fetch it again"
+        ) from None
+    if not isinstance(told, dict) or not isinstance(told.get("model_type"), str):
+        raise WeightsError(
+            f"weights {weights!r}: {file} names no model_type, such as llama; fetch it again, or "
+            "choose a checkpoint that transformers can load"
         )
 
 
@@ -39,7 +58,9 @@ def weight_files(folder: Path, weights: str) -> list[Path]:
             names = sorted(
                 set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as fault:
+            if not names or any(name != Path(name).name for name in names):
+                raise ValueError("it must name files beside it")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
             raise WeightsError(
                 f"weights {weights!r}: {index} cannot be read ({fault!r}); fetch it again"
             ) from None
@@ -103,8 +124,21 @@ def header(file: Path, weights: str) -> dict[str, Any]:
         expected = 8 + length + max((t["data_offsets"][1] for t in tensors.values()), default=0)
         if size != expected:
             raise ValueError(f"it has {size} bytes where its header says {expected}")
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as fault:
+        for name, tensor in tensors.items():
+            _check_tensor(name, **tensor)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise WeightsError(
             f"weights {weights!r}: {file} is damaged or cut short ({fault}); fetch it again"
         ) from None
     return tensors
+
+
+def _check_tensor(name: str, dtype: str, shape: list[int], data_offsets: list[int]) -> None:
+    first, last = data_offsets
+    if first < 0 or any(length < 0 for length in shape):
+        raise ValueError(f"tensor {name!r} has a negative length")
+    if not isinstance(dtype, str):
+        raise ValueError(f"tensor {name!r} has no dtype")
+    bits = _BITS.get(dtype)
+    if bits is not None and math.prod(shape) * bits != (last - first) * 8:
+        raise ValueError(f"tensor {name!r} has {last - first} bytes, not those of its shape")

@@ -1,0 +1,334 @@
+"""What replies look like, for the OpenAPI document. Replies are written by ``openai_reply``,
+``streaming``, ``transcript`` and ``catalogue``; tests hold both together: a key that is missing
+here fails them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Exact(BaseModel):
+    """Has these keys and no others."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Open(BaseModel):
+    """Has these keys; the method or the model adds its own."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+
+class MemberSummary(Open):
+    """What one member did for an answer."""
+
+    model: str
+    status: Literal["ok", "dropped"]
+    calls: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost: float
+    latency_ms: float
+    retries: int
+    share: float
+    """Fraction of the answer's characters."""
+    spans: int
+    error: str = ""
+    """Why it was dropped."""
+    dropped_at_step: int = 0
+
+
+class WrittenBy(Open):
+    """Which characters (Unicode code points) of the text who wrote."""
+
+    start: int
+    end: int
+    model: str
+    step: int
+    score: float | None = None
+
+
+class Burned(Open):
+    """All members together."""
+
+    model_calls: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Cost(Exact):
+    amount: float
+    currency: str
+    source: str
+
+
+class Latency(Open):
+    """Milliseconds, as the gateway saw them."""
+
+    total: int
+    ttft: int
+
+
+class ChoiceSummary(Open):
+    """The ``ensemble`` object of one answer; methods add keys of their own."""
+
+    trace_id: str
+    method: str
+    level: str
+    members: list[MemberSummary]
+    spans: list[WrittenBy]
+    steps: int
+    usage: Burned
+    cost: Cost
+    latency_ms: Latency
+    stop_reason: str
+    degraded: bool
+    warnings: list[str]
+    seed: int
+    ignored_params: list[str]
+    """What was sent and had no effect."""
+
+
+class NumberedSummary(ChoiceSummary):
+    index: int
+
+
+class ManySummary(Exact):
+    """The ``ensemble`` object of several answers; usage and cost are sums."""
+
+    trace_id: str
+    method: str
+    level: str
+    seed: int
+    usage: Burned
+    cost: Cost
+    latency_ms: Latency
+    degraded: bool
+    warnings: list[str]
+    ignored_params: list[str]
+    choices: list[NumberedSummary]
+
+
+class TopLogprob(Exact):
+    token: str
+    bytes: list[int]
+    logprob: float | None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(Exact):
+    content: list[TokenLogprob]
+    refusal: None
+
+
+class TextLogprobs(Exact):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float | None] | None]
+    text_offset: list[int]
+
+
+class AnswerMessage(Exact):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(Exact):
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"]
+
+
+class TextChoice(Exact):
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: Literal["stop", "length"]
+
+
+class Delta(Exact):
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+
+
+class ChatChunkChoice(Exact):
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class TextChunkChoice(Exact):
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class TokensDetails(Exact):
+    reasoning_tokens: int
+
+
+class Usage(Exact):
+    """What the caller received: each prompt once, and the visible completion."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    completion_tokens_details: TokensDetails
+
+
+class Head(Exact):
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str | None
+    """A hash of the ensemble's configuration."""
+
+
+class Whole(Head):
+    usage: Usage
+    ensemble: ChoiceSummary | ManySummary | None = None
+    """Absent where the request's ``ensemble.trace`` is ``none``."""
+
+
+class ChatReply(Whole):
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+class TextReply(Whole):
+    object: Literal["text_completion"]
+    choices: list[TextChoice]
+
+
+class Origin(Exact):
+    """Who wrote this piece."""
+
+    model: str
+    span: int
+    scores: dict[str, float] = {}
+    weights: dict[str, float] = {}
+
+
+class Done(Open):
+    """How far a search has come."""
+
+    done: int
+    total: int
+
+
+class Progress(Exact):
+    progress: Done
+
+
+class Chunk(Head):
+    usage: Usage | None = None
+    """Sent where ``stream_options.include_usage`` asks for it."""
+    ensemble: Origin | Progress | ChoiceSummary | None = None
+    """Of a piece its author, of the end of a choice its whole summary."""
+
+
+class ChatChunk(Chunk):
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChatChunkChoice]
+
+
+class TextChunk(Chunk):
+    object: Literal["text_completion"]
+    choices: list[TextChunkChoice]
+
+
+class ErrorBody(Exact):
+    message: str
+    type: Literal[
+        "invalid_request_error", "rate_limit_error", "server_error", "ensemble_unavailable"
+    ]
+    param: str | None
+    code: str | None
+    members: dict[str, str] = {}
+    """With ``ensemble_unavailable``: each member's state."""
+
+
+class Error(Exact):
+    error: ErrorBody
+
+
+class Supports(Open):
+    stream: bool
+    n: bool
+    logprobs: bool
+    echo: bool
+
+
+class Card(Open):
+    """What a model can do."""
+
+    method: str
+    level: str
+    kind: Literal["ensemble", "member"]
+    members: list[str]
+    supports: Supports
+    max_model_len: int
+    tokenizer: str
+    """The reporting member: its tokens are counted, and token ids in prompts are its own."""
+
+
+class Loading(Exact):
+    """Why there is no card yet."""
+
+    state: str
+
+
+class Model(Exact):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: Literal["orchestrion"]
+    ensemble: Card | Loading
+
+
+class Models(Exact):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Trace(Exact):
+    """A recent request: its summary, or the error that it ended with."""
+
+    id: str
+    object: Literal["ensemble.trace"]
+    created: int
+    model: str
+    stream: bool
+    ensemble: ChoiceSummary | ManySummary | None = None
+    error: ErrorBody | None = None
+
+
+class Live(Exact):
+    status: Literal["live"]
+
+
+class Ready(Exact):
+    status: Literal["ready"]
+    models: dict[str, Literal["ready"]]
+
+
+REPLIES: tuple[type[BaseModel], ...] = (
+    ChatReply, TextReply, ChatChunk, TextChunk, Error, Model, Models, Trace, Live, Ready,
+)  # fmt: skip
+
+
+def described() -> list[tuple[type[BaseModel], Any]]:
+    """As ``models_json_schema`` takes them: a key with a default may be absent."""
+    return [(reply, "validation") for reply in REPLIES]
