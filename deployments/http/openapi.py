@@ -27,11 +27,20 @@ RETRY_HEADERS: Final[Mapping[str, str]] = {
     "retry-after-ms": "milliseconds to wait",
     "x-should-retry": "`false` where repeating the request cannot help",
 }
+IDEMPOTENCY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Names the answer, together with the body: the same request under the same key "
+    "has the same trace id and seed, and goes on where it was.",
+}
 FAULTS: Final[Mapping[str, str]] = {
     "400": "the request is wrong; `param` says where, or it does not fit a member's window",
     "404": "no such model, trace or route",
+    "409": "an answer that was to go on (`ensemble.resume`) has become another one",
     "413": "the body is larger than `gateway.max_body_bytes`",
-    "429": "a queue is full",
+    "429": "as many answers as may be are being written, or a queue is full",
     "500": "a fault of the server; its log has the rest",
     "503": "members load, or too few of them are left; `members` has each one's state",
 }
@@ -130,6 +139,7 @@ def _writing(
     }
     return {
         "summary": summary,
+        "parameters": [IDEMPOTENCY],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _ref(asked)}},

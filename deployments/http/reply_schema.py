@@ -212,8 +212,16 @@ class TextReply(Whole):
     choices: list[TextChoice]
 
 
+class Place(Exact):
+    """How far the reader is, where ``ensemble.resumable`` asks for it."""
+
+    resume: str
+
+
 class Origin(Exact):
     """Who wrote this piece."""
+
+    resume: str | None = None
 
     model: str
     span: int
@@ -230,12 +238,13 @@ class Done(Open):
 
 class Progress(Exact):
     progress: Done
+    resume: str | None = None
 
 
 class Chunk(Head):
     usage: Usage | None = None
     """Sent where ``stream_options.include_usage`` asks for it."""
-    ensemble: Origin | Progress | ChoiceSummary | None = None
+    ensemble: Origin | Progress | Place | ChoiceSummary | None = None
     """Of a piece its author, of the end of a choice its whole summary."""
 
 

@@ -9,6 +9,7 @@ import pytest
 from deployments.http.resume import Mark, Sent, past_of
 from deployments.local import LocalStack
 from runtime.errors import BadRequest, Diverged
+from tests.deployments.http.conformance import conforms
 from tests.deployments.http.ensembles import Reply, body, call
 from tests.stack import animals, running
 
@@ -39,7 +40,9 @@ def texts(found: list[tuple[str, Any]], choices: int = 1) -> list[str]:
 async def stream(stack: LocalStack, model: str, since: str = "", **more: Any) -> Reply:
     ensemble = {"resume": since} if since else {"resumable": True}
     asked = body(model=model, ensemble=ensemble, **WISH | more)
-    return await call(stack.api(), "POST", CHAT, asked)
+    reply = await call(stack.api(), "POST", CHAT, asked)
+    conforms("POST", CHAT, reply)
+    return reply
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["checkpoint kept", "written again"])
