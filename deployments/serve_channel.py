@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,9 +22,12 @@ from deployments.affinity import Places, affinity_key
 from runtime.calls import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
+from runtime.logs import tell
 from runtime.rewards.base import Judged, Reasoning
 from runtime.terms import Terms
 from runtime.types import Checkpoint, Ended, Event, Query, Scored, Searched, Span, Written
+
+logger = logging.getLogger(__name__)
 
 GONE = (RayError, DeploymentUnavailableError, ReplicaUnavailableError)
 
@@ -153,6 +157,8 @@ class ServeEnsemble:
                 lost = not isinstance(fault, (RayTaskError, BackPressureError))
                 if not lost or attempt == self._resumes:
                     raise typed(fault, f"the coordinator of {self._name!r}") from fault
+                told = {"ensemble": self._name, "why": type(fault).__name__}
+                tell(logger, logging.WARNING, "coordinator lost, resuming", **told, resumed=attempt)
             finally:
                 events.cancel()
 

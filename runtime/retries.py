@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from runtime.accounts import Accounts
+from runtime.activity import Facts, doing
 from runtime.errors import (
     BudgetSpent,
     ContextOverflow,
@@ -15,7 +17,10 @@ from runtime.errors import (
     MemberFailed,
     Overloaded,
 )
+from runtime.logs import tell
 from runtime.types import MemberUsage
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -40,7 +45,10 @@ async def persistently(
     (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
     """
     reason, pause = "", 0.0
-    for _ in range(config.retries + 1):
+    for failed in range(config.retries + 1):
+        if failed:
+            told = {"member": member, "reason": reason}
+            tell(logger, logging.WARNING, "member asked again", **told, attempt=failed)
         left = accounts.left()
         await asyncio.sleep(_sooner(pause, left))
         try:
@@ -73,8 +81,10 @@ async def booked(
         accounts.check()
         tries += 1
         started = time.monotonic()
+        facts: Facts = {"orchestrion.member": name, "orchestrion.attempt": tries - 1}
         try:
-            return await ask(tries - 1)
+            with doing(f"call {name}", facts, kind="client"):
+                return await ask(tries - 1)
         finally:
             waited = time.monotonic() - started
             accounts.book(name, MemberUsage(calls=1, seconds=waited, retries=int(tries > 1)))

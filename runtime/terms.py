@@ -19,6 +19,8 @@ class Terms:
     """Lower is sooner, where the engine schedules by priority."""
     attempt: int = 0
     """How often the same call has failed; a repeated one need not go where the first went."""
+    traceparent: str = ""
+    """The coordinator's activity, where it is recorded (runtime/activity.py)."""
 
 
 _NOBODYS = Terms()

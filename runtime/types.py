@@ -188,6 +188,10 @@ class Query:
     """Alternatives to tell with each token; ``None``: the caller wants no logprobs."""
     threshold: float | None = None
     """Of methods that hand a token over where a member is not sure; ``None``: as configured."""
+    request_id: str = ""
+    """The client's own id of the request, for logs and traces."""
+    traceparent: str = ""
+    """The gateway's activity, where it is recorded (runtime/activity.py)."""
 
 
 @dataclass(frozen=True, slots=True)

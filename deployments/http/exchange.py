@@ -11,7 +11,9 @@ from typing import Any, Final, Literal
 
 from deployments.http.openai_schema import Asked, ChatAsked, CompletionAsked
 from deployments.http.refusals import check_logprobs, ignored_params
+from runtime.activity import current_activity
 from runtime.errors import BadRequest
+from runtime.logs import whose
 from runtime.types import Budget, Message, Query
 
 MAX_CHOICES: Final = 128
@@ -108,6 +110,8 @@ def _exchange(
         trace=trace,
         logprobs=asked.alternatives,
         threshold=asked.options.threshold,
+        request_id=whose().request_id,
+        traceparent=current_activity().traceparent,
     )
     queries: list[Query] = []
     for given in inputs:
