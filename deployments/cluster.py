@@ -192,9 +192,7 @@ def _start_serve(
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     http = {"host": host, "port": port}
     serve.start(proxy_location="HeadOnly", http_options=http, logging_config=logs)
-    serve._run(
-        build_app(config), name=APP, route_prefix="/", _blocking=False, logging_config=logs
-    )
+    serve._run(build_app(config), name=APP, route_prefix="/", _blocking=False, logging_config=logs)
     _wait_until_up(timeout_s)
 
 

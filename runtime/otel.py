@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     ConsoleSpanExporter,
@@ -24,6 +25,8 @@ from runtime.activity import Activity, Facts, Kind
 from runtime.tracing_config import TracingConfig
 
 SCOPE: Final = "orchestrion"
+FAREWELL_S: Final = 3.0
+"""What the last spans have to leave a process."""
 _KINDS: Final = {
     "server": trace.SpanKind.SERVER,
     "client": trace.SpanKind.CLIENT,
@@ -68,7 +71,10 @@ class OtelRecorder:
         return activity
 
     def close(self) -> None:
-        self._provider.shutdown()
+        # A collector that is not there must not hold up the end of a process.
+        last = threading.Thread(target=self._provider.shutdown, daemon=True)
+        last.start()
+        last.join(FAREWELL_S)
 
 
 def recorder(config: TracingConfig, process: str) -> OtelRecorder:
@@ -104,12 +110,18 @@ def _exporter(config: TracingConfig, process: str) -> SpanExporter:
             folder = Path(config.folder)
             folder.mkdir(parents=True, exist_ok=True)
             name = f"spans-{socket.gethostname()}-{os.getpid()}.jsonl"
-            # Open as long as the process; line by line, so that a killed one has told what it did.
-            return ConsoleSpanExporter(out=(folder / name).open("a", buffering=1), formatter=_line)
+            return _ToFile(folder / name)
 
 
-def _line(span: object) -> str:
-    from opentelemetry.sdk.trace import ReadableSpan
+class _ToFile(ConsoleSpanExporter):
+    """Line by line, so that a process that is killed has told what it did."""
 
-    assert isinstance(span, ReadableSpan)
+    def __init__(self, path: Path) -> None:
+        super().__init__(out=path.open("a", buffering=1), formatter=_line)
+
+    def shutdown(self) -> None:
+        self.out.close()
+
+
+def _line(span: ReadableSpan) -> str:
     return span.to_json(indent=None) + "\n"

@@ -1,0 +1,75 @@
+"""Our lines in the logs of Serve's replicas; test_serve_observability.py has the real ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from deployments.observing import SERVE, observe, trace
+from runtime.errors import ConfigError
+from runtime.logs import ROOMS, Json, Whose, on_behalf_of, tell
+from runtime.terms import Terms, on_terms
+from runtime.tracing_config import TracingConfig
+
+logger = logging.getLogger("runtime.test")
+
+
+@pytest.fixture
+def serves_own() -> Iterator[io.StringIO]:
+    """Serve's logger as in a replica, and ours sent there."""
+    import ray.serve  # noqa: F401 (which gives its logger handlers)
+
+    stream, serve = io.StringIO(), logging.getLogger(SERVE)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Json())
+    rooms = [logging.getLogger(room) for room in ROOMS]
+    before = [(one, one.level, one.handlers[:], one.propagate) for one in [serve, *rooms]]
+    serve.handlers, serve.propagate = [handler], False
+    serve.setLevel(logging.INFO)
+    observe("member cat")
+    observe("member cat")
+    yield stream
+    for one, level, handlers, propagate in before:
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
+
+
+def test_our_lines_come_into_serves_log_once_and_at_its_level(serves_own: io.StringIO) -> None:
+    with on_terms(Terms("abc")):
+        logger.info("%s came", "x")
+        logger.debug("unheard")
+    logging.getLogger(SERVE).setLevel(logging.ERROR)
+    logger.warning("unheard")
+    [line] = map(json.loads, serves_own.getvalue().splitlines())
+    assert line["message"] == "[abc] x came" and line["trace_id"] == "abc"
+
+
+def test_serves_formatters_show_our_ids(serves_own: io.StringIO) -> None:
+    from ray._common.formatters import JSONFormatter
+    from ray.serve._private.logging_utils import ServeFormatter
+
+    handler = logging.getLogger(SERVE).handlers[0]
+    handler.setFormatter(JSONFormatter())
+    with on_behalf_of(Whose("mine", "abc")):
+        tell(logger, logging.INFO, "answer ended", ensemble="e")
+        handler.setFormatter(ServeFormatter("ensemble-e", "f8v2"))
+        tell(logger, logging.INFO, "answer ended", ensemble="e")
+    told, text = serves_own.getvalue().splitlines()
+    assert (
+        json.loads(told).items()
+        >= {"trace_id": "abc", "request_id": "mine", "ensemble": "e"}.items()
+    )
+    assert text.endswith("ensemble-e f8v2 mine -- [abc] answer ended ensemble=e")
+
+
+def test_tracing_without_opentelemetry_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "runtime.otel", None)
+    with pytest.raises(ConfigError, match=r"pip install 'orchestrion\[otel\]'"):
+        trace(TracingConfig(), "gateway")
