@@ -69,6 +69,7 @@ format: install
 
 docs: install          ## renew generated pages
 	$(BIN)/orchestrion methods --write docs/methods.md
+	$(BIN)/python -m deployments.grafana.dashboard
 
 bench: install         ## the figures in the README
 	$(BIN)/python -m benchmarks.span --json

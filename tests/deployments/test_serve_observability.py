@@ -14,7 +14,9 @@ import pytest
 from deployments.cluster import serving
 from deployments.config import AppConfig
 from tests.collector import Collector, collecting
+from tests.deployments.test_grafana import SERVE
 from tests.deployments.test_serve import free_port
+from tests.scrape import OFTEN, samples, wait_for
 from tests.stack import DOG, animals
 
 pytestmark = pytest.mark.ray
@@ -39,6 +41,7 @@ def url(collector: Collector) -> Iterator[str]:
     for member in config["members"].values():
         member["replica"] = {"num_cpus": 0.1}
     with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(*OFTEN)
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
         settings, logs = AppConfig.model_validate(config), {"encoding": "JSON"}
         with serving(settings, port=free_port(), logs=logs) as base_url:
@@ -113,3 +116,12 @@ def test_no_line_holds_text_of_prompts(reply: httpx.Response) -> None:
     for deployment in ("gateway", "ensemble-e", "member-cat", "member-dog"):
         for line in lines(deployment):
             assert "on earth" not in json.dumps(line)
+
+
+def test_the_dashboards_names_for_serve_are_serves(url: str, reply: httpx.Response) -> None:
+    """Errors of replicas are counted once there is one, which no replica here has."""
+    httpx.post(f"{url}/chat/completions", json={"model": "nobody"})
+    for name, labels in SERVE.items():
+        if "error_counter" not in name:
+            wait_for(name, 0)
+            assert all(labels <= sample.labels.keys() for sample in samples(name)), name
