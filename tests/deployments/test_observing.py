@@ -7,14 +7,16 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from deployments.observing import SERVE, observe, trace
 from runtime.errors import ConfigError
-from runtime.logs import ROOMS, Json, Whose, on_behalf_of, tell
+from runtime.logs import ROOMS, Json, Whose, logging_to, on_behalf_of, tell
 from runtime.terms import Terms, on_terms
 from runtime.tracing_config import TracingConfig
+from runtime.types import Ended, Event, Query
 
 logger = logging.getLogger("runtime.test")
 
@@ -73,3 +75,57 @@ def test_tracing_without_opentelemetry_says_what_to_install(
     monkeypatch.setitem(sys.modules, "runtime.otel", None)
     with pytest.raises(ConfigError, match=r"pip install 'orchestrion\[otel\]'"):
         trace(TracingConfig(), "gateway")
+
+
+class Stream:
+    """What a handle gives for a call: events, or the loss of whoever sends them."""
+
+    def __init__(self, *events: Event | Exception) -> None:
+        self._events = list(events)
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._events:
+            raise StopAsyncIteration
+        event = self._events.pop(0)
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def cancel(self) -> None:
+        pass
+
+
+class Handle:
+    """Of a coordinator that is lost once."""
+
+    card = decode = stats = None
+
+    def __init__(self, *streams: Stream) -> None:
+        self._streams = list(streams)
+        self.answer = self
+
+    def options(self, **_: object) -> Handle:
+        return self
+
+    def remote(self, *_: object) -> Stream:
+        return self._streams.pop(0)
+
+
+async def test_a_lost_coordinator_leaves_a_line_with_the_requests_ids() -> None:
+    from ray.exceptions import ActorDiedError
+
+    from deployments.serve_channel import ServeEnsemble
+
+    end = Ended("stop", "eos", 1, 1, {})
+    handle: Any = Handle(Stream(ActorDiedError()), Stream(end))
+    stream = io.StringIO()
+    with logging_to(stream, "json"), on_behalf_of(Whose("mine", "abc")):
+        events = ServeEnsemble("e", handle).answer(Query(id="abc", model="e"))
+        assert [event async for event in events] == [end]
+    [line] = map(json.loads, stream.getvalue().splitlines())
+    assert line["message"].startswith("coordinator lost, resuming ensemble=e why=ActorDiedError")
+    assert (line["trace_id"], line["request_id"]) == ("abc", "mine")
+    assert (line["levelname"], line["resumed"]) == ("WARNING", 0)
