@@ -26,8 +26,11 @@ class ToServe(logging.Handler):
         attribute(record)
         told = copy.copy(record)
         if trace_id := getattr(record, "trace_id", ""):
-            # Serve's text lines show no fields of ours.
-            told.msg, told.args = f"[{trace_id}] {record.getMessage()}", None
+            try:  # Serve's text lines show no fields of ours
+                told.msg, told.args = f"[{trace_id}] {record.getMessage()}", None
+            except (TypeError, ValueError):  # arguments that do not fit: must not break a request
+                self.handleError(record)
+                return
         serve.handle(told)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Final
@@ -104,7 +105,7 @@ def _exporter(config: TracingConfig, process: str) -> SpanExporter:
 
             return OTLPSpanExporter(endpoint=config.endpoint)
         case "console":
-            return ConsoleSpanExporter(formatter=_line)
+            return ConsoleSpanExporter(out=sys.stdout, formatter=_line)
         case "file":
             assert config.folder is not None  # its validator saw to that
             folder = Path(config.folder)

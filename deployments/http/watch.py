@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.http.errors import Fault
 from deployments.http.exchange import Exchange
-from runtime.activity import current_activity, doing
+from runtime.activity import begin, broke_off, current_activity, within
 from runtime.logs import Whose, on_behalf_of, tell, whose
 
 logger = logging.getLogger(__name__)
@@ -44,14 +44,25 @@ class Watch:
             "orchestrion.request_id": whose().request_id,
         }
         parent = Headers(scope=scope).get("traceparent", "")
-        with doing(f"POST {route}", facts, kind="server", parent=parent) as activity:
+        activity = begin(f"POST {route}", facts, kind="server", parent=parent)
+        error: str | None = None
 
-            async def send_noted(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    activity.note({"http.response.status_code": message["status"]})
-                await send(message)
+        async def send_noted(message: Message) -> None:
+            nonlocal error
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                activity.note({"http.response.status_code": status})
+                error = str(status) if status >= 500 else None  # a refusal is no fault of ours
+            await send(message)
 
-            await self._app(scope, receive, send_noted)
+        try:
+            with within(activity):
+                await self._app(scope, receive, send_noted)
+        except BaseException as fault:
+            error = broke_off(fault)
+            raise
+        finally:
+            activity.end(error)
 
 
 def understood(exchange: Exchange) -> None:
@@ -71,7 +82,7 @@ def understood(exchange: Exchange) -> None:
 def refused(request: Request, fault: Fault) -> None:
     """A request that gets no answer. Its error's text is the client's alone: it may quote what was
     sent."""
-    current_activity().note({"error.type": fault.code or fault.type})
+    current_activity().note({"orchestrion.error": fault.code or fault.type})
     tell(
         logger,
         logging.INFO if fault.status < 500 else logging.WARNING,

@@ -10,10 +10,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from opentelemetry.trace import StatusCode
 
+from runtime.errors import QuorumLost
 from runtime.logs import logging_to
 from tests.activities import facts, named, own_id, parent, recorded
-from tests.deployments.http.ensembles import Chorus, api_of, body, call
+from tests.deployments.http.ensembles import Chorus, Loading, api_of, body, call
 from tests.stack import animals, running
 
 CHAT = "/v1/chat/completions"
@@ -100,8 +102,16 @@ async def test_a_refusal_is_told_by_the_gateways_activity() -> None:
         await call(api_of({"m": Chorus()}), "POST", CHAT, {"messages": "secret"})
     [server] = named(spans, f"POST {CHAT}")
     assert facts(server)["http.response.status_code"] == 400
-    assert facts(server)["error.type"] == "invalid_value"
-    assert "secret" not in server.to_json()
+    assert facts(server)["orchestrion.error"] == "invalid_value"
+    assert "error.type" not in facts(server) and "secret" not in server.to_json()
+
+
+async def test_a_reply_with_a_fault_of_ours_is_an_error_of_the_activity() -> None:
+    with recorded() as spans:
+        await call(api_of({"m": Loading(QuorumLost(1, {"ann": "loading"}))}), "POST", CHAT, body())
+    [server] = named(spans, f"POST {CHAT}")
+    assert facts(server)["error.type"] == str(facts(server)["http.response.status_code"]) == "503"
+    assert server.status.status_code is StatusCode.ERROR
 
 
 async def test_a_fault_of_the_program_is_logged_with_the_requests_id() -> None:
