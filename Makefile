@@ -69,6 +69,7 @@ format: install
 
 docs: install          ## renew generated pages
 	$(BIN)/orchestrion methods --write docs/methods.md
+	$(BIN)/python -m deployments.grafana.dashboard
 
 test-chaos: install    ## processes killed under load, in short
 	$(BIN)/python -m pytest -q -m chaos

@@ -19,6 +19,7 @@ from deployments.names import (
     member_deployment,
     reward_deployment,
 )
+from deployments.observing import observe
 from deployments.replicas import (
     coordinator_options,
     gateway_options,
@@ -38,7 +39,7 @@ def build_app(config: AppConfig) -> serve.Application:
     members = {
         name: serve.deployment(
             MemberServer, name=member_deployment(name), **member_options(member)
-        ).bind(name, member)
+        ).bind(name, member, config.tracing)
         for name, member in config.members.items()
     }
     judges = {
@@ -69,6 +70,7 @@ def build_app(config: AppConfig) -> serve.Application:
             (config.encoders[encoder], encoders[encoder])
             if (encoder := config.own_encoder(policy)) is not None
             else None,
+            config.tracing,
         )
         for name, policy in config.policy_configs().items()
     }
@@ -86,6 +88,7 @@ def _gateway(config: AppConfig) -> Any:
 
     def build() -> FastAPI:
         app = serve.get_replica_context().app_name
+        observe("gateway", config.tracing)
 
         def handle(deployment: str) -> Any:
             return serve.get_deployment_handle(deployment, app)

@@ -46,7 +46,11 @@ def serve(
     own_host, own_port = serve_options(document)
     fetch_weights(settings)
     with serving(
-        settings, host=host or own_host, port=port or own_port, metrics_port=metrics_port
+        settings,
+        host=host or own_host,
+        port=port or own_port,
+        metrics_port=metrics_port,
+        logs=document.get("logging_config"),
     ) as base_url:
         console.print(f"[bold]serving[/bold] {', '.join(settings.ensembles)} at {base_url}")
         console.print(f"metrics at {scrape_url()}")

@@ -62,9 +62,10 @@ def serving(
     metrics_port: int | None = None,
     timeout_s: float = 600,
     cpus: float = 0,
+    logs: dict[str, Any] | None = None,
 ) -> Iterator[str]:
     """Yields the base URL of the endpoint; stops everything that it started on leaving. ``cpus``
-    are for what else runs in this Ray.
+    are for what else runs in this Ray, ``logs`` Serve's ``logging_config``.
 
     Raises ``ConfigError`` when the port is taken, ``EngineFault`` when a member cannot start.
     """
@@ -72,7 +73,7 @@ def serving(
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     try:
         _start_ray(config, metrics_port, cpus)
-        _start_serve(config, host, port, timeout_s)
+        _start_serve(config, host, port, timeout_s, logs)
         yield f"http://{host}:{port}/v1"
     finally:
         _stop(before)
@@ -183,14 +184,17 @@ def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float =
     )
 
 
-def _start_serve(config: AppConfig, host: str, port: int, timeout_s: float) -> None:
+def _start_serve(
+    config: AppConfig, host: str, port: int, timeout_s: float, logs: dict[str, Any] | None
+) -> None:
     from ray import serve
 
     from deployments.app import build_app
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-    serve._run(build_app(config), name=APP, route_prefix="/", _blocking=False)
+    http = {"host": host, "port": port}
+    serve.start(proxy_location="HeadOnly", http_options=http, logging_config=logs)
+    serve._run(build_app(config), name=APP, route_prefix="/", _blocking=False, logging_config=logs)
     _wait_until_up(timeout_s)
 
 

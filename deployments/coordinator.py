@@ -9,12 +9,14 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.metrics import RayMeter
+from deployments.observing import observe
 from deployments.replicas import replicated
 from deployments.serve_channel import ServeChannel, ServeEncoder, ServeRewards
 from deployments.wiring import coordinate
+from runtime.activity import stop_recording
 from runtime.aides import Aides
 from runtime.bunches import bunches
-from runtime.config import MemberConfig, PolicyConfig, TraceConfig
+from runtime.config import MemberConfig, PolicyConfig, TraceConfig, TracingConfig
 from runtime.encoders.config import EncoderConfig
 from runtime.encoders.connection import EncoderConnection
 from runtime.rewards.config import RewardModelConfig
@@ -35,7 +37,9 @@ class CoordinatorServer:
         handles: Mapping[str, DeploymentHandle],
         reward: tuple[RewardModelConfig, DeploymentHandle] | None = None,
         encoder: tuple[EncoderConfig, DeploymentHandle] | None = None,
+        tracing: TracingConfig | None = None,
     ) -> None:
+        observe(f"ensemble {name}", tracing)
         channels = {
             member: ServeChannel(member, handle, replicated(members[member]))
             for member, handle in handles.items()
@@ -74,3 +78,4 @@ class CoordinatorServer:
         if hasattr(self, "coordinator"):
             self.coordinator.close()
             self.meter.flush()
+        stop_recording()

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from ray import serve
 
+from deployments.metrics import RayMeter
+from deployments.observing import observe
 from runtime.encoders import EncoderConfig, build_encoder
+from runtime.report import Batches
 
 
 class EncoderServer:
@@ -16,6 +19,8 @@ class EncoderServer:
 
     def __init__(self, name: str, config: EncoderConfig) -> None:
         self.name = name
+        observe(f"encoder {name}")
+        self._report = Batches(name, RayMeter())
         self.encoder = build_encoder(config)
         self._together.set_max_batch_size(config.max_batch)
         self._together.set_batch_wait_timeout_s(config.batch_wait_s)
@@ -28,5 +33,6 @@ class EncoderServer:
     @serve.batch
     async def _together(self, messages: list[list[str]]) -> list[np.ndarray]:
         texts = [text for message in messages for text in message]
-        vectors = await asyncio.to_thread(self.encoder.encode, texts)
+        with self._report.batch(len(texts)):
+            vectors = await asyncio.to_thread(self.encoder.encode, texts)
         return list(np.split(vectors, np.cumsum([len(message) for message in messages])[:-1]))

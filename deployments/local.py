@@ -10,7 +10,9 @@ from fastapi import FastAPI
 
 from deployments.config import AppConfig
 from deployments.http.gateway import build_api
+from deployments.observing import trace
 from deployments.wiring import alone, coordinate
+from runtime.activity import stop_recording
 from runtime.aides import Aides
 from runtime.calls import Call, CallRunner, Outcome
 from runtime.config import PolicyConfig
@@ -27,9 +29,9 @@ from runtime.terms import Terms
 class LocalChannel:
     """Messages to an engine in this process."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, member: str = "") -> None:
         self.engine = engine
-        self.runner = CallRunner(engine)
+        self.runner = CallRunner(engine, member)
 
     async def describe(self) -> EngineSpec:
         await self.engine.check()
@@ -74,6 +76,8 @@ class LocalStack:
 
     def __init__(self, config: AppConfig, engines: Mapping[str, Engine] | None = None) -> None:
         self.config = config
+        if config.tracing is not None:
+            trace(config.tracing, "local")
         self.counts = Counts()
         self._own = {
             name: build_engine(member.served_engine)
@@ -83,7 +87,7 @@ class LocalStack:
         self.engines = {
             name: self._own.get(name) or (engines or {})[name] for name in config.members
         }
-        channels = {name: LocalChannel(engine) for name, engine in self.engines.items()}
+        channels = {name: LocalChannel(engine, name) for name, engine in self.engines.items()}
         self.reward_models = {
             name: build_reward_model(judge) for name, judge in config.reward_models.items()
         }
@@ -118,3 +122,5 @@ class LocalStack:
             await engine.close()
         for judge in self.reward_models.values():
             await judge.close()
+        if self.config.tracing is not None:
+            stop_recording()

@@ -9,9 +9,11 @@ import psutil
 from ray import serve
 
 from deployments.metrics import RayMeter, label, vllm_loggers
+from deployments.observing import observe
 from deployments.replicas import CALLS
+from runtime.activity import stop_recording
 from runtime.calls import Call, CallRunner, Outcome
-from runtime.config import MemberConfig
+from runtime.config import MemberConfig, TracingConfig
 from runtime.engines import EngineSpec, build_engine
 from runtime.report import Load
 
@@ -19,13 +21,16 @@ from runtime.report import Load
 class MemberServer:
     """A replica of one member."""
 
-    def __init__(self, name: str, config: MemberConfig) -> None:
+    def __init__(
+        self, name: str, config: MemberConfig, tracing: TracingConfig | None = None
+    ) -> None:
         self.name = name
+        observe(f"member {name}", tracing)
         self._replica = serve.get_replica_context().replica_id.unique_id
         started = time.monotonic()
         self.engine = build_engine(config.served_engine, label(name), vllm_loggers)
         self._startup_s = time.monotonic() - started
-        self.runner = CallRunner(self.engine)
+        self.runner = CallRunner(self.engine, name)
         self.load = Load(name, RayMeter())
 
     async def describe(self) -> EngineSpec:
@@ -62,3 +67,4 @@ class MemberServer:
         """Serve awaits this when it stops the replica."""
         if hasattr(self, "engine"):
             await self.engine.close()
+        stop_recording()

@@ -7,6 +7,9 @@ from itertools import accumulate
 
 from ray import serve
 
+from deployments.metrics import RayMeter
+from deployments.observing import observe
+from runtime.report import Batches
 from runtime.rewards import (
     Judged,
     Reasoning,
@@ -21,6 +24,8 @@ class RewardServer:
 
     def __init__(self, name: str, config: RewardModelConfig) -> None:
         self.name = name
+        observe(f"reward model {name}")
+        self._report = Batches(name, RayMeter())
         self.model = build_reward_model(config)
         self._together.set_max_batch_size(config.max_batch)
         self._together.set_batch_wait_timeout_s(config.batch_wait_s)
@@ -36,7 +41,8 @@ class RewardServer:
         chains = [chain for message in messages for chain in message]
         self._batches += 1
         self._chains += len(chains)
-        judged = await judge_all(self.model, chains)
+        with self._report.batch(len(chains)):
+            judged = await judge_all(self.model, chains)
         ends = list(accumulate(map(len, messages)))
         return [
             judged[end - len(message) : end] for message, end in zip(messages, ends, strict=True)

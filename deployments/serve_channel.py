@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,10 +22,13 @@ from deployments.affinity import Places, affinity_key
 from runtime.calls import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
+from runtime.logs import tell
 from runtime.metrics import RESUMED, Meter
 from runtime.rewards.base import Judged, Reasoning
 from runtime.terms import Terms
 from runtime.types import Checkpoint, Ended, Event, Query, Recalled, Span, Written
+
+logger = logging.getLogger(__name__)
 
 GONE = (RayError, DeploymentUnavailableError, ReplicaUnavailableError)
 
@@ -172,6 +176,8 @@ class ServeEnsemble:
                 if not lost or failures > self._resumes:
                     raise typed(fault, f"the coordinator of {self._name!r}") from fault
                 self._meter.record(RESUMED, 1, self._name, "coordinator")
+                told = {"ensemble": self._name, "why": type(fault).__name__}
+                tell(logger, logging.WARNING, "coordinator lost, resuming", **told, lost=losses)
             finally:
                 messages.cancel()
 

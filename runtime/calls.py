@@ -6,16 +6,21 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from runtime.activity import Facts, doing
 from runtime.engines.base import Engine
 from runtime.errors import EngineFault, OrchestrionError
 from runtime.terms import Terms, on_terms
-from runtime.types import Sampling
+from runtime.types import Generation, Sampling, Score
 
 logger = logging.getLogger(__name__)
 
 Verb = Literal["generate", "score", "next_token", "embed", "states", "vectors"]
+
+
+_OPERATIONS: Final = {"generate": "text_completion", "embed": "embeddings"}
+"""Verbs as OpenTelemetry's conventions call them, where they do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,9 @@ class Outcome:
 class CallRunner:
     """The receiving end: runs the calls of each message on an engine, all at once."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, member: str = "") -> None:
         self.engine = engine
+        self._member = member
         self._running: dict[str, asyncio.Task[Any]] = {}
 
     @property
@@ -74,16 +80,29 @@ class CallRunner:
             for call, task in zip(calls, tasks, strict=True):
                 del self._running[call.id]
                 task.cancel()
-        return [_outcome(task) for task in tasks]
+        return [_outcome(call, task) for call, task in zip(calls, tasks, strict=True)]
 
     async def _made(self, call: Call) -> Any:
-        seconds = call.terms.seconds
-        try:
-            async with asyncio.timeout(seconds):
-                with on_terms(call.terms):
-                    return await getattr(self.engine, call.verb)(*call.args)
-        except TimeoutError:
-            raise EngineFault(f"not done in the {seconds:g} s that its sender waits") from None
+        terms = call.terms
+        facts: Facts = {
+            "gen_ai.operation.name": _OPERATIONS.get(call.verb),
+            "gen_ai.provider.name": "orchestrion",
+            "gen_ai.request.model": self._member,
+            "orchestrion.member": self._member,
+            "orchestrion.verb": call.verb,
+            "orchestrion.attempt": terms.attempt,
+            "orchestrion.trace_id": terms.request,
+        }
+        name = f"{call.verb} {self._member}"
+        with on_terms(terms), doing(name, facts, parent=terms.traceparent) as activity:
+            try:
+                async with asyncio.timeout(terms.seconds):
+                    result = await getattr(self.engine, call.verb)(*call.args)
+            except TimeoutError:
+                late = f"not done in the {terms.seconds:g} s that its sender waits"
+                raise EngineFault(late) from None
+            activity.note(_usage(call, result))
+            return result
 
     def abort(self, ids: Sequence[str]) -> None:
         """Cancels calls whose sender no longer waits for them."""
@@ -92,7 +111,26 @@ class CallRunner:
                 self._running[id_].cancel()
 
 
-def _outcome(task: asyncio.Task[Any]) -> Outcome:
+def _usage(call: Call, result: Any) -> Facts:
+    """What a call took, as far as the result tells."""
+    match result:
+        case Generation():
+            return {
+                "gen_ai.usage.input_tokens": len(call.args[0]),
+                "gen_ai.usage.cache_read.input_tokens": result.cached_tokens,
+                "gen_ai.usage.output_tokens": len(result.tokens),
+                "gen_ai.response.finish_reasons": [result.finish],
+            }
+        case [Score(), *_]:
+            prompt, continuations = call.args[:2]
+            return {
+                "gen_ai.usage.input_tokens": len(prompt) + sum(map(len, continuations)),
+                "gen_ai.usage.cache_read.input_tokens": max(one.cached_tokens for one in result),
+            }
+    return {}
+
+
+def _outcome(call: Call, task: asyncio.Task[Any]) -> Outcome:
     if task.cancelled():
         return Outcome()  # aborted by its sender, who does not look at it
     fault = task.exception()
@@ -100,5 +138,5 @@ def _outcome(task: asyncio.Task[Any]) -> Outcome:
         return Outcome(task.result())
     if isinstance(fault, OrchestrionError):
         return Outcome(error=fault)
-    logger.error("an engine call failed", exc_info=fault)
+    logger.error("an engine call failed", exc_info=fault, extra={"trace_id": call.terms.request})
     return Outcome(error=EngineFault(repr(fault)))  # the other calls of its message go on

@@ -22,6 +22,7 @@ from runtime.engine_config import (
     innermost,
 )
 from runtime.evaluation_config import EvaluationConfig
+from runtime.tracing_config import TracingConfig
 from runtime.types import Budget
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Strict",
     "TableEngine",
     "TraceConfig",
+    "TracingConfig",
     "TransformersEngine",
     "VllmEngine",
     "innermost",
@@ -269,4 +271,6 @@ class RuntimeConfig(Strict):
     ensembles: dict[str, Any] = {}
     gateway: GatewayConfig = GatewayConfig()
     trace: TraceConfig = TraceConfig()
+    tracing: TracingConfig | None = None
+    """OpenTelemetry; absent: none."""
     evaluation: EvaluationConfig | None = None

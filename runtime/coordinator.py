@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Literal, Protocol, cast
 
+from runtime.activity import Facts
 from runtime.aides import ALONE, Aides
+from runtime.behalf import on_behalf
 from runtime.coalesce import RemoteEngine
 from runtime.config import PolicyConfig
 from runtime.connection import Connection
@@ -86,15 +88,24 @@ class Coordinator:
         self._warming: asyncio.Future[Any] | None = None
         """What is made ready before the first request asks for it."""
 
-    async def answer(
+    def answer(
         self, query: Query, checkpoint: Checkpoint | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Yields the prompt's tokens if they are to be told, text as it is accepted, then
         ``Ended``; goes on from ``checkpoint`` if given. A query that is asked ``again`` goes on
         from what this coordinator still knows of it, which is told first.
 
         Raises typed errors; closing the iterator cancels what members still do for it.
         """
+        facts: Facts = {
+            "orchestrion.method": self.config.method,
+            "orchestrion.resumed": checkpoint is not None,
+        }
+        return on_behalf(query, facts, self._answer(query, checkpoint))
+
+    async def _answer(
+        self, query: Query, checkpoint: Checkpoint | None
+    ) -> AsyncGenerator[Event, None]:
         self._check(query)
         known = None
         if query.again and checkpoint is None and not query.score_prompt:
@@ -154,7 +165,14 @@ class Coordinator:
                 error = None
             raise
         finally:
-            self._report.ended(outcome, session.completion_tokens, session.accounts.elapsed)
+            self._report.ended(
+                outcome,
+                session.completion_tokens,
+                session.accounts.elapsed,
+                prompt_tokens=session.prompt_tokens,
+                cost=session.accounts.spent().cost,
+                degraded=bool(session.dropped),
+            )
             self._traces.add(session, stop_reason, error)
 
     def _noted(self, session: Session) -> Checkpoint:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from runtime.accounts import Accounts
+from runtime.activity import current_activity
 from runtime.beside import DRAFT, Beside
 from runtime.connection import Connection
 from runtime.context import Context
@@ -285,8 +286,13 @@ class Member:
         """One engine call; see ``booked``."""
 
         async def once(attempt: int) -> T:
-            seconds = current_terms().seconds
-            with on_terms(replace(self._accounts.terms, attempt=attempt, seconds=seconds)):
+            terms = replace(
+                self._accounts.terms,
+                attempt=attempt,
+                seconds=current_terms().seconds,
+                traceparent=current_activity().traceparent,
+            )
+            with on_terms(terms):
                 return await ask(self.connection.engine)
 
         return await booked(self.connection.config, self.name, self._accounts, once)

@@ -53,6 +53,12 @@ VISIBLE_TOKENS = Metric(
     "completion tokens that clients were sent, by the reporting member's tokenizer, counted when "
     "the answer ends",
 )
+DEGRADED = Metric(
+    "orchestrion_degraded_total",
+    "counter",
+    ("ensemble",),
+    "answers that came to their end without one of their members",
+)
 ROUNDS = Metric(
     "orchestrion_rounds_total",
     "counter",
@@ -119,6 +125,24 @@ CALLS_IN_PROGRESS = Metric(
     ("member",),
     "engine calls in those messages",
 )
+MESSAGE_SECONDS = Metric(
+    "orchestrion_member_message_seconds",
+    "histogram",
+    ("member",),
+    "time that a replica of the member was at work on one message",
+)
+QUESTIONS = Metric(
+    "orchestrion_aide_questions_total",
+    "counter",
+    ("aide",),
+    "chains of steps that a reward model judged and texts that an encoder read",
+)
+BATCH_SECONDS = Metric(
+    "orchestrion_aide_batch_seconds",
+    "histogram",
+    ("aide",),
+    "time that a replica of a reward model or text encoder took for one batch of them",
+)
 
 REQUESTS_IN_PROGRESS = Metric(
     "orchestrion_requests_in_progress",
@@ -154,6 +178,7 @@ METRICS: Final = (
     ANSWER_SECONDS,
     FIRST_SPAN_SECONDS,
     VISIBLE_TOKENS,
+    DEGRADED,
     ROUNDS,
     CALLS,
     CALL_SECONDS,
@@ -169,6 +194,9 @@ METRICS: Final = (
     REFUSED,
     RESUMED,
     CANCELLED,
+    MESSAGE_SECONDS,
+    QUESTIONS,
+    BATCH_SECONDS,
 )
 
 

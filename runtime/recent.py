@@ -14,6 +14,8 @@ KEPT: Final = 256
 """Answers; the ones longest without news are forgotten first."""
 KEPT_S: Final = 120.0
 """Seconds after their last news."""
+NOT_ASKED: Final = ("again", "request_id", "traceparent")
+"""What may differ when the same is asked again."""
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class Recent:
         entry = self._entries.get(query.id)
         if entry is None or self._clock() - entry.at > self._seconds:
             return None
-        if replace(entry.query, again=query.again) != query:
+        told = {name: getattr(query, name) for name in NOT_ASKED}
+        if replace(entry.query, **told) != query:
             return None
         return replace(entry.checkpoint, spans=tuple(entry.spans[: entry.count]))

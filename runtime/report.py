@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, get_args
 
+from runtime.activity import current_activity
+from runtime.logs import tell
 from runtime.metrics import (
     ANSWER_SECONDS,
     ANSWERS,
     ANSWERS_IN_PROGRESS,
+    BATCH_SECONDS,
     CACHED_TOKENS,
     CALL_SECONDS,
     CALLS,
@@ -17,16 +22,21 @@ from runtime.metrics import (
     CANCELLED,
     COMPLETION_TOKENS,
     COST,
+    DEGRADED,
     DROPS,
     FIRST_SPAN_SECONDS,
+    MESSAGE_SECONDS,
     MESSAGES_IN_PROGRESS,
     PROMPT_TOKENS,
+    QUESTIONS,
     RETRIES,
     ROUNDS,
     VISIBLE_TOKENS,
     Meter,
 )
 from runtime.types import MemberUsage, StopReason
+
+logger = logging.getLogger(__name__)
 
 COMPLETE: Final = frozenset(get_args(StopReason))
 """Outcomes of answers that came to their end."""
@@ -43,14 +53,59 @@ class Report:
     def begun(self) -> None:
         """An answer; ``ended`` follows in any case."""
         self._progress(1)
+        tell(logger, logging.DEBUG, "answer started", ensemble=self._ensemble)
 
-    def ended(self, outcome: str, tokens: int, seconds: float) -> None:
+    def ended(
+        self,
+        outcome: str,
+        tokens: int,
+        seconds: float,
+        *,
+        prompt_tokens: int = 0,
+        cost: float = 0.0,
+        degraded: bool = False,
+    ) -> None:
+        """``tokens``: those that the client was sent."""
         self._progress(-1)
+        self._tell(outcome, tokens, seconds, prompt_tokens, cost, degraded)
         self._meter.record(ANSWERS, 1, self._ensemble, outcome)
         if tokens:
             self._meter.record(VISIBLE_TOKENS, tokens, self._ensemble)
         if outcome in COMPLETE:
             self._meter.record(ANSWER_SECONDS, seconds, self._ensemble)
+            if degraded:
+                self._meter.record(DEGRADED, 1, self._ensemble)
+
+    def _tell(
+        self,
+        outcome: str,
+        tokens: int,
+        seconds: float,
+        prompt_tokens: int,
+        cost: float,
+        degraded: bool,
+    ) -> None:
+        """The answer's one line, and what its activity tells at the end."""
+        tell(
+            logger,
+            logging.INFO if outcome in COMPLETE or outcome == "cancelled" else logging.WARNING,
+            "answer ended",
+            ensemble=self._ensemble,
+            outcome=outcome,
+            seconds=seconds,
+            tokens=tokens,
+            degraded="yes" if degraded else None,
+        )
+        current_activity().note(
+            {
+                "gen_ai.usage.input_tokens": prompt_tokens,
+                "gen_ai.usage.output_tokens": tokens,
+                "gen_ai.response.finish_reasons": [outcome],
+                "orchestrion.outcome": outcome,
+                "orchestrion.cost": cost,
+                "orchestrion.degraded": degraded,
+            }
+        )
 
     def accepted(self, author: str) -> None:
         self._meter.record(ROUNDS, 1, self._ensemble, author)
@@ -59,8 +114,10 @@ class Report:
         """For the first span of an answer."""
         self._meter.record(FIRST_SPAN_SECONDS, seconds, self._ensemble)
 
-    def dropped(self, member: str) -> None:
+    def dropped(self, member: str, step: int, reason: str) -> None:
         self._meter.record(DROPS, 1, self._ensemble, member)
+        facts: dict[str, str | float] = {"ensemble": self._ensemble, "member": member}
+        tell(logger, logging.WARNING, "member dropped", **facts, step=step, reason=reason)
 
     def cancelled(self, member: str) -> None:
         """A call whose reply nobody waits for any more."""
@@ -100,13 +157,33 @@ class Load:
     def message(self, calls: int) -> Iterator[None]:
         """While a message of so many calls is worked on."""
         self._step(1, calls)
+        started = time.monotonic()
         try:
             yield
         finally:
             self._step(-1, -calls)
+            self._meter.record(MESSAGE_SECONDS, time.monotonic() - started, self._member)
 
     def _step(self, messages: int, calls: int) -> None:
         self._messages += messages
         self._calls += calls
         self._meter.record(MESSAGES_IN_PROGRESS, self._messages, self._member)
         self._meter.record(CALLS_IN_PROGRESS, self._calls, self._member)
+
+
+class Batches:
+    """What a replica of a reward model or text encoder answers."""
+
+    def __init__(self, aide: str, meter: Meter) -> None:
+        self._aide = aide
+        self._meter = meter
+
+    @contextmanager
+    def batch(self, questions: int) -> Iterator[None]:
+        """While so many questions are answered together."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._meter.record(QUESTIONS, questions, self._aide)
+            self._meter.record(BATCH_SECONDS, time.monotonic() - started, self._aide)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from runtime.accounts import Accounts
+from runtime.activity import Facts, doing
 from runtime.errors import (
     BudgetSpent,
     ContextOverflow,
@@ -16,8 +18,11 @@ from runtime.errors import (
     MemberFailed,
     Overloaded,
 )
+from runtime.logs import tell
 from runtime.terms import current_terms, on_terms
 from runtime.types import MemberUsage
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -42,7 +47,10 @@ async def persistently(
     (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
     """
     reason, pause = "", 0.0
-    for _ in range(config.retries + 1):
+    for failed in range(config.retries + 1):
+        if failed:
+            told = {"member": member, "reason": reason}
+            tell(logger, logging.WARNING, "member asked again", **told, attempt=failed)
         left = accounts.left()
         await asyncio.sleep(_sooner(pause, left))
         try:
@@ -77,8 +85,10 @@ async def booked(
         accounts.check()
         tries += 1
         started = time.monotonic()
+        facts: Facts = {"orchestrion.member": name, "orchestrion.attempt": tries - 1}
         try:
-            return await ask(tries - 1)
+            with doing(f"call {name}", facts, kind="client"):
+                return await ask(tries - 1)
         except asyncio.CancelledError:
             accounts.cancelled(name)
             raise

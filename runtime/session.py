@@ -208,7 +208,7 @@ class Session:
     def _drop(self, name: str, reason: str) -> None:
         self.live.pop(name, None)
         self.dropped[name] = Dropped(self.step, reason)
-        self._report.dropped(name)
+        self._report.dropped(name, self.step, reason)
 
     def _check_quorum(self) -> None:
         needed = min(self.config.quorum, len(self.names))

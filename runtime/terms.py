@@ -22,6 +22,8 @@ class Terms:
     seconds: float | None = None
     """How long its sender waits for the reply. The engine stops then, also when the sender is gone
     and cannot say so."""
+    traceparent: str = ""
+    """The coordinator's activity, where it is recorded (runtime/activity.py)."""
 
 
 _NOBODYS = Terms()

@@ -62,6 +62,7 @@ SCHEMA = pa.schema(
         ("spans", pa.list_(_SPAN)),
         ("members", pa.list_(_MEMBER)),
         ("state", pa.string()),
+        ("request_id", pa.string()),
     ]
 )
 
@@ -98,6 +99,7 @@ def record(
         ],
         "members": [_member(session, name) for name in session.accounts.usage],
         "state": json.dumps(session.state) if store_text else None,
+        "request_id": query.request_id or None,
     }
 
 

@@ -191,6 +191,10 @@ class Query:
     again: bool = False
     """Whoever asks may have been told a part of this answer before: it goes on from what is still
     known of it."""
+    request_id: str = ""
+    """The client's own id of the request, for logs and traces."""
+    traceparent: str = ""
+    """The gateway's activity, where it is recorded (runtime/activity.py)."""
 
 
 @dataclass(frozen=True, slots=True)

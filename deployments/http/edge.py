@@ -35,7 +35,7 @@ class Edge:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if PLAIN.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         headers = {"x-request-id": request_id} if self._request_ids else {}
-        scope.setdefault("state", {})["reply_headers"] = headers
+        scope.setdefault("state", {}).update(reply_headers=headers, request_id=request_id)
         started = False
 
         async def send_tagged(message: Message) -> None:

@@ -12,7 +12,9 @@ from typing import Any, Final, Literal
 from deployments.http.openai_schema import Asked, ChatAsked, CompletionAsked
 from deployments.http.refusals import check_logprobs, ignored_params
 from deployments.http.resume import Mark, Past
+from runtime.activity import current_activity
 from runtime.errors import BadRequest
+from runtime.logs import whose
 from runtime.types import Budget, Message, Query
 
 MAX_CHOICES: Final = 128
@@ -122,6 +124,8 @@ def _exchange(
         logprobs=asked.alternatives,
         threshold=asked.options.threshold,
         again=past is not None,
+        request_id=whose().request_id,
+        traceparent=current_activity().traceparent,
     )
     queries: list[Query] = []
     for given in inputs:

@@ -31,6 +31,7 @@ from deployments.http.sse import EventStream
 from deployments.http.streaming import events
 from deployments.http.traces import Traces
 from deployments.http.transcript import Transcript
+from deployments.http.watch import Watch, refused, understood
 from runtime.config import GatewayConfig
 from runtime.errors import BadRequest, OrchestrionError
 from runtime.metrics import RESUMED, Counts, Meter
@@ -79,6 +80,7 @@ def build_api(
     api.add_exception_handler(HTTPException, _error_reply)
     api.add_exception_handler(ClientLeft, _nobody)
     api.add_exception_handler(ClientDisconnect, _nobody)
+    api.add_middleware(Watch)
     api.add_middleware(Edge, request_ids=request_ids)
     api.add_middleware(
         CORSMiddleware,
@@ -157,6 +159,7 @@ class Gateway:
         return _json({"status": "ready", "models": states})
 
     async def _reply(self, form: Form, exchange: Exchange, request: Request) -> Response:
+        understood(exchange)
         request.state.reply_headers.update(exchange.headers())
         ensemble = self._catalogue[exchange.model]
         if exchange.marks:
@@ -214,7 +217,9 @@ def _json(value: Any) -> Response:
 
 
 async def _error_reply(request: Request, error: Exception) -> Response:
-    return fault_of(error).response()
+    fault = fault_of(error)
+    refused(request, fault)
+    return fault.response()
 
 
 async def _nobody(request: Request, error: Exception) -> Response:

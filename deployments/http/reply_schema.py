@@ -320,6 +320,8 @@ class Trace(Exact):
     created: int
     model: str
     stream: bool
+    request_id: str
+    """The client's own, or the one that it was given."""
     ensemble: ChoiceSummary | ManySummary | None = None
     error: ErrorBody | None = None
 

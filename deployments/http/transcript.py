@@ -151,6 +151,7 @@ class Transcript:
         exchange = self._exchange
         head = {"id": exchange.trace_id, "object": "ensemble.trace", "created": exchange.created}
         head |= {"model": exchange.model, "stream": exchange.stream}
+        head |= {"request_id": exchange.queries[0].request_id}
         return {**head, **error} if error else {**head, "ensemble": self.summary()}
 
 

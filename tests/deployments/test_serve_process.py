@@ -18,6 +18,7 @@ from deployments.names import ensemble_deployment, reward_deployment
 from runtime.types import Message
 from tests.deployments.test_serve import free_port, replica_pid
 from tests.policies.process.maze import GOLD, maze
+from tests.scrape import OFTEN, wait_for
 from tests.stack import answers
 
 pytestmark = pytest.mark.ray
@@ -42,8 +43,10 @@ def config() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     children = psutil.Process().children(recursive=True)
-    with serving(AppConfig.model_validate(config()), port=free_port()) as base_url:
-        yield base_url
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(*OFTEN)
+        with serving(AppConfig.model_validate(config()), port=free_port()) as base_url:
+            yield base_url
     left = [p for p in psutil.Process().children(recursive=True) if p not in children]
     assert not left, f"processes left behind: {left}"
 
@@ -79,6 +82,9 @@ async def test_chains_of_many_requests_are_judged_together(url: str) -> None:
     judged: Any = [(reply.model_extra or {})["ensemble"]["reward_model"] for reply in replies]
     assert chains == sum(one["calls"] for one in judged)
     assert after["batches"] - before["batches"] < 0.8 * chains
+    for name, counted in (("questions_total", "chains"), ("batch_seconds_count", "batches")):
+        metric = f"ray_orchestrion_aide_{name}"
+        assert wait_for(metric, after[counted], aide="prm") == after[counted]
 
 
 def test_a_search_survives_its_coordinator(url: str) -> None:

@@ -16,7 +16,7 @@ def test_an_answer_is_recalled_as_it_was_noted() -> None:
     recent, spans = Recent(), [Span("a", "ann", 0)]
     recent.note(query("1"), Checkpoint("a", 1), spans)
     spans.append(Span("b", "bob", 1))
-    known = recent.recall(query("1", again=True))
+    known = recent.recall(query("1", again=True, request_id="another", traceparent="00-1"))
     assert known == Checkpoint("a", 1, spans=(spans[0],))
 
 
