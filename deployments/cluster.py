@@ -16,6 +16,8 @@ import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deployments.config import AppConfig
+from deployments.http.keyring import keyring
+from deployments.http.reach import refuse_exposed
 from deployments.names import encoder_deployment, member_deployment, reward_deployment
 from deployments.progress import console
 from runtime.config import (
@@ -66,8 +68,11 @@ def serving(
     """Yields the base URL of the endpoint; stops everything that it started on leaving. ``cpus``
     are for what else runs in this Ray.
 
-    Raises ``ConfigError`` when the port is taken, ``EngineFault`` when a member cannot start.
+    Raises ``ConfigError`` when the port is taken, or for keys that are missing or cannot be read;
+    ``EngineFault`` when a member cannot start.
     """
+    refuse_exposed(config.gateway.access, host)
+    keyring(config.gateway.access)
     _check_port(host, port)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     try:

@@ -107,7 +107,10 @@ class LocalStack:
         return Aides(judge, encoder)
 
     def api(self) -> FastAPI:
-        return build_api(self.config.gateway, self.models, keep=self.config.trace.keep)
+        trace = self.config.trace
+        return build_api(
+            self.config.gateway, self.models, keep=trace.keep, store_text=trace.store_text
+        )
 
     async def close(self) -> None:
         """Writes the traces and stops the engines."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import Field, model_validator
 
+from runtime.access_config import AccessConfig
 from runtime.engine_config import (
     EchoEngine,
     EngineConfig,
@@ -25,6 +26,7 @@ from runtime.evaluation_config import EvaluationConfig
 from runtime.types import Budget
 
 __all__ = [
+    "AccessConfig",
     "AutoscalingConfig",
     "BudgetConfig",
     "EchoEngine",
@@ -245,7 +247,8 @@ class TraceConfig(Strict):
     keep: int = Field(1000, ge=0)
     """Finished traces that GET /v1/traces/{id} can still show."""
     store_text: bool = True
-    """False keeps prompts and answers out of the Parquet trace."""
+    """False keeps prompts and answers out of the Parquet trace, and out of what
+    GET /v1/traces/{id} shows of a full trace."""
 
 
 class GatewayConfig(Strict):
@@ -254,10 +257,17 @@ class GatewayConfig(Strict):
     max_n: int = Field(8, ge=1)
     """Most choices in one request."""
     max_body_bytes: int = Field(4 * 2**20, ge=1024)
+    body_timeout_s: float = Field(60.0, gt=0)
+    """A request's body must have come by then."""
     keep_alive_s: float = Field(10.0, gt=0)
     """A comment line is sent on a silent stream this often."""
     replicas: int = Field(1, ge=1)
+    """Gateway processes. Each grants its part of a key's limits."""
     currency: str = "USD"
+    access: AccessConfig = AccessConfig()
+    allow_origins: tuple[str, ...] = ()
+    """Web pages that may use the endpoint from a browser, as ``https://chat.example``; ``"*"`` is
+    every page there is."""
 
 
 class RuntimeConfig(Strict):

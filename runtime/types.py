@@ -188,6 +188,8 @@ class Query:
     """Alternatives to tell with each token; ``None``: the caller wants no logprobs."""
     threshold: float | None = None
     """Of methods that hand a token over where a member is not sure; ``None``: as configured."""
+    caller: str | None = None
+    """The name of the key that asks; ``None`` where no keys are needed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployments.http.ensemble import Ensemble
@@ -26,9 +26,10 @@ class Catalogue:
         self._cards: dict[str, dict[str, Any]] = {}
         self._created = int(time.time())
 
-    def resolve(self, name: str | None) -> str:
-        """``name`` if it exists; the only model's name when none is given."""
-        known = tuple(self._models)
+    def resolve(self, name: str | None, may_ask: Callable[[str], bool] = lambda _: True) -> str:
+        """``name`` if it exists; the only model's name when none is given. Only those that the
+        caller ``may_ask`` are told."""
+        known = tuple(filter(may_ask, self._models))
         if name is None and len(known) == 1:
             return known[0]
         if name is None:
