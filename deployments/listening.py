@@ -1,5 +1,5 @@
-"""Where Serve listens, as a replica finds it: ``serve deploy`` shows our code a part of the document
-only, and a Serve that runs already keeps the address that it was started with."""
+"""Where Serve listens, as a replica finds it: ``serve deploy`` shows our code no more than its part
+of the document, and a Serve that runs already keeps the address that it was started with."""
 
 from __future__ import annotations
 

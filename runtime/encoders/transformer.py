@@ -13,8 +13,9 @@ from transformers import AutoModel, AutoTokenizer
 from runtime.encoders.config import EncoderConfig
 from runtime.engines.checkpoint import pick_device
 from runtime.engines.loop import FORWARD_FAULTS
-from runtime.errors import EngineFault
+from runtime.errors import EngineFault, WeightsError
 from runtime.weights import resolve
+from runtime.weights.checkpoint import NO_CODE, SAFE, without_code
 
 
 class TransformerEncoder:
@@ -30,12 +31,18 @@ class TransformerEncoder:
         self._device = pick_device(config.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+            self._model = AutoModel.from_pretrained(folder, dtype=dtype, **SAFE)
+        except (OSError, KeyError, ValueError, ImportError) as fault:
+            raise WeightsError(
+                f"{config.weights} is not an encoder that transformers can load "
+                f"({without_code(fault)})"
+            ) from fault
         self._tokenizer.padding_side = "right"
         if self._tokenizer.pad_token is None:  # what stands on padding is masked out anyway
             self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
-        dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
-        self._model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
         self._model.eval().requires_grad_(False).to(self._device)
         known = self._model.config.get_text_config()
         limits = [getattr(known, "max_position_embeddings", None), config.max_context]

@@ -16,6 +16,7 @@ from runtime.engines.loop import FORWARD_FAULTS
 from runtime.engines.narrow import narrow_linears
 from runtime.engines.ragged import NAME, Probe, planned
 from runtime.errors import ConfigError, WeightsError
+from runtime.weights.checkpoint import SAFE, without_code
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
@@ -41,14 +42,14 @@ def load(folder: Path, config: TransformersEngine) -> Checkpoint:
     dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=NAME, local_files_only=True
+            folder, dtype=dtype, attn_implementation=NAME, **SAFE
         )
     except (OSError, KeyError) as fault:
         raise WeightsError(
             f"{config.weights} is not a checkpoint that transformers can load ({fault})"
         ) from fault
     except (ValueError, ImportError) as fault:
-        raise _refusal(config, str(fault)) from fault
+        raise _refusal(config, without_code(fault)) from fault
     model.eval().requires_grad_(False).to(device)
     narrow_linears(model)
     text = model.config.get_text_config()

@@ -25,6 +25,7 @@ from runtime.errors import ConfigError, ContextOverflow, EngineFault, WeightsErr
 from runtime.rewards.base import Reasoning
 from runtime.rewards.config import ClassifierReward
 from runtime.weights import resolve
+from runtime.weights.checkpoint import NO_CODE, SAFE, without_code
 
 QWEN_PRM = "Qwen2ForProcessRewardModel"
 
@@ -52,9 +53,15 @@ class ClassifierModel:
         folder = resolve(config.weights, config.sha256)
         self._config = config
         self._device = pick_device(config.device)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
-        self._model, self._by_token = _load(folder, config, dtype)
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+            self._model, self._by_token = _load(folder, config, dtype)
+        except (OSError, KeyError, ValueError, ImportError) as fault:
+            raise WeightsError(
+                f"{config.weights} is not a classifier that transformers can load "
+                f"({without_code(fault)})"
+            ) from fault
         self._model.eval().requires_grad_(False).to(self._device)
         known = self._model.config.get_text_config()
         limits = [getattr(known, "max_position_embeddings", None), config.max_context]
@@ -188,19 +195,14 @@ def _load(folder: Path, config: ClassifierReward, dtype: torch.dtype) -> tuple[A
     """The model, and whether it labels tokens."""
     told = json.loads((folder / "config.json").read_text())
     name = (told.get("architectures") or [""])[0]
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
-    try:
-        if name == QWEN_PRM:
-            body = AutoModel.from_pretrained(folder, trust_remote_code=False, **options)
-            return _QwenPrm(body, _head(folder, config.weights, dtype)), True
-        if name.endswith("ForTokenClassification"):
-            return AutoModelForTokenClassification.from_pretrained(folder, **options), True
-        if name.endswith("ForSequenceClassification"):
-            return AutoModelForSequenceClassification.from_pretrained(folder, **options), False
-    except (OSError, KeyError, ValueError, ImportError) as fault:
-        raise WeightsError(
-            f"{config.weights} is not a classifier that transformers can load ({fault})"
-        ) from fault
+    options: dict[str, Any] = {"dtype": dtype, **SAFE}
+    if name == QWEN_PRM:
+        body = AutoModel.from_pretrained(folder, **options)
+        return _QwenPrm(body, _head(folder, config.weights, dtype)), True
+    if name.endswith("ForTokenClassification"):
+        return AutoModelForTokenClassification.from_pretrained(folder, **options), True
+    if name.endswith("ForSequenceClassification"):
+        return AutoModelForSequenceClassification.from_pretrained(folder, **options), False
     raise ConfigError(
         f"{config.weights} holds a {name or 'model without a name'}: a classifier reward model is "
         f"a …ForTokenClassification, a …ForSequenceClassification or a {QWEN_PRM}; for a causal "

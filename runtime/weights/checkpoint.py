@@ -7,11 +7,18 @@ import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from runtime.errors import WeightsError
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_PICKLED = (b"PK\3\4", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
+"""How what torch saves begins: a zip archive of pickles, or in older versions a pickle."""
+
+NO_CODE: Final[dict[str, Any]] = {"trust_remote_code": False, "local_files_only": True}
+"""How transformers is to read what lies beside weights."""
+SAFE: Final[dict[str, Any]] = {**NO_CODE, "use_safetensors": True}
+"""How it is to read weights."""
 
 
 def check_folder(folder: Path, weights: str) -> None:
@@ -104,7 +111,23 @@ def header(file: Path, weights: str) -> dict[str, Any]:
         if size != expected:
             raise ValueError(f"it has {size} bytes where its header says {expected}")
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as fault:
+        with file.open("rb") as stream:
+            if stream.read(4).startswith(_PICKLED):
+                raise WeightsError(
+                    f"weights {weights!r}: {file} is called safetensors and is a pickle, which can "
+                    "run code when it is loaded; do not use it"
+                ) from None
         raise WeightsError(
             f"weights {weights!r}: {file} is damaged or cut short ({fault}); fetch it again"
         ) from None
     return tensors
+
+
+def without_code(fault: Exception) -> str:
+    """What transformers says of a checkpoint, without its advice to run the code in it."""
+    if "trust_remote_code" not in str(fault):
+        return str(fault)
+    return (
+        "its architecture or its tokenizer is code that comes with the weights, which is never "
+        "run; choose a model that transformers knows by itself"
+    )
