@@ -140,7 +140,7 @@ def _parse(text: str, source: Path) -> tuple[KeyConfig, ...]:
         document = yaml.safe_load(text)
     except yaml.YAMLError as fault:
         # Its own words quote the line, which may hold a key.
-        mark = getattr(fault, "problem_mark", None)
+        mark = getattr(fault, "context_mark", None) or getattr(fault, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
         raise ConfigError(
             f"{source}:{line}: not valid YAML; write it as docs/security.md shows"

@@ -6,8 +6,12 @@ import calendar
 import math
 import time
 from dataclasses import dataclass, replace
+from typing import Final
 
 from runtime.access_config import Allowance, KeyBudget, Period
+
+ROUNDING: Final = 1e-9
+"""What adding floats may leave over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Bucket:
 
     def wait(self, per_second: float) -> float:
         """Seconds until the next request; 0 when it may be made now."""
-        return max(1.0 - self.level, 0.0) / per_second
+        return 0.0 if self.level > 1.0 - ROUNDING else (1.0 - self.level) / per_second
 
     def taken(self) -> Bucket:
         return replace(self, level=self.level - 1.0)
@@ -61,9 +65,8 @@ class Left:
 
 def left(budget: KeyBudget, spent: Spent) -> Left:
     tokens = None if budget.tokens is None else max(budget.tokens - spent.tokens, 0)
-    # A trillionth of a unit is what adding floats leaves over.
     cost = None if budget.cost is None else budget.cost - spent.cost
-    return Left(tokens, None if cost is None else cost if cost > 1e-12 else 0.0)
+    return Left(tokens, None if cost is None else cost if cost > ROUNDING else 0.0)
 
 
 def began(now: float, period: Period) -> float:

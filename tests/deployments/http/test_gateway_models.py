@@ -88,7 +88,8 @@ async def test_a_card_that_never_comes_counts_as_loading(monkeypatch: pytest.Mon
 
 async def test_early_facts_are_in_headers_that_browsers_may_read() -> None:
     sent = {"x-request-id": "mine-1", "origin": "http://page.example"}
-    reply = await call(api_of({"m": Chorus()}), "POST", CHAT, body(), sent)
+    api = api_of({"m": Chorus()}, allow_origins=("http://page.example",))
+    reply = await call(api, "POST", CHAT, body(), sent)
     assert reply.headers["x-request-id"] == "mine-1"
     assert reply.headers["x-ensemble-trace-id"] == reply.json()["ensemble"]["trace_id"]
     assert reply.headers["x-ensemble-method"] == "turns"
