@@ -1,5 +1,5 @@
 """The command line: ``orchestrion serve | ask | demo | eval | train | record | methods | fetch |
-align | tree | doctor``"""
+align | tree | key | doctor``"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deployments.credentials import VARIABLE
 from deployments.progress import console
 from deployments.train_cli import training
 from runtime.errors import OrchestrionError
@@ -71,7 +72,7 @@ def ask(
     ] = False,
 ) -> None:
     """Ask a running endpoint; the answer is coloured by who wrote what."""
-    from openai import APIConnectionError, APIStatusError
+    from openai import APIConnectionError, APIStatusError, AuthenticationError
 
     from deployments.ask import ask as ask_endpoint
     from deployments.ask import picture
@@ -92,6 +93,8 @@ def ask(
             svg.write_text(picture(shown, f"{model}: {question}"))
     except APIConnectionError:
         _fail(f"nothing answers at {url}; start it with: make serve")
+    except AuthenticationError:
+        _fail(f"{url} wants a key; put it into {VARIABLE}")
     except APIStatusError as fault:
         body = fault.body if isinstance(fault.body, dict) else {}
         _fail(str(body.get("message", fault)))
@@ -264,6 +267,15 @@ def tree(
         html.write_text(trees.page(found, title, end))
     if svg is None and html is None:
         Console(width=140).print(trees.lines(found, depth, end))
+
+
+@app.command()
+def key(name: Annotated[str, typer.Argument(help="Whose it is")]) -> None:
+    """A new API key, and its entry for the file of keys (docs/security.md)."""
+    from deployments.http.keyring import entry, new_key
+
+    made = new_key()
+    typer.echo(f"# the key, told only here: {made}\n{entry(name, made)}")
 
 
 @app.command()

@@ -167,6 +167,11 @@ def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float =
             f"set {NO_CLUSTER}=0 first"
         )
     os.environ[NO_CLUSTER] = "0"
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        console.print(
+            "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: whoever reaches the ports of this "
+            "machine's Ray can run code here (docs/security.md)"
+        )
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Serve kills a proxy that is not up after 5 s, which a busy machine needs for the imports.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")

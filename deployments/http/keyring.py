@@ -92,6 +92,14 @@ def new_key() -> str:
     return f"orc-{secrets.token_urlsafe(32)}"
 
 
+def entry(name: str, key: str) -> str:
+    """The lines that a file of keys holds for it. Raises ``ConfigError`` for a name that cannot
+    stand there."""
+    told = [{"name": name, "sha256": hash_of(key)}]
+    validated(KeysFile, {"keys": told}, Path(name), _NOWHERE)
+    return yaml.safe_dump(told, sort_keys=False).rstrip()
+
+
 def hash_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
