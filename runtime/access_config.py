@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, TypeAlias
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from runtime.engine_config import Strict
 
@@ -14,6 +14,7 @@ Period: TypeAlias = Literal["hour", "day", "month"]
 
 SHORTEST_KEY: Final = 16
 PLAIN: Final = re.compile(r"[\x21-\x7e]+")
+NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 REMEDY: Final = "make one with: orchestrion key NAME"
 
@@ -78,12 +79,19 @@ class Allowance(Strict):
 class KeyConfig(Allowance):
     """One entry of a file of keys."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")
+    name: str
     """In traces and for whoever reads them; two entries may not share one."""
     sha256: str | tuple[str, ...] | None = None
     """SHA-256 of the key, in hex; a list while an old key and its successor are both good."""
     key: SecretStr | tuple[SecretStr, ...] | None = None
     """The key itself, or several, for those who keep the file secret."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_word(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError("a name is 1 to 64 letters, digits and ._@- in ASCII")
+        return name
 
     @property
     def plain(self) -> tuple[str, ...]:
@@ -115,10 +123,12 @@ class KeyConfig(Allowance):
 class KeysFile(Strict):
     """The whole file."""
 
-    keys: tuple[KeyConfig, ...] = Field(min_length=1)
+    keys: tuple[KeyConfig, ...]
 
     @model_validator(mode="after")
     def _names_differ(self) -> KeysFile:
+        if not self.keys:
+            raise ValueError("keys: there is none, so nobody could be let in; name one at least")
         names = [key.name for key in self.keys]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

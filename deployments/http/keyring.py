@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import yaml
+from pydantic import ValidationError
 
 from deployments.config import validated
 from runtime.access_config import AccessConfig, Allowance, KeyConfig, KeysFile
@@ -95,9 +96,12 @@ def new_key() -> str:
 def entry(name: str, key: str) -> str:
     """The lines that a file of keys holds for it. Raises ``ConfigError`` for a name that cannot
     stand there."""
-    told = [{"name": name, "sha256": hash_of(key)}]
-    validated(KeysFile, {"keys": told}, Path(name), _NOWHERE)
-    return yaml.safe_dump(told, sort_keys=False).rstrip()
+    try:
+        told = KeyConfig(name=name, sha256=hash_of(key)).model_dump(include={"name", "sha256"})
+    except ValidationError as fault:
+        reason = fault.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name!r}: {reason}") from None
+    return yaml.safe_dump([told], sort_keys=False).rstrip()
 
 
 def hash_of(key: str) -> str:
