@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.credentials import VARIABLE
+from deployments.credentials import VARIABLE, need_key
 from deployments.progress import console
 from deployments.train_cli import training
 from runtime.errors import OrchestrionError
@@ -118,6 +118,7 @@ def demo(
     from deployments.config import load
 
     document, settings = load(config)
+    need_key(settings.gateway.access)
     host, own_port = serve_options(document)
     fetch_weights(settings)
     with serving(settings, host=host, port=port or own_port) as base_url:
@@ -162,6 +163,7 @@ def evaluate(
     if url is not None:
         rows = asyncio.run(all_rows(url))
     else:
+        need_key(settings.gateway.access)
         host, own_port = serve_options(document)
         fetch_weights(settings)
         with serving(settings, host=host, port=port or own_port) as base_url:

@@ -66,7 +66,8 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state, watched = scope.setdefault("state", {}), scope["path"] in ALWAYS_OPEN
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        state, watched = scope.setdefault("state", {}), path in ALWAYS_OPEN
         booked: Account | None = None
         try:
             caller = state["caller"] = self._caller(scope)

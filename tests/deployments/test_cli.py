@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
@@ -154,3 +155,15 @@ def test_clients_of_the_command_line_take_their_key_from_the_environment(
     assert api_key() == "none"
     monkeypatch.setenv("ORCHESTRION_API_KEY", "mine")
     assert api_key() == "mine"
+
+
+def test_what_starts_a_server_and_asks_it_wants_the_key_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORCHESTRION_API_KEY", raising=False)
+    whole = animals() | {"gateway": {"access": {"keys_env": "MY_KEYS"}}}
+    application = {"name": "a", "import_path": "deployments.app:build_app", "args": whole}
+    file = tmp_path / "app.yaml"
+    file.write_text(yaml.safe_dump({"applications": [application]}, allow_unicode=True))
+    result = runner.invoke(cli.app, ["demo", str(file)])
+    assert "put it into ORCHESTRION_API_KEY" in str(result.exception)

@@ -102,6 +102,18 @@ async def test_a_stranger_may_ask_whether_the_server_lives_but_no_names(tmp_path
     assert told.json()["models"] == {"secret-model": "ready"}
 
 
+async def test_below_a_prefix_a_stranger_may_ask_the_same(tmp_path: Path) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/llm/health", "root_path": "/llm"}
+    scope |= {"headers": [], "query_string": b""}
+    await guarded(tmp_path)(scope, lambda: asyncio.sleep(9), send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == 200
+
+
 async def test_a_stranger_is_refused_before_the_body_is_read(tmp_path: Path) -> None:
     async def never() -> Any:
         raise AssertionError("the body was read")
