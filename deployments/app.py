@@ -11,6 +11,7 @@ from deployments.config import AppConfig
 from deployments.coordinator import CoordinatorServer
 from deployments.encoder import EncoderServer
 from deployments.http.gateway import Ensemble, build_api
+from deployments.listening import refuse_exposed_replica
 from deployments.member import MemberServer
 from deployments.metrics import RayMeter
 from deployments.names import (
@@ -87,6 +88,7 @@ def _gateway(config: AppConfig) -> Any:
     """A function that Serve runs on each gateway replica to build the HTTP application."""
 
     def build() -> FastAPI:
+        refuse_exposed_replica(config.gateway.access)
         app = serve.get_replica_context().app_name
         observe("gateway", config.tracing)
 
@@ -103,7 +105,13 @@ def _gateway(config: AppConfig) -> Any:
             for name, member in config.members.items()
         }
         models |= alone(config.members, channels, config.trace, config.gateway.currency, meter)
-        keep = config.trace.keep
-        return build_api(config.gateway, models, keep=keep, request_ids=False, meter=meter)
+        return build_api(
+            config.gateway,
+            models,
+            keep=config.trace.keep,
+            store_text=config.trace.store_text,
+            request_ids=False,
+            meter=meter,
+        )
 
     return build

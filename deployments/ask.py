@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deployments.credentials import api_key
+
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red", "bright_cyan", "bright_magenta")
 
 
@@ -27,7 +29,7 @@ def ask(
 ) -> Shown:
     """Streams one chat answer to the terminal, then who wrote what share; returns both."""
     out = Console()
-    client = OpenAI(base_url=base_url, api_key="none", timeout=600, max_retries=0)
+    client = OpenAI(base_url=base_url, api_key=api_key(), timeout=600, max_retries=0)
     options: dict[str, Any] = {}
     for name, value in [("max_tokens", max_tokens), ("temperature", temperature), ("seed", seed)]:
         if value is not None:

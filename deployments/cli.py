@@ -1,5 +1,5 @@
 """The command line: ``orchestrion serve | ask | demo | eval | train | record | methods | fetch |
-align | tree | doctor``"""
+align | tree | key | doctor``"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deployments.credentials import VARIABLE, need_key
 from deployments.progress import console
 from deployments.train_cli import training
 from runtime.errors import OrchestrionError
@@ -75,7 +76,7 @@ def ask(
     ] = False,
 ) -> None:
     """Ask a running endpoint; the answer is coloured by who wrote what."""
-    from openai import APIConnectionError, APIStatusError
+    from openai import APIConnectionError, APIStatusError, AuthenticationError
 
     from deployments.ask import ask as ask_endpoint
     from deployments.ask import picture
@@ -96,6 +97,8 @@ def ask(
             svg.write_text(picture(shown, f"{model}: {question}"))
     except APIConnectionError:
         _fail(f"nothing answers at {url}; start it with: make serve")
+    except AuthenticationError:
+        _fail(f"{url} wants a key; put it into {VARIABLE}")
     except APIStatusError as fault:
         body = fault.body if isinstance(fault.body, dict) else {}
         _fail(str(body.get("message", fault)))
@@ -119,6 +122,7 @@ def demo(
     from deployments.config import load
 
     document, settings = load(config)
+    need_key(settings.gateway.access)
     host, own_port = serve_options(document)
     fetch_weights(settings)
     with serving(settings, host=host, port=port or own_port) as base_url:
@@ -163,6 +167,7 @@ def evaluate(
     if url is not None:
         rows = asyncio.run(all_rows(url))
     else:
+        need_key(settings.gateway.access)
         host, own_port = serve_options(document)
         fetch_weights(settings)
         with serving(settings, host=host, port=port or own_port) as base_url:
@@ -268,6 +273,15 @@ def tree(
         html.write_text(trees.page(found, title, end))
     if svg is None and html is None:
         Console(width=140).print(trees.lines(found, depth, end))
+
+
+@app.command()
+def key(name: Annotated[str, typer.Argument(help="Whose it is")]) -> None:
+    """A new API key, and its entry for the file of keys (docs/security.md)."""
+    from deployments.http.keyring import entry, new_key
+
+    made = new_key()
+    typer.echo(f"# the key, told only here: {made}\n{entry(name, made)}")
 
 
 @app.command()

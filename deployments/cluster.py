@@ -16,6 +16,8 @@ import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deployments.config import AppConfig
+from deployments.http.keyring import keyring
+from deployments.http.reach import refuse_exposed
 from deployments.names import encoder_deployment, member_deployment, reward_deployment
 from deployments.progress import console
 from runtime.config import (
@@ -67,8 +69,11 @@ def serving(
     """Yields the base URL of the endpoint; stops everything that it started on leaving. ``cpus``
     are for what else runs in this Ray, ``logs`` Serve's ``logging_config``.
 
-    Raises ``ConfigError`` when the port is taken, ``EngineFault`` when a member cannot start.
+    Raises ``ConfigError`` when the port is taken, or for keys that are missing or cannot be read;
+    ``EngineFault`` when a member cannot start.
     """
+    refuse_exposed(config.gateway.access, host)
+    keyring(config.gateway.access)
     _check_port(host, port)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     try:
@@ -163,6 +168,11 @@ def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float =
             f"set {NO_CLUSTER}=0 first"
         )
     os.environ[NO_CLUSTER] = "0"
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        console.print(
+            "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: whoever reaches the ports of this "
+            "machine's Ray can run code here (docs/security.md)"
+        )
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Serve kills a proxy that is not up after 5 s, which a busy machine needs for the imports.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")

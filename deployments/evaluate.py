@@ -13,6 +13,7 @@ from typing import Any, Final
 from openai import APIError, AsyncOpenAI
 from rich.table import Table
 
+from deployments.credentials import api_key
 from deployments.progress import bar, console
 from runtime.answers import given_answer, same_answer
 from runtime.errors import ConfigError
@@ -67,7 +68,7 @@ async def evaluate(
     threshold: float | None = None,
 ) -> Row:
     """Asks one model every question, ``config.concurrency`` at a time, greedy seeds fixed."""
-    client = AsyncOpenAI(base_url=base_url, api_key="none", timeout=600, max_retries=0)
+    client = AsyncOpenAI(base_url=base_url, api_key=api_key(), timeout=600, max_retries=0)
     gate = asyncio.Semaphore(config.concurrency)
     spans: Counter[str] = Counter()
     row = Row(name=model, kind=kind, accuracy=0.0, calls=0, tokens=0, cost=0.0, seconds=0.0)
@@ -133,7 +134,7 @@ async def compare(
     base_url: str, questions: Sequence[Question], config: EvaluationConfig
 ) -> list[Row]:
     """Every model in turn; the endpoint says which are ensembles."""
-    async with AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
+    async with AsyncOpenAI(base_url=base_url, api_key=api_key(), max_retries=0) as client:
         cards = [card async for card in client.models.list()]
     kinds = {card.id: (card.model_extra or {})["ensemble"]["kind"] for card in cards}
     names = config.models or tuple(kinds)

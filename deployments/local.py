@@ -111,8 +111,14 @@ class LocalStack:
         return Aides(judge, encoder)
 
     def api(self) -> FastAPI:
-        keep = self.config.trace.keep
-        return build_api(self.config.gateway, self.models, keep=keep, meter=self.counts)
+        trace = self.config.trace
+        return build_api(
+            self.config.gateway,
+            self.models,
+            keep=trace.keep,
+            store_text=trace.store_text,
+            meter=self.counts,
+        )
 
     async def close(self) -> None:
         """Writes the traces and stops the engines."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from openai import APIError, AsyncOpenAI
 
 from deployments.config import AppConfig
+from deployments.credentials import api_key
 from deployments.evaluate import SEED, Row
 from deployments.progress import bar, console
 from policies.cascade.base import RouteConfig
@@ -152,7 +153,7 @@ async def route_rows(
     if not isinstance(ensemble, RouteConfig):
         raise ConfigError(f"evaluation.routes: {plan.ensemble!r} is no ensemble that takes routes")
     own = next((row for row in rows if row.name == plan.ensemble), None)
-    async with AsyncOpenAI(base_url=base_url, api_key="none", timeout=600) as client:
+    async with AsyncOpenAI(base_url=base_url, api_key=api_key(), timeout=600) as client:
         routes = Routes(client, ensemble.members, ensemble, wish)
         told = [await _oracle(routes, questions, plan.t_max)]
         fixed: list[Row] = []

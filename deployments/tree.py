@@ -8,12 +8,13 @@ from io import StringIO
 from typing import Any
 from urllib.parse import quote
 
-from openai import APIConnectionError, NotFoundError, OpenAI
+from openai import APIConnectionError, AuthenticationError, NotFoundError, OpenAI
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree as Shown
 
 from deployments.ask import Palette
+from deployments.credentials import VARIABLE, api_key
 from policies.process.tree import ROOT, Node, Tree
 from runtime.errors import ConfigError
 
@@ -37,13 +38,15 @@ def fetch(base_url: str, trace_id: str) -> tuple[Tree, dict[str, Any]]:
 
     Raises ``ConfigError`` that says what is missing.
     """
-    client = OpenAI(base_url=base_url, api_key="none", timeout=30, max_retries=0)
+    client = OpenAI(base_url=base_url, api_key=api_key(), timeout=30, max_retries=0)
     try:
         reply: Any = client.get(f"/traces/{quote(trace_id, safe='')}", cast_to=object)
     except NotFoundError:
         raise ConfigError(
             f"{base_url} has no trace {trace_id!r}; only the newest ones are kept"
         ) from None
+    except AuthenticationError:
+        raise ConfigError(f"{base_url} wants a key; put it into {VARIABLE}") from None
     except APIConnectionError:
         raise ConfigError(f"nothing answers at {base_url}; start it with: make serve") from None
     summary: dict[str, Any] = reply.get("ensemble") or {}

@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 from envs.quality import BertScoreConfig
 from runtime.questions import Question
 from runtime.weights import resolve
+from runtime.weights.checkpoint import NO_CODE, SAFE
 
 
 class BertScore:
@@ -21,8 +22,8 @@ class BertScore:
 
     def __init__(self, config: BertScoreConfig) -> None:
         folder = resolve(config.weights, config.sha256)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        self._model = AutoModel.from_pretrained(folder, dtype=torch.float32, **SAFE)
         self._model.to(config.device).eval()
         self._layer, self._device = config.layer, config.device
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import Field, model_validator
 
+from runtime.access_config import AccessConfig
 from runtime.engine_config import (
     EchoEngine,
     EngineConfig,
@@ -26,6 +27,7 @@ from runtime.tracing_config import TracingConfig
 from runtime.types import Budget
 
 __all__ = [
+    "AccessConfig",
     "AutoscalingConfig",
     "BudgetConfig",
     "EchoEngine",
@@ -247,7 +249,8 @@ class TraceConfig(Strict):
     keep: int = Field(1000, ge=0)
     """Finished traces that GET /v1/traces/{id} can still show."""
     store_text: bool = True
-    """False keeps prompts and answers out of the Parquet trace."""
+    """False keeps prompts and answers out of the Parquet trace, and out of what
+    GET /v1/traces/{id} shows of a full trace."""
 
 
 class GatewayConfig(Strict):
@@ -258,10 +261,17 @@ class GatewayConfig(Strict):
     max_body_bytes: int = Field(4 * 2**20, ge=1024)
     max_answers: int = Field(256, ge=1)
     """Answers that one gateway replica writes at a time; requests beyond get 429 at once."""
+    body_timeout_s: float = Field(60.0, gt=0)
+    """A request's body must have come by then."""
     keep_alive_s: float = Field(10.0, gt=0)
     """A comment line is sent on a silent stream this often."""
     replicas: int = Field(1, ge=1)
+    """Gateway processes. Each grants its part of a key's limits."""
     currency: str = "USD"
+    access: AccessConfig = AccessConfig()
+    allow_origins: tuple[str, ...] = ()
+    """Web pages that may use the endpoint from a browser, as ``https://chat.example``; ``"*"`` is
+    every page there is."""
 
 
 class RuntimeConfig(Strict):

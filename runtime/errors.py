@@ -66,6 +66,45 @@ class Overloaded(OrchestrionError):
         return f"{self.what} is full; try again in {self.retry_after:g} s"
 
 
+class Unauthorised(OrchestrionError):
+    """The request has no key, or none that is known."""
+
+
+class Forbidden(OrchestrionError):
+    """Not for this caller: ``Forbidden(message, code, param)``."""
+
+    def __init__(self, message: str, code: str, param: str | None = None) -> None:
+        super().__init__(message, code, param)
+        self.message, self.code, self.param = message, code, param
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class TooMany(OrchestrionError):
+    """A key asks too often: ``TooMany(limit, retry_after)`` with seconds."""
+
+    def __init__(self, limit: str, retry_after: float) -> None:
+        super().__init__(limit, retry_after)
+        self.limit, self.retry_after = limit, retry_after
+
+    def __str__(self) -> str:
+        return f"this key may make {self.limit}; try again in {self.retry_after:.3g} s"
+
+
+class QuotaSpent(OrchestrionError):
+    """A key's budget is used up: ``QuotaSpent(limit, retry_after)`` with seconds."""
+
+    def __init__(self, limit: str, retry_after: float) -> None:
+        super().__init__(limit, retry_after)
+        self.limit, self.retry_after = limit, retry_after
+
+    def __str__(self) -> str:
+        hours, rest = divmod(round(self.retry_after), 3600)
+        wait = f"{hours} h {rest // 60} min"
+        return f"this key's budget of {self.limit} is used up; the next begins in {wait}"
+
+
 class EngineFault(OrchestrionError):
     """An engine could not do a call that was well formed. Worth a retry."""
 

@@ -154,8 +154,9 @@ REFUSED = Metric(
     "orchestrion_refused_total",
     "counter",
     ("ensemble", "reason"),
-    "requests that were refused before any member was asked; `overloaded`: `gateway.max_answers` "
-    "were being written",
+    "requests that were refused before any member was asked: `overloaded`, `gateway.max_answers` "
+    "were being written; `rate`, `quota`, `key`, `reach` as docs/security.md says, with `any` for "
+    "the ensemble",
 )
 RESUMED = Metric(
     "orchestrion_resumed_total",

@@ -14,8 +14,8 @@ KEPT: Final = 256
 """Answers; the ones longest without news are forgotten first."""
 KEPT_S: Final = 120.0
 """Seconds after their last news."""
-NOT_ASKED: Final = ("again", "request_id", "traceparent")
-"""What may differ when the same is asked again."""
+NOT_ASKED: Final = ("again", "request_id", "traceparent", "budget")
+"""What may differ when the same is asked again: a caller's budget has become smaller meanwhile."""
 
 
 @dataclass(slots=True)

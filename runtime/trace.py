@@ -50,6 +50,7 @@ SCHEMA = pa.schema(
     [
         ("trace_id", pa.string()),
         ("time", pa.timestamp("us", tz="UTC")),
+        ("caller", pa.string()),
         ("model", pa.string()),
         ("method", pa.string()),
         ("seed", pa.int64()),
@@ -78,6 +79,7 @@ def record(
     return {
         "trace_id": query.id,
         "time": int(time.time() * 1e6),
+        "caller": query.caller,
         "model": query.model,
         "method": session.config.method,
         "seed": query.seed,

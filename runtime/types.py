@@ -195,6 +195,8 @@ class Query:
     """The client's own id of the request, for logs and traces."""
     traceparent: str = ""
     """The gateway's activity, where it is recorded (runtime/activity.py)."""
+    caller: str | None = None
+    """The name of the key that asks; ``None`` where no keys are needed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ SET = {
     "enable_prompt_embeds": "prompts are token ids",
     "return_sampling_mask": "no method reads it",
     "watermark_config": "a marked text is not what the model would write",
+    "trust_remote_code": "code that comes with weights is never run",
+    "code_revision": "code that comes with weights is never run",
     "kv_sharing_fast_prefill": "it makes the scores of texts wrong",
     "enable_trace_replay": "texts are scored in one pass, not replayed",
     "diffusion_config": "methods need models that write from left to right",

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from deployments.cluster import serve_options
 from deployments.config import AppConfig, ServeFile, load
+from deployments.http.reach import refuse_exposed
 from deployments.pair_world import load_pair_setup
 from deployments.world import load_setup
 from policies.cascade.agent import load_agent
 from policies.token.citer import RoutedConfig
+from runtime.access_config import AccessConfig, KeyBudget, KeyConfig, KeysFile
 from runtime.errors import ConfigError
 from runtime.router import load_router
 
@@ -212,3 +216,25 @@ def test_a_missing_file_is_told() -> None:
 def test_an_ensemble_of_configured_members_is_valid() -> None:
     config = AppConfig.model_validate(yaml.safe_load(GOOD)["applications"][0]["args"])
     assert config.policy_configs()["both"].members == ("one",)
+
+
+@pytest.mark.parametrize("path", SERVE_FILES, ids=lambda path: path.name)
+def test_every_example_that_others_can_reach_has_keys(path: Path) -> None:
+    document, config = load(path)
+    refuse_exposed(config.gateway.access, serve_options(document)[0])
+
+
+def test_the_keys_in_the_docs_are_as_a_file_of_keys_is_read() -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    [text] = [block for block in page.split("```") if block.startswith("yaml\n# keys.yaml")]
+    keys = KeysFile.model_validate(yaml.safe_load(text.removeprefix("yaml"))).keys
+    assert [key.name for key in keys] == ["ann", "batch-jobs"]
+
+
+@pytest.mark.parametrize(
+    ("model", "before"), [(KeyConfig, ""), (KeyBudget, "budget."), (AccessConfig, "access.")]
+)
+def test_the_docs_name_every_field_about_keys(model: type[BaseModel], before: str) -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    fields = [name for name in model.model_fields if name != "budget"]
+    assert not [name for name in fields if f"| `{before}{name}` |" not in page]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployments.http.ensemble import Ensemble
@@ -25,10 +25,12 @@ class Catalogue:
         self._models = dict(models)
         self._cards: dict[str, dict[str, Any]] = {}
         self._created = int(time.time())
+        self._asking: asyncio.Future[dict[str, str]] | None = None
 
-    def resolve(self, name: str | None) -> str:
-        """``name`` if it exists; the only model's name when none is given."""
-        known = tuple(self._models)
+    def resolve(self, name: str | None, may_ask: Callable[[str], bool] = lambda _: True) -> str:
+        """``name`` if it exists; the only model's name when none is given. Only those that the
+        caller ``may_ask`` are told."""
+        known = tuple(filter(may_ask, self._models))
         if name is None and len(known) == 1:
             return known[0]
         if name is None:
@@ -47,7 +49,13 @@ class Catalogue:
         return self._cards.get(name) or await self._fresh(name, patience)
 
     async def states(self, patience: float) -> dict[str, str]:
-        """Each model's state, "ready" or why not; none is waited for longer than ``patience`` s."""
+        """Each model's state, "ready" or why not; none is waited for longer than ``patience`` s.
+        Whoever asks meanwhile gets the same: anybody may, and every member is asked."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask_all(patience))
+        return await asyncio.shield(self._asking)
+
+    async def _ask_all(self, patience: float) -> dict[str, str]:
         return dict(
             zip(
                 self._models,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import uuid
@@ -54,17 +55,23 @@ class Edge:
             await fault_of(bug).response()(scope, receive, send_tagged)
 
 
-async def body_of(request: Request, limit: int) -> bytes:
-    """The request's body; 413 as soon as more than ``limit`` bytes are announced or sent."""
-    too_large = HTTPException(413, f"the body is larger than {limit} bytes")
+async def body_of(request: Request, limit: int, seconds: float) -> bytes:
+    """The request's body; 413 as soon as more than ``limit`` bytes are announced or sent, 408 when
+    it has not come in ``seconds``. What still comes after either is not waited for."""
+    closed = {"connection": "close"}
+    too_large = HTTPException(413, f"the body is larger than {limit} bytes", closed)
     announced = request.headers.get("content-length", "0")
     if not (announced.isascii() and announced.isdigit()):
-        raise HTTPException(400, "content-length is not a number")
+        raise HTTPException(400, "content-length is not a number", closed)
     if len(announced) > MOST_DIGITS or int(announced) > limit:
         raise too_large
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise too_large
+    try:
+        async with asyncio.timeout(seconds):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not come in {seconds:g} s", closed) from None
     return bytes(body)

@@ -18,10 +18,14 @@ from runtime.errors import (
     ConfigError,
     ContextOverflow,
     Diverged,
+    Forbidden,
     MemberFailed,
     OrchestrionError,
     Overloaded,
     QuorumLost,
+    QuotaSpent,
+    TooMany,
+    Unauthorised,
     UnknownModel,
     Unsupported,
     WeightsError,
@@ -30,10 +34,16 @@ from runtime.errors import (
 LONGEST_RETRY_S = 120
 """openai-python does not wait for a server that asks for more."""
 LOADING_RETRY_S = 5
-ROUTE_CODES = {404: "route_not_found", 405: "method_not_allowed", 413: "body_too_large"}
+ROUTE_CODES = {
+    404: "route_not_found",
+    405: "method_not_allowed",
+    408: "body_too_slow",
+    413: "body_too_large",
+}
 LONGEST_MESSAGE = 2000
 """Characters: a message may quote what the client sent, which may be a whole body."""
 NO_RETRY = {"x-should-retry": "false"}
+BEARER = {"www-authenticate": 'Bearer realm="orchestrion"'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,18 @@ def fault_of(error: Exception) -> Fault:
             return _invalid(400, "context_length_exceeded", str(overflow))
         case UnknownModel() as unknown:
             return _invalid(404, "model_not_found", str(unknown), "model")
+        case Unauthorised() as unknown_key:
+            return _invalid(401, "invalid_api_key", str(unknown_key), headers=BEARER)
+        case Forbidden() as refused:
+            return _invalid(403, refused.code, str(refused), refused.param)
+        case TooMany() as often:
+            return Fault(
+                429, "requests", "rate_limit_exceeded", str(often), None, _wait(often.retry_after)
+            )
+        case QuotaSpent() as quota:
+            # Hours may pass until then: no client should wait by itself.
+            wait = {"retry-after": str(math.ceil(quota.retry_after))} | NO_RETRY
+            return Fault(429, "insufficient_quota", "insufficient_quota", str(quota), None, wait)
         case Overloaded() as full:
             return Fault(
                 429, "rate_limit_error", "overloaded", str(full), None, _wait(full.retry_after)
@@ -85,9 +107,9 @@ def fault_of(error: Exception) -> Fault:
             return Fault(500, "server_error", "misconfigured", str(lasting), None, NO_RETRY)
         case OrchestrionError() as fault:
             return Fault(500, "server_error", _snake(type(fault).__name__), str(fault))
-        case HTTPException() as refused:
-            code = ROUTE_CODES.get(refused.status_code, "http_error")
-            return _invalid(refused.status_code, code, refused.detail, headers=refused.headers)
+        case HTTPException() as error:
+            code = ROUTE_CODES.get(error.status_code, "http_error")
+            return _invalid(error.status_code, code, error.detail, headers=error.headers)
         case _:
             return Fault(
                 500, "server_error", "internal_error", "internal error; the server's log has it"

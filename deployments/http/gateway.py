@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from deployments.http.access import Access, caller_of, metered
 from deployments.http.admission import Admission
 from deployments.http.arrivals import arrivals
 from deployments.http.catalogue import Catalogue
@@ -23,13 +24,14 @@ from deployments.http.ensemble import Ensemble
 from deployments.http.errors import fault_of, unavailable
 from deployments.http.exchange import Exchange, chat_exchange, check_choices, completion_exchange
 from deployments.http.json_bytes import encode
+from deployments.http.keyring import keyring
 from deployments.http.openai_reply import CHAT, TEXT, Form, whole
 from deployments.http.openai_schema import ChatAsked, CompletionAsked, Prompt, parse
 from deployments.http.openapi import openapi
 from deployments.http.resume import KEY, past_of
 from deployments.http.sse import EventStream
 from deployments.http.streaming import events
-from deployments.http.traces import Traces
+from deployments.http.traces import OwnTraces, Traces
 from deployments.http.transcript import Transcript
 from deployments.http.watch import Watch, refused, understood
 from runtime.config import GatewayConfig
@@ -54,16 +56,17 @@ def build_api(
     models: Mapping[str, Ensemble],
     *,
     keep: int = 1000,
+    store_text: bool = True,
     request_ids: bool = True,
     meter: Meter | None = None,
 ) -> FastAPI:
-    """The endpoint over ``models``, listed in their order. ``keep``: traces held in memory.
-    ``request_ids``: False behind Ray Serve, whose proxy adds the header to every reply itself."""
+    """The endpoint over ``models``, listed in their order. ``keep``: traces held in memory;
+    ``store_text``: with their texts. ``request_ids``: False behind Ray Serve, whose proxy adds the
+    header to every reply itself. Raises ``ConfigError`` for keys that cannot be read."""
     meter = Counts() if meter is None else meter
     api = FastAPI(title="Orchestrion", openapi_url=None, redirect_slashes=False)
-    gateway = Gateway(
-        config, Catalogue(models), Traces(keep), Admission(config.max_answers, meter), meter
-    )
+    traces, admission = Traces(keep, store_text), Admission(config.max_answers, meter)
+    gateway = Gateway(config, Catalogue(models), traces, admission, meter)
     routes: list[tuple[str, list[str], Callable[..., Awaitable[Response]]]] = [
         ("/v1/chat/completions", ["POST"], gateway.chat),
         ("/v1/completions", ["POST"], gateway.complete),
@@ -80,15 +83,17 @@ def build_api(
     api.add_exception_handler(HTTPException, _error_reply)
     api.add_exception_handler(ClientLeft, _nobody)
     api.add_exception_handler(ClientDisconnect, _nobody)
+    api.add_middleware(Access, config=config, keys=keyring(config.access), meter=meter)
     api.add_middleware(Watch)
     api.add_middleware(Edge, request_ids=request_ids)
-    api.add_middleware(
-        CORSMiddleware,
-        allow_origins=["*"],
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=EXPOSED,
-    )
+    if config.allow_origins:
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allow_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
     return api
 
 
@@ -112,10 +117,10 @@ class Gateway:
     async def chat(self, request: Request) -> Response:
         _refuse_recursion(request)
         started = time.monotonic()
-        body = await body_of(request, self._config.max_body_bytes)
+        body = await self._body(request)
         asked = parse(ChatAsked, body)
         past = past_of(asked.options.resume, request.headers.get(KEY), body)
-        model = self._catalogue.resolve(asked.model)
+        model = caller_of(request).choose(self._catalogue, asked.model)
         card = await self._catalogue.card(model, CARD_PATIENCE_S)
         exchange = chat_exchange(asked, model, card, self._config.max_n, started, past)
         return await self._reply(CHAT, exchange, request)
@@ -123,10 +128,10 @@ class Gateway:
     async def complete(self, request: Request) -> Response:
         _refuse_recursion(request)
         started = time.monotonic()
-        body = await body_of(request, self._config.max_body_bytes)
+        body = await self._body(request)
         asked = parse(CompletionAsked, body)
         past = past_of(asked.options.resume, request.headers.get(KEY), body)
-        model = self._catalogue.resolve(asked.model)
+        model = caller_of(request).choose(self._catalogue, asked.model)
         card = await self._catalogue.card(model, CARD_PATIENCE_S)
         ensemble = self._catalogue[model]
         check_choices(asked.n or 1, self._config.max_n, len(asked.prompt))
@@ -135,14 +140,16 @@ class Gateway:
         exchange = completion_exchange(asked, prompts, model, card, most, started, past)
         return await self._reply(TEXT, exchange, request)
 
-    async def models(self) -> Response:
-        return _json({"object": "list", "data": await self._catalogue.entries(CARD_PATIENCE_S)})
+    async def models(self, request: Request) -> Response:
+        caller, entries = caller_of(request), await self._catalogue.entries(CARD_PATIENCE_S)
+        return _json({"object": "list", "data": [e for e in entries if caller.may_ask(e["id"])]})
 
-    async def model(self, id: str) -> Response:
-        return _json(await self._catalogue.entry(self._catalogue.resolve(id), CARD_PATIENCE_S))
+    async def model(self, request: Request, id: str) -> Response:
+        model = caller_of(request).choose(self._catalogue, id)
+        return _json(await self._catalogue.entry(model, CARD_PATIENCE_S))
 
-    async def trace(self, id: str) -> Response:
-        found = self._traces.find(id)
+    async def trace(self, request: Request, id: str) -> Response:
+        found = self._traces.of(caller_of(request).name).find(id)
         if found is None:
             raise HTTPException(404, f"no trace {id!r}; the newest ones are kept for a while")
         return _json(found)
@@ -150,25 +157,33 @@ class Gateway:
     async def health(self) -> Response:
         return _json({"status": "live"})
 
-    async def ready(self) -> Response:
+    async def ready(self, request: Request) -> Response:
         states = await self._catalogue.states(CARD_PATIENCE_S)
         waiting = [name for name, state in states.items() if state != "ready"]
+        if caller_of(request).stranger:
+            told = unavailable("not ready", "loading", {}).response()
+            return told if waiting else _json({"status": "ready"})
         if waiting:
             message = f"not ready: {', '.join(waiting)}"
             return unavailable(message, "loading", states).response()
         return _json({"status": "ready", "models": states})
 
+    async def _body(self, request: Request) -> bytes:
+        return await body_of(request, self._config.max_body_bytes, self._config.body_timeout_s)
+
     async def _reply(self, form: Form, exchange: Exchange, request: Request) -> Response:
         understood(exchange)
         request.state.reply_headers.update(exchange.headers())
-        ensemble = self._catalogue[exchange.model]
+        caller = caller_of(request)
+        ensemble = metered(self._catalogue[exchange.model], caller, len(exchange.queries))
+        traces = self._traces.of(caller.name)
         if exchange.marks:
             self._meter.record(RESUMED, 1, exchange.model, "client")
         if exchange.stream:
             patience = self._config.keep_alive_s
-            stream = events(form, exchange, ensemble, self._traces, patience)
+            stream = events(form, exchange, ensemble, traces, patience)
             return EventStream(self._admitted(exchange, stream))
-        writing = self._written(exchange, ensemble)
+        writing = self._written(exchange, ensemble, traces)
         transcript = await while_connected(request.receive, writing)
         return _json(whole(form, exchange, transcript))
 
@@ -180,7 +195,9 @@ class Gateway:
                 async for piece in stream:
                     yield piece
 
-    async def _written(self, exchange: Exchange, ensemble: Ensemble) -> Transcript:
+    async def _written(
+        self, exchange: Exchange, ensemble: Ensemble, traces: OwnTraces
+    ) -> Transcript:
         transcript = Transcript(exchange)
         try:
             with self._admission.of(exchange.model, len(exchange.queries)):
@@ -189,9 +206,9 @@ class Gateway:
                         if arrival is not None:
                             transcript.add(*arrival)
         except OrchestrionError as fault:
-            self._traces.record(transcript.trace(fault_of(fault).body()))
+            traces.record(transcript.trace(fault_of(fault).body()))
             raise
-        self._traces.record(transcript.trace())
+        traces.record(transcript.trace())
         return transcript
 
 

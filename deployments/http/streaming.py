@@ -15,7 +15,7 @@ from deployments.http.exchange import Exchange
 from deployments.http.logprobs import Told
 from deployments.http.openai_reply import Form, choice, head
 from deployments.http.resume import Sent
-from deployments.http.traces import Traces
+from deployments.http.traces import OwnTraces
 from deployments.http.transcript import Transcript
 from runtime.errors import OrchestrionError
 from runtime.types import Ended, Event, Recalled, Scored, Searched, Written
@@ -24,11 +24,7 @@ log = logging.getLogger(__name__)
 
 
 async def events(
-    form: Form,
-    exchange: Exchange,
-    ensemble: Ensemble,
-    traces: Traces,
-    keep_alive_s: float,
+    form: Form, exchange: Exchange, ensemble: Ensemble, traces: OwnTraces, keep_alive_s: float
 ) -> AsyncGenerator[bytes, None]:
     """Server-sent events of one reply.
 

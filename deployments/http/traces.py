@@ -8,17 +8,52 @@ from typing import Any
 
 
 class Traces:
-    """Keeps the ``keep`` newest; memory of this process only."""
+    """Keeps the ``keep`` newest; memory of this process only. Without ``store_text`` what a full
+    trace tells of texts is left out."""
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, store_text: bool = True) -> None:
         self._keep = keep
-        self._traces: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        self._store_text = store_text
+        self._traces: OrderedDict[str, tuple[str | None, Mapping[str, Any]]] = OrderedDict()
 
-    def record(self, trace: Mapping[str, Any]) -> None:
-        self._traces[trace["id"]] = trace
+    def of(self, caller: str | None) -> OwnTraces:
+        """Those of one key; of everybody where there are no keys."""
+        return OwnTraces(self, caller)
+
+    def record(self, trace: Mapping[str, Any], caller: str | None) -> None:
+        told = trace if self._store_text else _textless(trace)
+        self._traces[trace["id"]] = (caller, told)
         while len(self._traces) > self._keep:
             self._traces.popitem(last=False)
 
-    def find(self, id: str) -> Mapping[str, Any] | None:
+    def find(self, id: str, caller: str | None) -> Mapping[str, Any] | None:
         """By trace id, by that of one of the choices, or by the id of the reply."""
-        return self._traces.get(id.removeprefix("chatcmpl-").removeprefix("cmpl-").split("-")[0])
+        bare = id.removeprefix("chatcmpl-").removeprefix("cmpl-").split("-")[0]
+        owner, found = self._traces.get(bare, (None, None))
+        return found if owner == caller else None
+
+
+class OwnTraces:
+    """What one caller records and finds again."""
+
+    def __init__(self, traces: Traces, caller: str | None) -> None:
+        self._traces = traces
+        self._caller = caller
+
+    def record(self, trace: Mapping[str, Any]) -> None:
+        self._traces.record(trace, self._caller)
+
+    def find(self, id: str) -> Mapping[str, Any] | None:
+        return self._traces.find(id, self._caller)
+
+
+def _textless(trace: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without the keys that hold texts, in the whole and in each choice."""
+    if "ensemble" not in trace:
+        return trace
+    told = {key: value for key, value in trace["ensemble"].items() if key != "full"}
+    if "choices" in told:
+        told["choices"] = [
+            {key: value for key, value in one.items() if key != "full"} for one in told["choices"]
+        ]
+    return {**trace, "ensemble": told}

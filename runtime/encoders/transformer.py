@@ -13,9 +13,10 @@ from transformers import AutoModel, AutoTokenizer
 from runtime.encoders.config import EncoderConfig
 from runtime.engines.checkpoint import pick_device
 from runtime.engines.loop import FORWARD_FAULTS
-from runtime.errors import ConfigError, EngineFault
+from runtime.errors import EngineFault, WeightsError
 from runtime.tokenizer_files import check_tokenizer
 from runtime.weights import resolve
+from runtime.weights.checkpoint import NO_CODE, without_code
 from runtime.weights.pretrained import load_pretrained
 
 
@@ -33,19 +34,20 @@ class TransformerEncoder:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         check_tokenizer(folder)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._tokenizer.padding_side = "right"
-        if self._tokenizer.pad_token is None:  # what stands on padding is masked out anyway
-            self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
         dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
         try:  # a pooler, which only some checkpoints have, is never asked
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
             self._model = load_pretrained(
                 AutoModel, folder, config.weights, may_lack=("pooler.",), dtype=dtype
             )
-        except (ValueError, ImportError) as fault:
-            raise ConfigError(
-                f"encoder {config.weights}: transformers cannot run it ({fault}); choose another"
+        except (OSError, KeyError, ValueError, ImportError) as fault:
+            raise WeightsError(
+                f"{config.weights} is not an encoder that transformers can load "
+                f"({without_code(fault)})"
             ) from fault
+        self._tokenizer.padding_side = "right"
+        if self._tokenizer.pad_token is None:  # what stands on padding is masked out anyway
+            self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
         self._model.eval().requires_grad_(False).to(self._device)
         known = self._model.config.get_text_config()
         limits = [getattr(known, "max_position_embeddings", None), config.max_context]

@@ -16,6 +16,7 @@ from runtime.engines.loop import FORWARD_FAULTS
 from runtime.engines.narrow import narrow_linears
 from runtime.engines.ragged import NAME, Probe, planned
 from runtime.errors import ConfigError, WeightsError
+from runtime.weights.checkpoint import without_code
 from runtime.weights.pretrained import load_pretrained
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention"}
@@ -45,7 +46,7 @@ def load(folder: Path, config: TransformersEngine) -> Checkpoint:
             AutoModelForCausalLM, folder, config.weights, dtype=dtype, attn_implementation=NAME
         )
     except (ValueError, ImportError) as fault:
-        raise _refusal(config, str(fault)) from fault
+        raise _refusal(config, without_code(fault)) from fault
     model.eval().requires_grad_(False).to(device)
     narrow_linears(model)
     text = model.config.get_text_config()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.config import VllmEngine
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, WeightsError
+from runtime.weights.checkpoint import header
 
 CPU_KV_BYTES = 2**30
 CPU_BLOCK = 32
@@ -84,6 +85,8 @@ def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, A
         "served_model_name": name or None,
         "skip_tokenizer_init": True,
         "generation_config": "vllm",
+        "trust_remote_code": False,
+        "load_format": config.load_format,
         "enable_prefix_caching": True,
         # Of sliding windows vLLM keeps few states by default, so that a span's context would hardly
         # ever be found again; None keeps them all.
@@ -117,8 +120,20 @@ def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, A
         if config.kv_cache_memory_bytes is None:
             args["kv_cache_memory_bytes"] = CPU_KV_BYTES
     if config.lora_path is not None:
+        check_adapter(config.lora_path)
         args |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(config.lora_path)}
     return args | config.engine_args
+
+
+def check_adapter(path: str) -> None:
+    """Raises ``WeightsError`` for an adapter whose tensors are no safetensors file."""
+    tensors = Path(path) / "adapter_model.safetensors"
+    if not tensors.is_file():
+        raise WeightsError(
+            f"lora_path {path!r} has no adapter_model.safetensors; pickles (.bin, .pt) can run "
+            "code when they are loaded: convert the adapter to safetensors"
+        )
+    header(tensors, f"lora_path {path}")
 
 
 def lora_rank(path: str) -> int:

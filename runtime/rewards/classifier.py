@@ -27,6 +27,7 @@ from runtime.rewards.base import Reasoning
 from runtime.rewards.config import ClassifierReward
 from runtime.tokenizer_files import check_tokenizer
 from runtime.weights import resolve
+from runtime.weights.checkpoint import NO_CODE, without_code
 from runtime.weights.pretrained import load_pretrained
 
 QWEN_PRM = "Qwen2ForProcessRewardModel"
@@ -56,9 +57,15 @@ class ClassifierModel:
         self._config = config
         self._device = pick_device(config.device)
         check_tokenizer(folder)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
-        self._model, self._by_token = _load(folder, config, dtype)
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+            self._model, self._by_token = _load(folder, config, dtype)
+        except (OSError, KeyError, ValueError, ImportError, SafetensorError) as fault:
+            raise WeightsError(
+                f"{config.weights} is not a classifier that transformers can load "
+                f"({without_code(fault)})"
+            ) from fault
         self._model.eval().requires_grad_(False).to(self._device)
         known = self._model.config.get_text_config()
         limits = [getattr(known, "max_position_embeddings", None), config.max_context]
@@ -193,20 +200,15 @@ def _load(folder: Path, config: ClassifierReward, dtype: torch.dtype) -> tuple[A
     told = json.loads((folder / "config.json").read_text())
     name = (told.get("architectures") or [""])[0]
     weights = config.weights
-    try:
-        if name == QWEN_PRM:
-            body = load_pretrained(AutoModel, folder, weights, dtype=dtype)
-            return _QwenPrm(body, _head(folder, config.weights, dtype)), True
-        if name.endswith("ForTokenClassification"):
-            auto = AutoModelForTokenClassification
-            return load_pretrained(auto, folder, weights, dtype=dtype), True
-        if name.endswith("ForSequenceClassification"):
-            auto = AutoModelForSequenceClassification
-            return load_pretrained(auto, folder, weights, dtype=dtype), False
-    except (KeyError, ValueError, ImportError, SafetensorError) as fault:
-        raise WeightsError(
-            f"{config.weights} is not a classifier that transformers can load ({fault})"
-        ) from fault
+    if name == QWEN_PRM:
+        body = load_pretrained(AutoModel, folder, weights, dtype=dtype)
+        return _QwenPrm(body, _head(folder, weights, dtype)), True
+    if name.endswith("ForTokenClassification"):
+        auto = AutoModelForTokenClassification
+        return load_pretrained(auto, folder, weights, dtype=dtype), True
+    if name.endswith("ForSequenceClassification"):
+        auto = AutoModelForSequenceClassification
+        return load_pretrained(auto, folder, weights, dtype=dtype), False
     raise ConfigError(
         f"{config.weights} holds a {name or 'model without a name'}: a classifier reward model is "
         f"a …ForTokenClassification, a …ForSequenceClassification or a {QWEN_PRM}; for a causal "

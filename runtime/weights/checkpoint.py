@@ -8,7 +8,7 @@ import math
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from runtime.errors import WeightsError
 
@@ -16,6 +16,13 @@ _BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16"
 _BITS |= {"I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8}
 """Newer types are checked by whoever loads them."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_PICKLED = (b"PK\3\4", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
+"""How what torch saves begins: a zip archive of pickles, or in older versions a pickle."""
+
+NO_CODE: Final[dict[str, Any]] = {"trust_remote_code": False, "local_files_only": True}
+"""How transformers is to read what lies beside weights."""
+SAFE: Final[dict[str, Any]] = {**NO_CODE, "use_safetensors": True}
+"""How it is to read weights."""
 
 
 def check_folder(folder: Path, weights: str) -> None:
@@ -127,6 +134,12 @@ def header(file: Path, weights: str) -> dict[str, Any]:
         for name, tensor in tensors.items():
             _check_tensor(name, **tensor)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+        with file.open("rb") as stream:
+            if stream.read(4).startswith(_PICKLED):
+                raise WeightsError(
+                    f"weights {weights!r}: {file} is called safetensors and is a pickle, which can "
+                    "run code when it is loaded; do not use it"
+                ) from None
         raise WeightsError(
             f"weights {weights!r}: {file} is damaged or cut short ({fault}); fetch it again"
         ) from None
@@ -142,3 +155,13 @@ def _check_tensor(name: str, dtype: str, shape: list[int], data_offsets: list[in
     bits = _BITS.get(dtype)
     if bits is not None and math.prod(shape) * bits != (last - first) * 8:
         raise ValueError(f"tensor {name!r} has {last - first} bytes, not those of its shape")
+
+
+def without_code(fault: Exception) -> str:
+    """What transformers says of a checkpoint, without its advice to run the code in it."""
+    if "trust_remote_code" not in str(fault):
+        return str(fault)
+    return (
+        "its architecture or its tokenizer is code that comes with the weights, which is never "
+        "run; choose a model that transformers knows by itself"
+    )

@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from runtime.weights.checkpoint import NO_CODE
 from runtime.weights.gguf_file import FAULT, STEP
 
 
@@ -58,13 +59,14 @@ def _write(file: Path, folder: Path, facts: dict[str, Any]) -> None:
         gguf_file=file.name,
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
+        **NO_CODE,
     )
     _step("writing the weights")
     model.generation_config.eos_token_id = eos_ids(facts) or model.config.eos_token_id
     model.save_pretrained(folder)
     del model
     _step("reading the tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **NO_CODE)
     if not tokenizer.chat_template:
         tokenizer.chat_template = facts.get("tokenizer.chat_template")
     tokenizer.add_bos_token = tokenizer.bos_token is not None and leads_with_bos(facts)

@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from runtime.errors import ConfigError, WeightsError
+from runtime.weights.checkpoint import SAFE
 
 DAMAGED: Final = (
     OSError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError,
@@ -33,8 +34,7 @@ def load_pretrained(
     try:
         model, told = auto.from_pretrained(
             folder,
-            local_files_only=True,
-            trust_remote_code=False,
+            **SAFE,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **options,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
@@ -17,6 +18,9 @@ from deployments import cli
 from deployments.ask import Palette, Shown, accounts, picture
 from deployments.cluster import serving
 from deployments.config import AppConfig
+from deployments.credentials import api_key
+from deployments.http.keyring import Keyring
+from runtime.config import AccessConfig
 from runtime.errors import ConfigError
 from tests.stack import animals
 
@@ -128,3 +132,38 @@ def test_ray_that_was_imported_too_early_is_not_started() -> None:
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode != 0
     assert "import it later" in run.stderr
+
+
+def test_a_new_key_comes_with_its_entry_for_the_file(tmp_path: Path) -> None:
+    result = runner.invoke(cli.app, ["key", "ann"])
+    key = result.output.splitlines()[0].removeprefix("# the key, told only here: ")
+    file = tmp_path / "keys.yaml"
+    file.write_text("keys:\n" + result.output)
+    found = Keyring(AccessConfig(keys_file=str(file))).find(key.encode())
+    assert found is not None and found.name == "ann"
+
+
+def test_a_name_that_cannot_stand_in_the_file_is_refused() -> None:
+    result = runner.invoke(cli.app, ["key", "two words"])
+    assert isinstance(result.exception, ConfigError) and "name" in str(result.exception)
+
+
+def test_clients_of_the_command_line_take_their_key_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ORCHESTRION_API_KEY", raising=False)
+    assert api_key() == "none"
+    monkeypatch.setenv("ORCHESTRION_API_KEY", "mine")
+    assert api_key() == "mine"
+
+
+def test_what_starts_a_server_and_asks_it_wants_the_key_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORCHESTRION_API_KEY", raising=False)
+    whole = animals() | {"gateway": {"access": {"keys_env": "MY_KEYS"}}}
+    application = {"name": "a", "import_path": "deployments.app:build_app", "args": whole}
+    file = tmp_path / "app.yaml"
+    file.write_text(yaml.safe_dump({"applications": [application]}, allow_unicode=True))
+    result = runner.invoke(cli.app, ["demo", str(file)])
+    assert "put it into ORCHESTRION_API_KEY" in str(result.exception)

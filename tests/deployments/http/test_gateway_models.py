@@ -88,7 +88,8 @@ async def test_a_card_that_never_comes_counts_as_loading(monkeypatch: pytest.Mon
 
 async def test_early_facts_are_in_headers_that_browsers_may_read() -> None:
     sent = {"x-request-id": "mine-1", "origin": "http://page.example"}
-    reply = await call(api_of({"m": Chorus()}), "POST", CHAT, body(), sent)
+    api = api_of({"m": Chorus()}, allow_origins=("http://page.example",))
+    reply = await call(api, "POST", CHAT, body(), sent)
     assert reply.headers["x-request-id"] == "mine-1"
     assert reply.headers["x-ensemble-trace-id"] == reply.json()["ensemble"]["trace_id"]
     assert reply.headers["x-ensemble-method"] == "turns"
@@ -139,3 +140,20 @@ async def test_a_model_that_lacks_an_ability_says_so() -> None:
     for asked, param in (({"n": 2}, "n"), ({"stream": True}, "stream")):
         reply = await call(api_of({"m": Plain()}), "POST", CHAT, body(**asked))
         assert (reply.status, reply.json()["error"]["param"]) == (400, param)
+
+
+async def test_many_who_ask_whether_all_is_ready_at_one_time_cost_one_question() -> None:
+    class Counted(Chorus):
+        asked = 0
+
+        async def card(self) -> dict[str, Any]:
+            self.asked += 1
+            await asyncio.sleep(0.05)
+            return await super().card()
+
+    counted = Counted()
+    api = api_of({"m": counted})
+    replies = await asyncio.gather(*(call(api, "GET", "/ready") for _ in range(50)))
+    assert {reply.status for reply in replies} == {200} and counted.asked == 1
+    await call(api, "GET", "/ready")
+    assert counted.asked == 2
