@@ -46,7 +46,7 @@ class Caller:
     allowance: Allowance = Allowance()
     account: Account | None = None
     stranger: bool = False
-    """A key is needed and there is none."""
+    """Not to be let in, but for what is always open."""
 
     def may_ask(self, model: str) -> bool:
         return self.allowance.models is None or model in self.allowance.models
@@ -81,22 +81,20 @@ class Access:
             await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        state, watched = scope.setdefault("state", {}), path in ALWAYS_OPEN
+        caller = self._caller(scope)
         booked: Account | None = None
         try:
-            caller = state["caller"] = self._caller(scope)
-            if not watched:
-                self._admit(scope, caller)
-                if scope["method"] == "POST" and caller.account is not None:
-                    caller.account.enter(caller.allowance)
-                    booked = caller.account
+            self._admit(scope, caller)
+            if scope["method"] == "POST" and caller.account is not None:
+                caller.account.enter(caller.allowance)
+                booked = caller.account
         except OrchestrionError as refusal:
-            reason = next(
-                (why for kind, why in REASONS.items() if isinstance(refusal, kind)), "key"
-            )
-            self._meter.record(REFUSED, 1, ANY, reason)
-            await fault_of(refusal).response()(scope, receive, send)
-            return
+            if path not in ALWAYS_OPEN:
+                self._meter.record(REFUSED, 1, ANY, REASONS.get(type(refusal), "key"))
+                await fault_of(refusal).response()(scope, receive, send)
+                return
+            caller = Caller(stranger=True)
+        scope.setdefault("state", {})["caller"] = caller
         try:
             await self._app(scope, receive, send)
         finally:
