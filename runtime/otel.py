@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
@@ -89,13 +90,15 @@ def recorder(config: TracingConfig, process: str) -> OtelRecorder:
         about["service.name"] = SCOPE
     # Without a sampler the provider asks OTEL_TRACES_SAMPLER.
     sampler = None if config.sample is None else ParentBasedTraceIdRatio(config.sample)
-    provider = TracerProvider(sampler, Resource.create({**about}))
+    provider = TracerProvider(sampler, Resource.create({**about}), shutdown_on_exit=False)
     exporter = _exporter(config, process)
     if config.exporter == "otlp":
         provider.add_span_processor(BatchSpanProcessor(exporter))
     else:
         provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return OtelRecorder(provider)
+    recorder = OtelRecorder(provider)
+    atexit.register(recorder.close)  # for the gateway, which Serve does not tell that it ends
+    return recorder
 
 
 def _exporter(config: TracingConfig, process: str) -> SpanExporter:
