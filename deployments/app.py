@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from deployments.config import AppConfig
 from deployments.coordinator import CoordinatorServer
-from deployments.encoder import EncoderServer
 from deployments.http.gateway import Ensemble, build_api
-from deployments.member import MemberServer
 from deployments.metrics import RayMeter
-from deployments.names import (
-    encoder_deployment,
-    ensemble_deployment,
-    member_deployment,
-    reward_deployment,
-)
-from deployments.replicas import DRAIN_S, member_options, replicated
-from deployments.reward import RewardServer
+from deployments.models import elsewhere, own
+from deployments.names import ensemble_deployment, member_deployment
+from deployments.replicas import DRAIN_S, replicated
 from deployments.serve_channel import ServeChannel, ServeEnsemble
 from deployments.wiring import alone
 
+HEAD_NODE: Final = "node:__internal_head__"
+"""A resource that Ray gives to the head node alone."""
+UNBROKEN: Final = {
+    "max_surge_percent": 100,
+    "graceful_shutdown_timeout_s": 600.0,
+    "graceful_shutdown_wait_loop_s": DRAIN_S,
+}
+"""Options of what takes nothing while it waits: when it is replaced, the new one starts first, and
+the old one ends the answers that it has begun."""
+
 
 def build_app(config: AppConfig) -> serve.Application:
-    """One deployment for each member and each ensemble, and the gateway in front.
+    """One deployment for each ensemble, and for each member unless ``models_app`` has them, and the
+    gateway in front.
 
     ``serve run deployments.app:build_app`` and Serve YAML validate ``args`` into the config.
     """
-    members = {
-        name: serve.deployment(
-            MemberServer, name=member_deployment(name), **member_options(member)
-        ).bind(name, member)
-        for name, member in config.members.items()
-    }
-    judges = {
-        name: serve.deployment(
-            RewardServer, name=reward_deployment(name), **member_options(judge.as_member())
-        ).bind(name, judge)
-        for name, judge in config.reward_models.items()
-    }
-    encoders = {
-        name: serve.deployment(
-            EncoderServer, name=encoder_deployment(name), **member_options(encoder.as_member())
-        ).bind(name, encoder)
-        for name, encoder in config.encoders.items()
-    }
+    models = own(config) if config.models_app is None else elsewhere(config, config.models_app)
     coordinators = {
         name: serve.deployment(
             CoordinatorServer,
             name=ensemble_deployment(name),
             num_replicas=policy.replicas,
             max_ongoing_requests=1024,
-            graceful_shutdown_wait_loop_s=DRAIN_S,
+            **UNBROKEN,
             ray_actor_options={"num_cpus": 0},
         ).bind(
             name,
@@ -62,9 +50,11 @@ def build_app(config: AppConfig) -> serve.Application:
             {member: config.members[member] for member in policy.members},
             config.trace,
             config.gateway.currency,
-            {member: members[member] for member in policy.members},
-            (config.reward_models[policy.judge], judges[policy.judge]) if policy.judge else None,
-            (config.encoders[encoder], encoders[encoder])
+            {member: models.members[member] for member in policy.members},
+            (config.reward_models[policy.judge], models.judges[policy.judge])
+            if policy.judge
+            else None,
+            (config.encoders[encoder], models.encoders[encoder])
             if (encoder := config.own_encoder(policy)) is not None
             else None,
         )
@@ -75,11 +65,15 @@ def build_app(config: AppConfig) -> serve.Application:
         name="gateway",
         num_replicas=config.gateway.replicas,
         max_ongoing_requests=4096,
-        graceful_shutdown_wait_loop_s=DRAIN_S,
-        ray_actor_options={"num_cpus": 0},
+        **UNBROKEN,
+        ray_actor_options={"num_cpus": 0, "resources": _place(config)},
     )
-    behind = (coordinators, members, judges, encoders)
-    return gateway.bind(*(bound for kind in behind for bound in kind.values()))
+    behind = models.all if config.models_app is None else []
+    return gateway.bind(*coordinators.values(), *behind)
+
+
+def _place(config: AppConfig) -> dict[str, float]:
+    return {HEAD_NODE: 0.001} if config.gateway.on_head else {}
 
 
 def _gateway(config: AppConfig) -> Any:
@@ -87,16 +81,15 @@ def _gateway(config: AppConfig) -> Any:
 
     def build() -> FastAPI:
         app = serve.get_replica_context().app_name
-
-        def handle(deployment: str) -> Any:
-            return serve.get_deployment_handle(deployment, app)
-
+        models_app = config.models_app or app
         models: dict[str, Ensemble] = {
-            name: ServeEnsemble(name, handle(ensemble_deployment(name)))
+            name: ServeEnsemble(name, DeploymentHandle(ensemble_deployment(name), app))
             for name in config.ensembles
         }
         channels = {
-            name: ServeChannel(name, handle(member_deployment(name)), replicated(member))
+            name: ServeChannel(
+                name, DeploymentHandle(member_deployment(name), models_app), replicated(member)
+            )
             for name, member in config.members.items()
         }
         models |= alone(config.members, channels, config.trace, config.gateway.currency, RayMeter())

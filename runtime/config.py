@@ -257,6 +257,9 @@ class GatewayConfig(Strict):
     keep_alive_s: float = Field(10.0, gt=0)
     """A comment line is sent on a silent stream this often."""
     replicas: int = Field(1, ge=1)
+    on_head: bool = True
+    """On a cluster the gateway stays on the head node, without which there is no cluster: then no
+    other node's death breaks a stream. False lets its replicas go anywhere."""
     currency: str = "USD"
 
 
