@@ -29,12 +29,14 @@ UNBROKEN: Final = {
 the old one ends the answers that it has begun."""
 
 
-def build_app(config: AppConfig) -> serve.Application:
+def build_app(config: AppConfig | dict[str, Any]) -> serve.Application:
     """One deployment for each ensemble, and for each member unless ``models_app`` has them, and the
     gateway in front.
 
-    ``serve run deployments.app:build_app`` and Serve YAML validate ``args`` into the config.
+    ``serve run`` and ``serve deploy`` hand over the ``args`` of a Serve YAML as they are: Serve
+    takes annotations as it finds them, and here they are strings.
     """
+    config = AppConfig.model_validate(config)
     models = own(config) if config.models_app is None else elsewhere(config, config.models_app)
     coordinators = {
         name: serve.deployment(

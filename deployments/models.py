@@ -71,8 +71,10 @@ def elsewhere(config: AppConfig, app: str) -> Models:
     )
 
 
-def build_models(config: AppConfig) -> serve.Application:
-    """An application of models alone, which another one names as its ``models_app``."""
+def build_models(config: AppConfig | dict[str, Any]) -> serve.Application:
+    """An application of models alone, which another one names as its ``models_app``. The config may
+    be a plain document, as for ``deployments.app.build_app``."""
+    config = AppConfig.model_validate(config)
     root = serve.deployment(
         Root,
         name="models",

@@ -14,9 +14,12 @@ import kubernetes_validate
 import pytest
 import yaml
 from packaging.version import Version
+from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.app import build_app
 from deployments.config import AppConfig
+from deployments.models import build_models
 from tests.clusters.machines import ROOT
 
 PATH: Final = ROOT / "deployments/clusters/rayservice.yaml"
@@ -127,6 +130,9 @@ def test_serve_and_orchestrion_take_the_embedded_config() -> None:
     config = AppConfig.model_validate(front.args)
     assert config.models_app == models.name
     assert AppConfig.model_validate(models.args).members == config.members
+    # As Serve calls them: with what stands in the file.
+    assert isinstance(build_app(front.args), Application)
+    assert isinstance(build_models(models.args), Application)
 
 
 def test_the_workers_hold_the_models() -> None:
