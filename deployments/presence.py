@@ -42,7 +42,9 @@ class Presence:
                 pause = min(2 * pause, MOST_S)
             return asking.result()
         finally:
-            asking.cancel()
+            if not asking.done():
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
 
     async def _look(self) -> None:
         try:
