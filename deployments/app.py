@@ -6,55 +6,30 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from deployments.config import AppConfig
 from deployments.coordinator import CoordinatorServer
-from deployments.encoder import EncoderServer
 from deployments.http.gateway import Ensemble, build_api
 from deployments.listening import refuse_exposed_replica
-from deployments.member import MemberServer
 from deployments.metrics import RayMeter
-from deployments.names import (
-    encoder_deployment,
-    ensemble_deployment,
-    member_deployment,
-    reward_deployment,
-)
+from deployments.models import elsewhere, own
+from deployments.names import ensemble_deployment, member_deployment
 from deployments.observing import observe
-from deployments.replicas import (
-    coordinator_options,
-    gateway_options,
-    member_options,
-    replicated,
-)
-from deployments.reward import RewardServer
+from deployments.replicas import coordinator_options, gateway_options, replicated
 from deployments.serve_channel import ServeChannel, ServeEnsemble
 from deployments.wiring import alone
 
 
-def build_app(config: AppConfig) -> serve.Application:
-    """One deployment for each member and each ensemble, and the gateway in front.
+def build_app(config: AppConfig | dict[str, Any]) -> serve.Application:
+    """One deployment for each ensemble, and for each member unless ``models_app`` has them, and the
+    gateway in front.
 
-    ``serve run deployments.app:build_app`` and Serve YAML validate ``args`` into the config.
+    ``serve run`` and ``serve deploy`` hand over the ``args`` of a Serve YAML as they are: Serve
+    takes annotations as it finds them, and here they are strings.
     """
-    members = {
-        name: serve.deployment(
-            MemberServer, name=member_deployment(name), **member_options(member)
-        ).bind(name, member, config.tracing)
-        for name, member in config.members.items()
-    }
-    judges = {
-        name: serve.deployment(
-            RewardServer, name=reward_deployment(name), **member_options(judge.as_member())
-        ).bind(name, judge)
-        for name, judge in config.reward_models.items()
-    }
-    encoders = {
-        name: serve.deployment(
-            EncoderServer, name=encoder_deployment(name), **member_options(encoder.as_member())
-        ).bind(name, encoder)
-        for name, encoder in config.encoders.items()
-    }
+    config = AppConfig.model_validate(config)
+    models = own(config) if config.models_app is None else elsewhere(config, config.models_app)
     coordinators = {
         name: serve.deployment(
             CoordinatorServer,
@@ -66,9 +41,11 @@ def build_app(config: AppConfig) -> serve.Application:
             {member: config.members[member] for member in policy.members},
             config.trace,
             config.gateway.currency,
-            {member: members[member] for member in policy.members},
-            (config.reward_models[policy.judge], judges[policy.judge]) if policy.judge else None,
-            (config.encoders[encoder], encoders[encoder])
+            {member: models.members[member] for member in policy.members},
+            (config.reward_models[policy.judge], models.judges[policy.judge])
+            if policy.judge
+            else None,
+            (config.encoders[encoder], models.encoders[encoder])
             if (encoder := config.own_encoder(policy)) is not None
             else None,
             config.tracing,
@@ -80,8 +57,8 @@ def build_app(config: AppConfig) -> serve.Application:
         name="gateway",
         **gateway_options(config.gateway),
     )
-    behind = (coordinators, members, judges, encoders)
-    return gateway.bind(*(bound for kind in behind for bound in kind.values()))
+    behind = models.all if config.models_app is None else []
+    return gateway.bind(*coordinators.values(), *behind)
 
 
 def _gateway(config: AppConfig) -> Any:
@@ -91,17 +68,20 @@ def _gateway(config: AppConfig) -> Any:
         refuse_exposed_replica(config.gateway.access)
         app = serve.get_replica_context().app_name
         observe("gateway", config.tracing)
-
-        def handle(deployment: str) -> Any:
-            return serve.get_deployment_handle(deployment, app)
-
-        meter = RayMeter()
+        models_app, meter = config.models_app or app, RayMeter()
         models: dict[str, Ensemble] = {
-            name: ServeEnsemble(name, handle(ensemble_deployment(name)), meter, policy.replicas > 1)
+            name: ServeEnsemble(
+                name,
+                DeploymentHandle(ensemble_deployment(name), app),
+                meter,
+                policy.replicas > 1,
+            )
             for name, policy in config.policy_configs().items()
         }
         channels = {
-            name: ServeChannel(name, handle(member_deployment(name)), replicated(member))
+            name: ServeChannel(
+                name, DeploymentHandle(member_deployment(name), models_app), replicated(member)
+            )
             for name, member in config.members.items()
         }
         models |= alone(config.members, channels, config.trace, config.gateway.currency, meter)

@@ -33,19 +33,26 @@ class Served:
 
         configs = {name: self._config.members[name] for name in names}
         return {
-            name: ServeChannel(name, _handle(member_deployment(name)), replicated(member))
+            name: ServeChannel(name, self._handle(member_deployment(name)), replicated(member))
             for name, member in configs.items()
         }
 
     def encoder(self, name: str) -> EncoderChannel:
         from deployments.serve_channel import ServeEncoder
 
-        return ServeEncoder(name, _handle(encoder_deployment(name)))
+        return ServeEncoder(name, self._handle(encoder_deployment(name)))
 
     def judge(self, name: str) -> RewardChannel:
         from deployments.serve_channel import ServeRewards
 
-        return ServeRewards(name, _handle(reward_deployment(name)))
+        return ServeRewards(name, self._handle(reward_deployment(name)))
+
+    def _handle(self, deployment: str):  # type: ignore[no-untyped-def]
+        from ray import serve
+
+        apart = self._config.models_app
+        app = apart if apart in serve.status().applications else APP
+        return serve.get_deployment_handle(deployment, app)
 
 
 class Here:
@@ -75,9 +82,3 @@ class Here:
         from runtime.rewards import build_reward_model
 
         return LocalRewards(build_reward_model(self._config.reward_models[name]))
-
-
-def _handle(deployment: str):  # type: ignore[no-untyped-def]
-    from ray import serve
-
-    return serve.get_deployment_handle(deployment, APP)

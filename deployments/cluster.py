@@ -126,7 +126,7 @@ def _deploy(config: AppConfig, timeout_s: float) -> bool:
 
     app = serve.status().applications.get(APP)
     if app is None:
-        serve._run(build_app(config), name=APP, route_prefix="/", _blocking=False)
+        serve._run(build_app(config.whole()), name=APP, route_prefix="/", _blocking=False)
         _wait_until_up(timeout_s)
         return True
     _wait_until_up(timeout_s)
@@ -135,12 +135,14 @@ def _deploy(config: AppConfig, timeout_s: float) -> bool:
         *map(encoder_deployment, config.encoders),
         *map(reward_deployment, config.reward_models),
     ]
-    there = serve.status().applications[APP].deployments
+    models_app = config.models_app or APP
+    running = serve.status().applications.get(models_app)
+    there = {} if running is None else running.deployments
     missing = [name for name in needed if name not in there]
     if missing:
         raise ConfigError(
-            f"the application {APP!r} of this cluster has no deployment {missing[0]!r}; deploy the "
-            "Serve config that the training names"
+            f"the application {models_app!r} of this cluster has no deployment {missing[0]!r}; "
+            "deploy the Serve config that the training names"
         )
     return False
 
@@ -202,9 +204,9 @@ def _start_serve(
     from deployments.app import build_app
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    http = {"host": host, "port": port}
+    http, app = {"host": host, "port": port}, build_app(config.whole())
     serve.start(proxy_location="HeadOnly", http_options=http, logging_config=logs)
-    serve._run(build_app(config), name=APP, route_prefix="/", _blocking=False, logging_config=logs)
+    serve._run(app, name=APP, route_prefix="/", _blocking=False, logging_config=logs)
     _wait_until_up(timeout_s)
 
 

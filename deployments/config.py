@@ -64,6 +64,15 @@ class AppConfig(RuntimeConfig):
     encoders: dict[str, EncoderConfig] = {}
     """Text encoders, by the names under which ensembles ask them."""
 
+    models_app: str | None = None
+    """Another Serve application that runs the models (``deployments.models:build_models`` with the
+    same ``members``), so that changed ensembles do not restart them; absent: this one. On a single
+    machine, ``orchestrion serve`` runs them itself in any case."""
+
+    def whole(self) -> AppConfig:
+        """Everything in one application."""
+        return self.model_copy(update={"models_app": None})
+
     @property
     def served(self) -> dict[str, MemberConfig]:
         """All that has weights and replicas: the members, and reward models and encoders alike."""

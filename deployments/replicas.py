@@ -18,12 +18,17 @@ ROUTER: Final = "ray.serve.experimental.consistent_hash_router:ConsistentHashRou
 
 SPARE: Final = 64
 """Requests that write nothing, such as listings and refusals, besides those that do."""
-_COORDINATING: Final = {
+HEAD_NODE: Final = "node:__internal_head__"
+"""A resource that Ray gives to the head node alone."""
+_UNBROKEN: Final = {
+    "max_surge_percent": 100,
+    "graceful_shutdown_timeout_s": 600.0,
     "graceful_shutdown_wait_loop_s": DRAIN_S,
     "health_check_period_s": 2,  # answers wait while a dead process is not noticed
     "health_check_timeout_s": 30,
-    "ray_actor_options": {"num_cpus": 0},
 }
+"""Of what takes nothing while it waits: when it is replaced, the new one starts first, and the old
+one ends the answers that it has begun."""
 
 
 def replicated(member: MemberConfig) -> bool:
@@ -63,7 +68,11 @@ def gateway_options(gateway: GatewayConfig) -> dict[str, Any]:
         "max_ongoing_requests": 2 * gateway.max_answers + SPARE,
         "max_queued_requests": 2 * gateway.max_answers + SPARE,
         "backpressure_config": {"status_code": 429, "retry_after_s": 1},
-        **_COORDINATING,
+        "ray_actor_options": {
+            "num_cpus": 0,
+            "resources": {HEAD_NODE: 0.001} if gateway.on_head else {},
+        },
+        **_UNBROKEN,
     }
 
 
@@ -72,7 +81,8 @@ def coordinator_options(replicas: int, gateway: GatewayConfig) -> dict[str, Any]
     options: dict[str, Any] = {
         "num_replicas": replicas,
         "max_ongoing_requests": gateway.replicas * gateway.max_answers + SPARE,
-        **_COORDINATING,
+        "ray_actor_options": {"num_cpus": 0},
+        **_UNBROKEN,
     }
     if replicas > 1:
         options["request_router_config"] = {"request_router_class": ROUTER}

@@ -19,6 +19,7 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from deployments.affinity import Places, affinity_key
+from deployments.presence import Presence
 from runtime.calls import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
@@ -56,15 +57,19 @@ class ServeChannel:
         self._name = name
         self._handle = handle
         self._places = Places() if replicated else None
+        self._presence = Presence(f"member {name!r}", handle)
 
     async def describe(self) -> EngineSpec:
-        return await self._ask(self._handle.describe.remote())
+        return await self._presence.ask(lambda: self._ask(self._handle.describe.remote()))
 
     def place(self, terms: Terms) -> str:
         return "" if self._places is None else self._places.of(terms)
 
     async def send(self, calls: Sequence[Call]) -> list[Outcome]:
-        replica, outcomes = await self._ask(self._to(calls[0].terms).calls.remote(list(calls)))
+        to = self._to(calls[0].terms)
+        replica, outcomes = await self._presence.ask(
+            lambda: self._ask(to.calls.remote(list(calls)))
+        )
         if self._places is not None:
             self._places.learn([call.terms for call in calls], replica)
         return outcomes

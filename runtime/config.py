@@ -267,6 +267,9 @@ class GatewayConfig(Strict):
     """A comment line is sent on a silent stream this often."""
     replicas: int = Field(1, ge=1)
     """Gateway processes. Each grants its part of a key's limits."""
+    on_head: bool = True
+    """On a cluster the gateway stays on the head node, without which there is no cluster: then no
+    other node's death breaks a stream. False lets its replicas go anywhere."""
     currency: str = "USD"
     access: AccessConfig = AccessConfig()
     allow_origins: tuple[str, ...] = ()

@@ -1,0 +1,91 @@
+"""The models of an application: deployments of its own, or those of another application.
+
+Serve restarts every deployment of an application whose ``args`` change. Models in an application of
+their own therefore stay up while ensembles are changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.config import AppConfig
+from deployments.encoder import EncoderServer
+from deployments.member import MemberServer
+from deployments.names import encoder_deployment, member_deployment, reward_deployment
+from deployments.replicas import DRAIN_S, member_options
+from deployments.reward import RewardServer
+
+
+@dataclass(frozen=True)
+class Models:
+    """By name, what Serve makes handles of: applications that are bound, or handles."""
+
+    members: Mapping[str, Any]
+    judges: Mapping[str, Any]
+    encoders: Mapping[str, Any]
+
+    @property
+    def all(self) -> list[Any]:
+        return [*self.members.values(), *self.judges.values(), *self.encoders.values()]
+
+
+def own(config: AppConfig) -> Models:
+    """A deployment for each model."""
+    return Models(
+        members={
+            name: serve.deployment(
+                MemberServer, name=member_deployment(name), **member_options(member)
+            ).bind(name, member, config.tracing)
+            for name, member in config.members.items()
+        },
+        judges={
+            name: serve.deployment(
+                RewardServer, name=reward_deployment(name), **member_options(judge.as_member())
+            ).bind(name, judge)
+            for name, judge in config.reward_models.items()
+        },
+        encoders={
+            name: serve.deployment(
+                EncoderServer, name=encoder_deployment(name), **member_options(encoder.as_member())
+            ).bind(name, encoder)
+            for name, encoder in config.encoders.items()
+        },
+    )
+
+
+def elsewhere(config: AppConfig, app: str) -> Models:
+    """Handles to the deployments of another application, which may come up later."""
+
+    def handle(deployment: str) -> DeploymentHandle:
+        return DeploymentHandle(deployment, app)
+
+    return Models(
+        members={name: handle(member_deployment(name)) for name in config.members},
+        judges={name: handle(reward_deployment(name)) for name in config.reward_models},
+        encoders={name: handle(encoder_deployment(name)) for name in config.encoders},
+    )
+
+
+def build_models(config: AppConfig | dict[str, Any]) -> serve.Application:
+    """An application of models alone, which another one names as its ``models_app``. The config may
+    be a plain document, as for ``deployments.app.build_app``."""
+    config = AppConfig.model_validate(config)
+    root = serve.deployment(
+        Root,
+        name="models",
+        graceful_shutdown_wait_loop_s=DRAIN_S,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return root.bind(*own(config).all)
+
+
+class Root:
+    """Holds an application of models together; nobody asks it."""
+
+    def __init__(self, *models: DeploymentHandle) -> None:
+        self.models = models
