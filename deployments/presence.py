@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from runtime.errors import EngineFault
+from runtime.errors import Absent
 
 T = TypeVar("T")
 
@@ -30,8 +30,11 @@ class Presence:
         self._what, self._handle = what, handle
         self._absent = False
 
-    async def ask(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What ``ask`` gives. Raises ``EngineFault`` as soon as there is no replica."""
+    async def ask(self, ask: Callable[[], Awaitable[T]], patient: bool = False) -> T:
+        """What ``ask`` gives. Raises ``Absent`` as soon as there is no replica; the patient
+        wait for a new one."""
+        if patient:
+            return await ask()
         if self._absent:
             await self._look()
         asking = asyncio.ensure_future(ask())
@@ -53,7 +56,7 @@ class Presence:
                 await self._handle.broadcast("abort", []).results_async()
         except DeploymentUnavailableError:
             self._absent = True
-            raise EngineFault(f"{self._what} has no running replica") from None
+            raise Absent(f"{self._what} has no running replica") from None
         except (TimeoutError, RayError):
             pass  # somebody is there, though busy or about to die: the call itself will tell
         self._absent = False

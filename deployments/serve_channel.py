@@ -26,7 +26,7 @@ from runtime.errors import EngineFault, OrchestrionError, Overloaded
 from runtime.logs import tell
 from runtime.metrics import RESUMED, Meter
 from runtime.rewards.base import Judged, Reasoning
-from runtime.terms import Terms
+from runtime.terms import Terms, current_terms
 from runtime.types import Checkpoint, Ended, Event, Query, Recalled, Span, Written
 
 logger = logging.getLogger(__name__)
@@ -60,15 +60,17 @@ class ServeChannel:
         self._presence = Presence(f"member {name!r}", handle)
 
     async def describe(self) -> EngineSpec:
-        return await self._presence.ask(lambda: self._ask(self._handle.describe.remote()))
+        patient = current_terms().patient
+        return await self._presence.ask(lambda: self._ask(self._handle.describe.remote()), patient)
 
     def place(self, terms: Terms) -> str:
-        return "" if self._places is None else self._places.of(terms)
+        place = "" if self._places is None else self._places.of(terms)
+        return f"{place}, patiently" if terms.patient else place
 
     async def send(self, calls: Sequence[Call]) -> list[Outcome]:
         to = self._to(calls[0].terms)
         replica, outcomes = await self._presence.ask(
-            lambda: self._ask(to.calls.remote(list(calls)))
+            lambda: self._ask(to.calls.remote(list(calls))), calls[0].terms.patient
         )
         if self._places is not None:
             self._places.learn([call.terms for call in calls], replica)

@@ -27,6 +27,8 @@ class Accounts:
         self.budget = budget
         self.begun = past.step > 0
         """Whether any text was accepted yet."""
+        self.patient = False
+        """Whether calls wait for members that are away, since the quorum needs all who are left."""
         self.usage: dict[str, MemberUsage] = {
             name: past.usage.get(name, MemberUsage()) for name in names
         }

@@ -132,12 +132,17 @@ class UnknownRouter(OrchestrionError):
         return f"the engine of {self.model!r} does not know router {self.version}"
 
 
-class MemberFailed(OrchestrionError):
-    """A member failed after its retries: ``MemberFailed(member, reason)``."""
+class Absent(EngineFault):
+    """Nobody is there to do a call; a new replica may come."""
 
-    def __init__(self, member: str, reason: str) -> None:
-        super().__init__(member, reason)
-        self.member, self.reason = member, reason
+
+class MemberFailed(OrchestrionError):
+    """A member failed after its retries: ``MemberFailed(member, reason, absent)``. One that was
+    only absent may be waited for."""
+
+    def __init__(self, member: str, reason: str, absent: bool = False) -> None:
+        super().__init__(member, reason, absent)
+        self.member, self.reason, self.absent = member, reason, absent
 
     def __str__(self) -> str:
         return f"member {self.member!r}: {self.reason}"

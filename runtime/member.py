@@ -290,6 +290,7 @@ class Member:
                 self._accounts.terms,
                 attempt=attempt,
                 seconds=current_terms().seconds,
+                patient=self._accounts.patient,
                 traceparent=current_activity().traceparent,
             )
             with on_terms(terms):

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from runtime.accounts import Accounts
 from runtime.activity import Facts, doing
 from runtime.errors import (
+    Absent,
     BudgetSpent,
     ContextOverflow,
     EngineFault,
@@ -46,7 +47,7 @@ async def persistently(
     a member is full before the answer has begun, and hands on what a retry cannot mend
     (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
     """
-    reason, pause = "", 0.0
+    reason, pause, absent = "", 0.0, False
     for failed in range(config.retries + 1):
         if failed:
             told = {"member": member, "reason": reason}
@@ -61,16 +62,16 @@ async def persistently(
         except TimeoutError:
             if left is not None and left <= config.timeout_s:
                 raise BudgetSpent("time") from None
-            reason = f"no reply in {config.timeout_s:g} s"
+            reason, absent = f"no reply in {config.timeout_s:g} s", False
         except EngineFault as fault:
-            reason = str(fault)
+            reason, absent = str(fault), isinstance(fault, Absent)
         except ContextOverflow as full:  # the engine knows its model, not its member's name
             raise ContextOverflow(member, full.tokens, full.limit) from None
         except Overloaded as busy:
             if not accounts.begun:
                 raise
             reason, pause = str(busy), busy.retry_after
-    raise MemberFailed(member, reason)
+    raise MemberFailed(member, reason, absent)
 
 
 async def booked(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from runtime.retries import persistently
 from runtime.rewards.connection import Judge
 from runtime.stopping import before_stop, find_stop
 from runtime.tasks import together
-from runtime.terms import Terms
+from runtime.terms import Terms, on_terms
 from runtime.token_places import token_places
 from runtime.types import (
     Checkpoint,
@@ -109,19 +110,38 @@ class Session:
     async def open(self) -> None:
         """Gives each member its own prompt. Raises ``ContextOverflow`` if one cannot hold it."""
         wanted = [name for name in self.names if name not in self.dropped]
-        opened = await together(*(_tolerant(self._open, name) for name in wanted))
-        for name, seat in zip(wanted, opened, strict=True):
+        seats = await self._asked(self._open, wanted)
+        self.live = {name: seat for name, seat in seats.items() if isinstance(seat, Member)}
+        if absent := self._missed(seats):
+            with on_terms(replace(self.accounts.terms, patient=True)):
+                seats |= await self._asked(self._open, absent)
+        for name, seat in seats.items():
             if isinstance(seat, MemberFailed):
                 self._drop(name, seat.reason)
             else:
                 self.live[name] = seat
         self._check_quorum()
+        # A member's own order, whoever came first.
+        self.live = {name: self.live[name] for name in self.names if name in self.live}
         reporter = await self._find_reporter()
         self._visible = Context(reporter.connection.tokenizer, (), self.text)
         self.prompt_tokens = len(reporter.context.ids) - len(self._visible.ids)
         if not self.query.ignore_eos:
             own = (stop for member in self.live.values() for stop in member.stops)
             self.stops = tuple(dict.fromkeys((*self.query.stop, *own)))
+
+    async def _asked(
+        self, ask: Callable[[str], Awaitable[T]], names: Sequence[str]
+    ) -> dict[str, T | MemberFailed]:
+        told = await together(*(_tolerant(ask, name) for name in names))
+        return dict(zip(names, told, strict=True))
+
+    def _missed(self, told: Mapping[str, object]) -> list[str]:
+        """Members that were absent and without which the quorum is lost: they are waited for."""
+        failed = {name: it for name, it in told.items() if isinstance(it, MemberFailed)}
+        if len(self.live.keys() - failed.keys()) >= self._needed:
+            return []
+        return [name for name, fault in failed.items() if fault.absent]
 
     async def _find_reporter(self) -> Member:
         """Whose tokens are counted: an answer that goes on keeps its own, dropped or not, as long
@@ -195,9 +215,12 @@ class Session:
         Raises ``QuorumLost`` when too few members are left, ``BudgetSpent`` at a limit.
         """
         names = [n for n in self.live if members is None or n in set(members)]
-        answers = await together(*(_tolerant(ask, self.live[name]) for name in names))
+        answers = await self._asked(lambda name: ask(self.live[name]), names)
+        if absent := self._missed(answers):
+            self.accounts.patient = True
+            answers |= await self._asked(lambda name: ask(self.live[name]), absent)
         result: dict[str, T] = {}
-        for name, answer in zip(names, answers, strict=True):
+        for name, answer in answers.items():
             if isinstance(answer, MemberFailed):
                 self._drop(name, answer.reason)
             else:
@@ -211,13 +234,17 @@ class Session:
         self._report.dropped(name, self.step, reason)
 
     def _check_quorum(self) -> None:
-        needed = min(self.config.quorum, len(self.names))
-        if len(self.live) < max(needed, 1):
+        self.accounts.patient = len(self.live) <= self._needed
+        if len(self.live) < self._needed:
             states = {
                 name: self.dropped[name].reason if name in self.dropped else "ok"
                 for name in self.names
             }
-            raise QuorumLost(needed, states)
+            raise QuorumLost(self._needed, states)
+
+    @property
+    def _needed(self) -> int:
+        return max(min(self.config.quorum, len(self.names)), 1)
 
     # -- writing -----------------------------------------------------------------------------
 

@@ -22,6 +22,9 @@ class Terms:
     seconds: float | None = None
     """How long its sender waits for the reply. The engine stops then, also when the sender is gone
     and cannot say so."""
+    patient: bool = False
+    """The answer cannot go on without this member: the call waits for a new replica where there is
+    none, as long as its sender waits."""
     traceparent: str = ""
     """The coordinator's activity, where it is recorded (runtime/activity.py)."""
 
