@@ -19,7 +19,10 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import build_app
 from deployments.config import AppConfig
+from deployments.http.reach import refuse_exposed
 from deployments.models import build_models
+from runtime.access_config import AccessConfig
+from runtime.errors import ConfigError
 from tests.clusters.machines import ROOT
 
 PATH: Final = ROOT / "deployments/clusters/rayservice.yaml"
@@ -114,13 +117,26 @@ def test_kubernetes_takes_the_pods_and_the_policy() -> None:
         kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
 
 
-def test_the_embedded_config_is_that_of_the_three_models_but_for_the_host() -> None:
+def test_the_embedded_config_is_that_of_the_three_models_but_for_host_and_keys() -> None:
     service, _ = documents()
     embedded = yaml.safe_load(service["spec"]["serveConfigV2"])
     source = yaml.safe_load(SOURCE.read_text())
     assert source["http_options"].pop("host") == "127.0.0.1"
     assert embedded["http_options"].pop("host") == "0.0.0.0", "Kubernetes' service is outside it"
+    assert "gateway" not in source["applications"][0]["args"]
+    access = embedded["applications"][0]["args"].pop("gateway")["access"]
     assert embedded == source
+    [head] = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"]
+    assert access == {"keys_env": head["env"][0]["name"]}, "the gateway is on the head"
+
+
+def test_the_embedded_config_lets_nobody_in_without_a_key() -> None:
+    service, _ = documents()
+    embedded = yaml.safe_load(service["spec"]["serveConfigV2"])
+    config = AppConfig.model_validate(embedded["applications"][0]["args"])
+    refuse_exposed(config.gateway.access, embedded["http_options"]["host"])
+    with pytest.raises(ConfigError):
+        refuse_exposed(AccessConfig(), embedded["http_options"]["host"])
 
 
 def test_serve_and_orchestrion_take_the_embedded_config() -> None:
