@@ -24,7 +24,7 @@ async def unbroken(
     **asked: Any,
 ) -> AsyncIterator[Any]:
     """Chunks of one answer (``n = 1``). A connection that breaks is made again, and the answer goes
-    on where it was; the last fault is raised after ``patience_s`` without anything new.
+    on where it was; the last fault is raised when the server was not heard of for ``patience_s``.
 
     ``on_break`` is told why, each time: ``None`` for a stream that ended before its answer.
     """
@@ -36,6 +36,7 @@ async def unbroken(
         try:
             extra = {"ensemble": options}
             stream = await client.chat.completions.create(stream=True, extra_body=extra, **asked)
+            heard = loop.time()
             async with stream:
                 async for chunk in stream:
                     options = {"resume": chunk.model_extra["ensemble"]["resume"]}

@@ -286,11 +286,12 @@ class Member:
         """One engine call; see ``booked``."""
 
         async def once(attempt: int) -> T:
+            given = current_terms()
             terms = replace(
                 self._accounts.terms,
                 attempt=attempt,
-                seconds=current_terms().seconds,
-                patient=self._accounts.patient,
+                seconds=given.seconds,
+                patient=given.patient or self._accounts.patient,
                 traceparent=current_activity().traceparent,
             )
             with on_terms(terms):

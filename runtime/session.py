@@ -189,9 +189,11 @@ class Session:
         if name is None:
             raise RuntimeError(f"{self.config.type} is configured with no encoder")
         connection = self._connections[name]
-        await persistently(connection.config, name, self.accounts, connection.open)
-        ids = connection.tokenizer.encode_prompt(text)[: connection.spec.context_length]
-        return await Member(connection, Context(connection.tokenizer, ()), self.accounts).embed(ids)
+        with on_terms(replace(self.accounts.terms, patient=True)):  # nobody else can do it
+            await persistently(connection.config, name, self.accounts, connection.open)
+            ids = connection.tokenizer.encode_prompt(text)[: connection.spec.context_length]
+            reader = Member(connection, Context(connection.tokenizer, ()), self.accounts)
+            return await reader.embed(ids)
 
     @property
     def ids_of(self) -> str:

@@ -43,7 +43,10 @@ class Figures:
     requests: int = 0
     complete: int = 0
     wrong_text: int = 0
-    """Complete with a character too many or too few."""
+    """Complete with a character too many or too few. The spaces around a text do not count: a
+    cascade that tells an earlier member's answer tells it without."""
+    wrong: list[str] = field(default_factory=list)
+    """Where such texts go wrong."""
     errors: dict[str, int] = field(default_factory=dict)
     kills: dict[str, int] = field(default_factory=dict)
     reconnected: int = 0
@@ -160,10 +163,12 @@ async def storm(
 def figures(told: Sequence[Told], text: str, kills: Counter[str] | None = None) -> Figures:
     complete = [one for one in told if one.error is None]
     seconds = sorted(one.seconds for one in complete) or [0.0]
+    wrong = [one for one in complete if one.text.strip() != text.strip()]
     return Figures(
         requests=len(told),
         complete=len(complete),
-        wrong_text=sum(one.text != text for one in complete),
+        wrong_text=len(wrong),
+        wrong=[f"{one.family}: {_differs(one.text, text)}" for one in wrong[:5]],
         errors=dict(Counter(one.error for one in told if one.error is not None)),
         kills=dict(kills or {}),
         reconnected=sum(one.breaks for one in told),
@@ -172,3 +177,10 @@ def figures(told: Sequence[Told], text: str, kills: Counter[str] | None = None) 
         p99_s=round(seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))], 2),
         longest_s=round(seconds[-1], 2),
     )
+
+
+def _differs(text: str, right: str) -> str:
+    at = next((i for i, (a, b) in enumerate(zip(text, right, strict=False)) if a != b), None)
+    place = min(len(text), len(right)) if at is None else at
+    around = slice(max(place - 10, 0), place + 20)
+    return f"{len(text)} of {len(right)} characters, {text[around]!r} for {right[around]!r}"

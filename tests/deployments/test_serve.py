@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, BadRequestError, OpenAI
 
 from deployments.cluster import APP, scrape_url, serving
 from deployments.config import AppConfig
-from tests.scrape import OFTEN, wait_for
+from tests.scrape import OFTEN, samples, wait_for
 from tests.stack import animals, answers
 
 pytestmark = pytest.mark.ray
@@ -196,6 +196,33 @@ async def test_clients_that_leave_do_not_disturb_those_that_stay(url: str) -> No
             assert reply.choices[0].message.content == NUMBERS
             [member] = reply.model_extra["ensemble"]["members"]
             assert (member["status"], member["retries"]) == ("ok", 0)
+
+
+def test_a_client_that_leaves_takes_its_calls_along(client: OpenAI) -> None:
+    calm = {"ensemble": "calm", "application": APP}
+    found = samples("ray_orchestrion_cancelled_calls_total")
+    before = sum(s.value for s in found if calm.items() <= s.labels.items())
+    with chat(client, "calm", stream=True, seed=9) as stream:
+        next(chunk for chunk in stream if chunk.choices[0].delta.content)
+    wait_for("ray_orchestrion_cancelled_calls_total", before + 1, **calm)
+    assert wait_for("ray_orchestrion_answers_in_progress", 0, **calm) == 0
+
+
+def test_a_stream_goes_on_where_its_reader_was(client: OpenAI) -> None:
+    asked: dict[str, Any] = {"stream": True, "extra_body": {"ensemble": {"resumable": True}}}
+    text, place = "", ""
+    with chat(client, "calm", **asked) as stream:
+        for chunk in stream:
+            text += chunk.choices[0].delta.content or ""
+            place = chunk.model_extra["ensemble"]["resume"]
+            if text == " 1 2 3":
+                break
+    rest = chat(client, "calm", stream=True, extra_body={"ensemble": {"resume": place}})
+    for chunk in rest:
+        text += chunk.choices[0].delta.content or ""
+    assert text == NUMBERS
+    calm = {"ensemble": "calm", "cause": "client"}
+    assert wait_for("ray_orchestrion_resumed_total", 1, **calm) == 1
 
 
 def test_a_killed_member_is_dropped_and_the_answer_completes(client: OpenAI) -> None:
