@@ -5,9 +5,9 @@ and what each process holds in memory.
     python -m benchmarks.soak --minutes 3 --clients 32 --json
 
 Clients stream answers of the zoo's ensembles, one question after the other; every eighth leaves in
-the middle of its answer. The last line is one JSON object. Memory is what a process holds for
-itself (USS), in MiB: ``growth`` is the median of the last fifth of the run over that of the second
-fifth, when caches have filled; ``mb_per_hour`` the slope between the two.
+the middle of its answer, and every eighth reads slowly. The last line is one JSON object. Memory is
+what a process holds for itself (USS), in MiB: ``growth`` is the median of the last fifth of the run
+over that of the second fifth, when caches have filled; ``mb_per_hour`` the slope between the two.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONFIG = Path("examples/zoo_two_hop.yaml")
 QUESTIONS = Path("examples/zoo/questions/two_hop.jsonl")
 MODELS = ("sweetspan", "specfuse", "capitals")
 PORT = 8768
-LEAVES_EVERY = 8
+EVERY, LEAVES, DAWDLES, DAWDLE_S = 8, 0, 4, 0.3
 SAMPLE_S = 5.0
 PARTS = 5
 
@@ -96,9 +96,11 @@ async def soak(
                     if chunk.choices[0].delta.content and not first:
                         first = True
                         seen.firsts.append(time.monotonic() - started)
-                        if number % LEAVES_EVERY == 0:
+                        if number % EVERY == LEAVES:
                             seen.left += 1
                             return
+                    if number % EVERY == DAWDLES:
+                        await asyncio.sleep(DAWDLE_S)
             seen.answers += 1
         except APIError as fault:
             seen.errors[str(fault.code or type(fault).__name__)] += 1
