@@ -120,8 +120,9 @@ def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, A
         if config.kv_cache_memory_bytes is None:
             args["kv_cache_memory_bytes"] = CPU_KV_BYTES
     if config.lora_path is not None:
+        rank = lora_rank(config.lora_path)
         check_adapter(config.lora_path)
-        args |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(config.lora_path)}
+        args |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
     return args | config.engine_args
 
 
