@@ -7,11 +7,13 @@ a member's node is lost, answers must go on without the member sooner.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from ray.exceptions import RayError
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from runtime.errors import Absent
@@ -24,24 +26,28 @@ MOST_S: Final = 10.0
 
 
 class Presence:
-    """Gives calls up that no replica can serve: within a second, or at once where that is known."""
+    """Gives calls up that no replica can serve: within a second, or at once where that is known.
+    All calls that wait look together, at most once a second."""
 
     def __init__(self, what: str, handle: DeploymentHandle) -> None:
         self._what, self._handle = what, handle
         self._absent = False
+        self._looking: asyncio.Task[None] | None = None
+        self._looked = -FIRST_LOOK_S
 
     async def ask(self, ask: Callable[[], Awaitable[T]], patient: bool = False) -> T:
         """What ``ask`` gives. Raises ``Absent`` as soon as there is no replica; the patient
         wait for a new one."""
         if patient:
             return await ask()
-        if self._absent:
-            await self._look()
+        if self._absent and await self._is_absent():
+            raise self._fault()
         asking = asyncio.ensure_future(ask())
         pause = FIRST_LOOK_S
         try:
             while not (await asyncio.wait([asking], timeout=pause))[0]:
-                await self._look()
+                if await self._is_absent() and not asking.done():
+                    raise self._fault()
                 pause = min(2 * pause, MOST_S)
             return asking.result()
         finally:
@@ -49,14 +55,27 @@ class Presence:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
 
+    def _fault(self) -> Absent:
+        return Absent(f"{self._what} has no running replica; loading")
+
+    async def _is_absent(self) -> bool:
+        if self._looking is None and time.monotonic() - self._looked >= FIRST_LOOK_S:
+            # In a context of its own: it must not end with the request that happened to look.
+            loop = asyncio.get_running_loop()
+            self._looking = loop.create_task(self._look(), context=contextvars.Context())
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
+        return self._absent
+
     async def _look(self) -> None:
+        absent = False
         try:
             async with asyncio.timeout(FIRST_LOOK_S):
                 # Says nothing to anybody; Serve refuses it where there is nobody to hear it.
                 await self._handle.broadcast("abort", []).results_async()
         except DeploymentUnavailableError:
-            self._absent = True
-            raise Absent(f"{self._what} has no running replica") from None
-        except (TimeoutError, RayError):
+            absent = True
+        except (TimeoutError, RayError, RayServeException, RuntimeError):
             pass  # somebody is there, though busy or about to die: the call itself will tell
-        self._absent = False
+        finally:
+            self._absent, self._looking, self._looked = absent, None, time.monotonic()

@@ -161,7 +161,7 @@ class ServeEnsemble:
         spans: list[Span] = []
         losses = failures = 0
         while True:
-            messages = self._to(query, losses).answer.remote(query, checkpoint)
+            messages = self._to(query).answer.remote(query, checkpoint)
             try:
                 async for events in messages:
                     failures = 0
@@ -188,12 +188,11 @@ class ServeEnsemble:
             finally:
                 messages.cancel()
 
-    def _to(self, query: Query, attempt: int) -> DeploymentHandle:
+    def _to(self, query: Query) -> DeploymentHandle:
         """Of several replicas the one that may still know of the query, if it is asked again."""
         if not self._replicated:
             return self._handle
-        terms = Terms(query.id, attempt=attempt)
-        return self._handle.options(session_id=affinity_key(terms))
+        return self._handle.options(session_id=affinity_key(Terms(query.id)))
 
     async def card(self) -> dict[str, Any]:
         return await self._ask(self._card.remote())

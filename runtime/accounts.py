@@ -21,14 +21,18 @@ class Accounts:
         report: Report,
         names: Iterable[str],
         past: Checkpoint,
+        left: Budget | None = None,
     ) -> None:
         self.terms = terms
         """On which calls are made."""
         self.budget = budget
+        self.left_to_spend = left or Budget()
+        """Tokens and cost from ``before`` on."""
+        self.before = past.before
         self.begun = past.step > 0
         """Whether any text was accepted yet."""
-        self.patient = False
-        """Whether calls wait for members that are away, since the quorum needs all who are left."""
+        self.indispensable = False
+        """Whether the quorum needs all members who are left."""
         self.usage: dict[str, MemberUsage] = {
             name: past.usage.get(name, MemberUsage()) for name in names
         }
@@ -57,6 +61,12 @@ class Accounts:
             raise BudgetSpent("tokens")
         if limit.cost is not None and 0 < spent.cost >= limit.cost:
             raise BudgetSpent("cost")
+        rest, before = self.left_to_spend, self.before
+        used -= before.prompt_tokens + before.completion_tokens
+        if rest.tokens is not None and used >= rest.tokens:
+            raise BudgetSpent("tokens")
+        if rest.cost is not None and 0 < spent.cost - before.cost >= rest.cost:
+            raise BudgetSpent("cost")
 
     def book(self, member: str, usage: MemberUsage) -> None:
         """Adds what a call took."""
@@ -67,9 +77,26 @@ class Accounts:
         """A call was given up before its reply."""
         self._report.cancelled(member)
 
+    @property
+    def patient(self) -> bool:
+        """Whether calls wait for members that are away. What has not begun does not wait: it would
+        keep others from being served."""
+        return self.indispensable and self.working
+
+    @property
+    def working(self) -> bool:
+        """Whether members have done anything for it yet."""
+        spent = self.spent()
+        return spent.prompt_tokens + spent.completion_tokens > 0
+
     def spent(self) -> MemberUsage:
         """All members together."""
-        total = MemberUsage()
-        for usage in self.usage.values():
-            total = total.plus(usage)
-        return total
+        return total(self.usage.values())
+
+
+def total(usages: Iterable[MemberUsage]) -> MemberUsage:
+    """The sum."""
+    together = MemberUsage()
+    for usage in usages:
+        together = together.plus(usage)
+    return together

@@ -96,9 +96,11 @@ class CallRunner:
         name = f"{call.verb} {self._member}"
         with on_terms(terms), doing(name, facts, parent=terms.traceparent) as activity:
             try:
-                async with asyncio.timeout(terms.seconds):
+                async with asyncio.timeout(terms.seconds) as limit:
                     result = await getattr(self.engine, call.verb)(*call.args)
             except TimeoutError:
+                if not limit.expired():  # the engine's own
+                    raise
                 late = f"not done in the {terms.seconds:g} s that its sender waits"
                 raise EngineFault(late) from None
             activity.note(_usage(call, result))

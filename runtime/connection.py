@@ -33,10 +33,12 @@ class Connection:
 
     async def open(self) -> None:
         """Makes ``spec`` and ``tokenizer`` ready; cheap when they are."""
-        async with self._opening:
-            if self._tokenizer is None:
-                definition = (await self.describe()).tokenizer
-                self._tokenizer = await asyncio.to_thread(_tokenizer, definition)
+        if self._tokenizer is None:
+            # Not one after the other: some wait for a member that is away, others do not.
+            definition = (await self.describe()).tokenizer
+            async with self._opening:
+                if self._tokenizer is None:
+                    self._tokenizer = await asyncio.to_thread(_tokenizer, definition)
 
     @property
     def spec(self) -> EngineSpec:

@@ -22,7 +22,7 @@ from runtime.errors import (
     OrchestrionError,
 )
 from runtime.metrics import Counts, Meter
-from runtime.recent import Recent
+from runtime.recent import KEPT_S, Recent
 from runtime.report import Report
 from runtime.session import Session
 from runtime.stopping import safe_length
@@ -116,14 +116,15 @@ class Coordinator:
         stop_reason: str = "error"
         error: str | None = "an unexpected fault; the log holds it"
         outcome = "fault"
-        shown, complete, waiting = -1, False, not session.accounts.begun
+        shown, complete, waiting = session.shown, False, not session.accounts.begun
+        told_before = 0
         self._report.begun()
         try:
             try:
-                await session.open()
-                shown = _showable(session)
                 if known is not None:
                     yield Recalled(known.text[:shown], known)
+                await session.open()
+                told_before = session.completion_tokens if known is not None else 0
                 if query.score_prompt and checkpoint is None:
                     tokens = await self._score(session)
                     yield Scored(tokens, session.checkpoint())
@@ -139,8 +140,8 @@ class Coordinator:
                             if waiting:
                                 self._report.waited(session.accounts.elapsed)
                                 waiting = False
-                            safe = max(shown, _showable(session))
-                            text, shown = session.text[shown:safe], safe
+                            session.shown = max(shown, _showable(session))
+                            text, shown = session.text[shown : session.shown], session.shown
                             yield Written(text, span, self._noted(session))
             except BudgetSpent as spent:
                 session.ending = cast(StopReason, f"budget_{spent.which}")
@@ -151,7 +152,8 @@ class Coordinator:
             session.ending = session.ending or "eos"
             outcome = stop_reason = session.ending
             error = None
-            if 0 <= shown < len(session.text):
+            if shown < len(session.text):
+                session.shown = len(session.text)
                 yield Written(session.text[shown:], None, self._noted(session))
             complete = True
             yield self._end(session, session.ending)
@@ -167,13 +169,15 @@ class Coordinator:
         finally:
             self._report.ended(
                 outcome,
-                session.completion_tokens,
+                max(session.completion_tokens - told_before, 0),
                 session.accounts.elapsed,
                 prompt_tokens=session.prompt_tokens,
                 cost=session.accounts.spent().cost,
                 degraded=bool(session.dropped),
             )
             self._traces.add(session, stop_reason, error)
+            self._recent.settle(query)
+            asyncio.get_running_loop().call_later(KEPT_S + 1, self._recent.purge)
 
     def _noted(self, session: Session) -> Checkpoint:
         """Where the answer is, remembered for who asks again."""

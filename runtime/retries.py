@@ -52,8 +52,8 @@ async def persistently(
         if failed:
             told = {"member": member, "reason": reason}
             tell(logger, logging.WARNING, "member asked again", **told, attempt=failed)
+        await asyncio.sleep(_sooner(pause, accounts.left()))
         left = accounts.left()
-        await asyncio.sleep(_sooner(pause, left))
         try:
             seconds = _sooner(config.timeout_s, left)
             async with asyncio.timeout(seconds):

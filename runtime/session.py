@@ -75,6 +75,7 @@ class Session:
             report,
             dict.fromkeys((*names, *aides.names, *filter(None, (config.encoded_by,)))),
             past,
+            query.left,
         )
         self.judge = None if aides.judge is None else Judge(aides.judge, self.accounts)
         """The reward model, for methods that ask one."""
@@ -88,6 +89,8 @@ class Session:
         self.decision: dict[str, Any] = {}
         """What the method tells of its choice of members in every answer's metadata."""
         self.text = past.text
+        self.shown = past.shown
+        """Characters of it that were told; the coordinator's."""
         self.step = past.step
         self.spans: list[Span] = list(past.spans)
         self.dropped: dict[str, Dropped] = dict(past.dropped)
@@ -113,6 +116,7 @@ class Session:
         seats = await self._asked(self._open, wanted)
         self.live = {name: seat for name, seat in seats.items() if isinstance(seat, Member)}
         if absent := self._missed(seats):
+            # Of an answer that is on its way; others are told to come back.
             with on_terms(replace(self.accounts.terms, patient=True)):
                 seats |= await self._asked(self._open, absent)
         for name, seat in seats.items():
@@ -127,7 +131,10 @@ class Session:
         self._visible = Context(reporter.connection.tokenizer, (), self.text)
         self.prompt_tokens = len(reporter.context.ids) - len(self._visible.ids)
         if not self.query.ignore_eos:
-            own = (stop for member in self.live.values() for stop in member.stops)
+            # Of those too that were lost on the way: what was held back for them stays so.
+            lost = (name for name, dropped in self.dropped.items() if dropped.step)
+            authors = [name for name in self.names if name in {*self.live, *lost}]
+            own = (stop for name in authors for stop in self._connections[name].config.stop)
             self.stops = tuple(dict.fromkeys((*self.query.stop, *own)))
 
     async def _asked(
@@ -139,7 +146,8 @@ class Session:
     def _missed(self, told: Mapping[str, object]) -> list[str]:
         """Members that were absent and without which the quorum is lost: they are waited for."""
         failed = {name: it for name, it in told.items() if isinstance(it, MemberFailed)}
-        if len(self.live.keys() - failed.keys()) >= self._needed:
+        enough = len(self.live.keys() - failed.keys()) >= self._needed
+        if enough or not self.accounts.working:
             return []
         return [name for name, fault in failed.items() if fault.absent]
 
@@ -219,7 +227,7 @@ class Session:
         names = [n for n in self.live if members is None or n in set(members)]
         answers = await self._asked(lambda name: ask(self.live[name]), names)
         if absent := self._missed(answers):
-            self.accounts.patient = True
+            self.accounts.indispensable = True
             answers |= await self._asked(lambda name: ask(self.live[name]), absent)
         result: dict[str, T] = {}
         for name, answer in answers.items():
@@ -236,7 +244,7 @@ class Session:
         self._report.dropped(name, self.step, reason)
 
     def _check_quorum(self) -> None:
-        self.accounts.patient = len(self.live) <= self._needed
+        self.accounts.indispensable = len(self.live) <= self._needed
         if len(self.live) < self._needed:
             states = {
                 name: self.dropped[name].reason if name in self.dropped else "ok"
@@ -401,6 +409,8 @@ class Session:
             ending=self.ending,
             reporter=self._reporter,
             warnings=tuple(self.warnings),
+            before=self.accounts.before,
+            shown=self.shown,
         )
 
 

@@ -188,6 +188,9 @@ class Query:
     """Alternatives to tell with each token; ``None``: the caller wants no logprobs."""
     threshold: float | None = None
     """Of methods that hand a token over where a member is not sure; ``None``: as configured."""
+    left: Budget = Budget()
+    """Tokens and cost that may still be spent: of an answer that is asked for again, those after
+    what is known of it."""
     again: bool = False
     """Whoever asks may have been told a part of this answer before: it goes on from what is still
     known of it."""
@@ -296,6 +299,10 @@ class Checkpoint:
     reporter: str | None = None
     """Whose tokens are counted."""
     warnings: tuple[str, ...] = ()
+    shown: int = 0
+    """Characters that were told; more may be accepted and held back."""
+    before: MemberUsage = MemberUsage()
+    """What all members had used when the answer was last asked for again: who asks has paid it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,4 +363,6 @@ def sharing_checkpoint(events: Sequence[Event]) -> list[Event]:
     newest = next((e.checkpoint for e in reversed(events) if not isinstance(e, Ended)), None)
     if newest is None:
         return list(events)
-    return [e if isinstance(e, Ended) else replace(e, checkpoint=newest) for e in events]
+    # What was recalled keeps its own, which alone has the spans.
+    own = (Ended, Recalled)
+    return [e if isinstance(e, own) else replace(e, checkpoint=newest) for e in events]

@@ -148,8 +148,12 @@ class Metered:
     async def answer(self, query: Query) -> AsyncIterator[Event]:
         account, allowance = self._caller.account, self._caller.allowance
         assert account is not None
-        budget = query.budget.narrow(account.budget(allowance, self._answers))
-        query = replace(query, budget=budget, caller=self._caller.name)
+        rest = account.budget(allowance, self._answers)
+        query = replace(query, caller=self._caller.name)
+        if query.again:  # what is known of it was paid for
+            query = replace(query, left=rest)
+        else:
+            query = replace(query, budget=query.budget.narrow(rest))
         tokens, cost = 0, 0.0
         events = self._ensemble.answer(query)
         try:

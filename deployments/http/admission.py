@@ -45,9 +45,10 @@ class Admission:
         self._step(1, answers)
         try:
             yield
+            # Only what came to its end tells how long answers take.
+            self._usual += NEWEST * (self._clock() - started - self._usual)
         finally:
             self._step(-1, -answers)
-            self._usual += NEWEST * (self._clock() - started - self._usual)
 
     def _room_in(self, answers: int) -> float:
         """Seconds after which this request is likely to get in. Those who were refused before, as

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from deployments.http.openai_schema import Asked, ChatAsked, CompletionAsked
 from deployments.http.refusals import check_logprobs, ignored_params
-from deployments.http.resume import Mark, Past
+from deployments.http.resume import PARAM, Mark, Past
 from runtime.activity import current_activity
 from runtime.errors import BadRequest
 from runtime.logs import whose
@@ -105,6 +105,8 @@ def _exchange(
     stream = bool(asked.stream)
     _check_support(card, model, n, stream, asked.options.threshold is not None)
     check_logprobs(asked, card)
+    if past is not None and past.marks and not stream:
+        raise BadRequest(f"{PARAM} is of a stream; ask with stream: true", PARAM)
     ignored = ignored_params(asked, n)
     trace = asked.options.trace or "summary"
     first = secrets.randbelow(2**31) if past is None else past.seed

@@ -52,11 +52,13 @@ class Past:
     """None: nothing of the answer was kept."""
 
 
-def past_of(resume: str | None, idempotency_key: str | None, body: bytes) -> Past | None:
+def past_of(
+    resume: str | None, idempotency_key: str | None, body: bytes, caller: str | None = None
+) -> Past | None:
     """``BadRequest`` for an id that is none of ours.
 
-    An ``Idempotency-Key`` names the answer together with the body, so two bodies under one key are
-    two answers.
+    An ``Idempotency-Key`` names the answer together with the body and the caller, so two bodies
+    under one key are two answers.
     """
     if resume is not None:
         found = _ID.fullmatch(resume)
@@ -68,7 +70,8 @@ def past_of(resume: str | None, idempotency_key: str | None, body: bytes) -> Pas
         marks = tuple(Mark(int(shown), digest, int(told)) for shown, digest, told in parts)
         return Past(found[1], int(found[2]), marks)
     if idempotency_key:
-        name = hashlib.blake2b(idempotency_key.encode() + b"\0" + body, digest_size=24).digest()
+        named = b"\0".join((repr(caller).encode(), repr(idempotency_key).encode(), body))
+        name = hashlib.blake2b(named, digest_size=24).digest()
         return Past(name[:16].hex(), int.from_bytes(name[16:20]) >> 1)
     return None
 
@@ -92,6 +95,10 @@ class Sent:
         self._hashes = [hashlib.blake2b(digest_size=DIGEST) for _ in range(choices)]
         self._counts = [0] * choices
         self._told = [0] * choices
+
+    def untouched(self, index: int) -> bool:
+        """Whether the reader has nothing of a choice from before."""
+        return self._had[index] == Mark()
 
     def fresh(self, index: int, text: str) -> str:
         """The part of the next ``text`` that the reader has not got yet."""

@@ -77,25 +77,23 @@ class Chunks:
         self._sent = Sent(exchange.trace_id, first.seed, len(exchange.queries), exchange.marks)
 
     def opening(self, transcript: Transcript) -> Iterator[bytes]:
-        if self._sent.resumed:
-            return
         opening = self._form.opening()
         for index, query in enumerate(self._exchange.queries):
-            if opening is not None:
+            if opening is not None and self._sent.untouched(index):
                 yield self._chunk(choice(index, opening, None))
             if self._exchange.echo and not query.score_prompt:
-                yield self._chunk(choice(index, self._form.piece(transcript.prompt(index)), None))
+                prompt = self._sent.fresh(index, transcript.prompt(index))
+                if prompt or not self._sent.resumed:
+                    yield self._chunk(choice(index, self._form.piece(prompt), None))
 
     def of(self, index: int, event: Event, transcript: Transcript) -> Iterator[bytes]:
         match event:
-            case Scored() if self._sent.resumed:
-                self._tell(index, transcript)
             case Scored():
-                prompt, told = (
-                    self._form.piece(transcript.prompt(index)),
-                    self._tell(index, transcript),
-                )
-                yield self._chunk(choice(index, prompt, None, self._logprobs(told)))
+                prompt = self._sent.fresh(index, transcript.prompt(index))
+                told = self._tell(index, transcript)
+                if prompt or told or not self._sent.resumed:
+                    scored = choice(index, self._form.piece(prompt), None, self._logprobs(told))
+                    yield self._chunk(scored)
             case Searched(progress=progress):
                 yield sse.comment(f"progress {progress.done}/{progress.total}")
                 if self._exchange.trace == "full":

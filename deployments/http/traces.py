@@ -14,7 +14,7 @@ class Traces:
     def __init__(self, keep: int, store_text: bool = True) -> None:
         self._keep = keep
         self._store_text = store_text
-        self._traces: OrderedDict[str, tuple[str | None, Mapping[str, Any]]] = OrderedDict()
+        self._traces: OrderedDict[tuple[str | None, str], Mapping[str, Any]] = OrderedDict()
 
     def of(self, caller: str | None) -> OwnTraces:
         """Those of one key; of everybody where there are no keys."""
@@ -22,15 +22,14 @@ class Traces:
 
     def record(self, trace: Mapping[str, Any], caller: str | None) -> None:
         told = trace if self._store_text else _textless(trace)
-        self._traces[trace["id"]] = (caller, told)
+        self._traces[caller, trace["id"]] = told
         while len(self._traces) > self._keep:
             self._traces.popitem(last=False)
 
     def find(self, id: str, caller: str | None) -> Mapping[str, Any] | None:
         """By trace id, by that of one of the choices, or by the id of the reply."""
         bare = id.removeprefix("chatcmpl-").removeprefix("cmpl-").split("-")[0]
-        owner, found = self._traces.get(bare, (None, None))
-        return found if owner == caller else None
+        return self._traces.get((caller, bare))
 
 
 class OwnTraces:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import httpx
 import psutil
 from openai import APIError, AsyncOpenAI
 
@@ -83,8 +84,9 @@ def targets(root: psutil.Process) -> dict[str, list[psutil.Process]]:
 
 
 async def strike(drawn: random.Random, kills: Counter[str], pause: tuple[float, float]) -> None:
-    """Kills one process after the other, with -9, until it is cancelled."""
-    root = psutil.Process()
+    """Kills one process after the other, with -9, until it is cancelled: each kind once, and then
+    at random."""
+    root, first = psutil.Process(), drawn.sample(sorted(KINDS), len(KINDS))
     while True:
         await asyncio.sleep(drawn.uniform(*pause))
         found = targets(root)
@@ -92,11 +94,13 @@ async def strike(drawn: random.Random, kills: Counter[str], pause: tuple[float, 
         if not kinds:
             continue
         [kind] = drawn.choices(kinds, [KINDS[kind] for kind in kinds])
+        kind = next((wanted for wanted in first if wanted in kinds), kind)
         try:
             drawn.choice(found[kind]).send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:
             continue
         kills[kind] += 1
+        first = [wanted for wanted in first if wanted != kind]
 
 
 async def ask(client: AsyncOpenAI, family: str, seed: int, patience_s: float) -> Told:
@@ -115,7 +119,7 @@ async def ask(client: AsyncOpenAI, family: str, seed: int, patience_s: float) ->
                 told.degraded = chunk.model_extra["ensemble"]["degraded"]
     except APIError as fault:
         told.error = str(fault.code or type(fault).__name__)
-    except (OSError, EOFError) as fault:
+    except (OSError, EOFError, httpx.TransportError) as fault:
         told.error = type(fault).__name__
     told.seconds = time.monotonic() - started
     return told

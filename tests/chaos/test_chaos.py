@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from tests.chaos.__main__ import run
+from tests.chaos.storm import KINDS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(900)]
 QUORUM_IS_GONE = {"quorum_lost"}
@@ -24,7 +25,8 @@ def figures() -> dict[str, Any]:
 
 def test_every_answer_is_whole_or_ends_with_a_well_formed_error(figures: dict[str, Any]) -> None:
     storm = figures["storm"]
-    assert sum(storm["kills"].values()) >= 8
+    assert sum(storm["kills"].values()) >= 8 and set(storm["kills"]) == set(KINDS)
+    assert storm["reconnected"] > 0, "clients came back"
     assert storm["complete"] + sum(storm["errors"].values()) == storm["requests"] >= 50
     assert set(storm["errors"]) <= QUORUM_IS_GONE
     assert storm["complete"] > 0.9 * storm["requests"]

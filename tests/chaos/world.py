@@ -47,6 +47,8 @@ def config(folder: Path, replicas: int = 2) -> AppConfig:
     agent(by_calls(0, 1, t_max=2), ("one", "two"), encoder="one", t_max=2).save(folder)
     replica = {"num_cpus": 0.01, "num_replicas": replicas}
     member = {"engine": COUNTING, "timeout_s": 60.0, "retries": 3, "replica": replica}
+    # A stop of one member: what may be its beginning is held back wherever that member may write.
+    one = member | {"stop": ["\nUser:"]}
     both = {"members": ["one", "two"]}
     ensembles: dict[str, dict[str, Any]] = {
         "span": {"type": "sweetspan", "span_words": 2},
@@ -63,7 +65,7 @@ def config(folder: Path, replicas: int = 2) -> AppConfig:
     }
     judge = JUDGE | {"replica": {"num_cpus": 0.01}, "timeout_s": 60.0, "retries": 3}
     document = {
-        "members": {"one": member, "two": member},
+        "members": {"one": one, "two": member},
         "reward_models": {"prm": judge},
         "ensembles": {name: both | fields for name, fields in ensembles.items()},
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ray.serve._private.common import DeploymentID
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from deployments.presence import FIRST_LOOK_S, Presence
 from runtime.errors import EngineFault
@@ -86,6 +86,7 @@ async def test_later_calls_fail_at_once_until_there_is_a_replica_again() -> None
         await present.ask(reply)
     assert time.monotonic() - started < FIRST_LOOK_S / 2
     handle.there = True
+    await asyncio.sleep(1.1 * FIRST_LOOK_S)
     assert await present.ask(reply) == "reply"
     looks = handle.looks
     assert await present.ask(reply) == "reply"
@@ -107,3 +108,48 @@ async def test_a_caller_that_leaves_withdraws_its_call() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert withdrawn.is_set()
+
+
+async def test_the_patient_wait_for_a_new_replica() -> None:
+    handle = Handle(there=False)
+
+    async def slowly() -> str:
+        await asyncio.sleep(1.5 * FIRST_LOOK_S)
+        return "late"
+
+    assert await presence(handle).ask(slowly, patient=True) == "late"
+    assert handle.looks == 0
+
+
+async def test_calls_that_wait_at_the_same_time_look_together() -> None:
+    handle = Handle(there=True)
+    present = presence(handle)
+
+    async def slowly() -> str:
+        await asyncio.sleep(1.5 * FIRST_LOOK_S)
+        return "late"
+
+    assert await asyncio.gather(*(present.ask(slowly) for _ in range(50))) == ["late"] * 50
+    assert handle.looks <= 2
+
+
+class Uncertain(Handle):
+    """Serve does not know: a replica has just gone, or its router is not ready."""
+
+    async def results_async(self) -> list[None]:
+        raise self.fault
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__(there=True)
+        self.fault = fault
+
+
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("Router is not initialized"), RayServeException("gone"), TimeoutError()]
+)
+async def test_where_serve_does_not_know_the_call_itself_tells(fault: Exception) -> None:
+    async def slowly() -> str:
+        await asyncio.sleep(1.5 * FIRST_LOOK_S)
+        return "late"
+
+    assert await presence(Uncertain(fault)).ask(slowly) == "late"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +37,7 @@ class Away:
         if self._left >= 0:
             return
         if not patient or not self._back:
-            raise Absent("no running replica")
+            raise Absent("no running replica; loading")
         self.waited += 1
         self._left = 1_000_000  # a new one has come
 
@@ -57,7 +59,7 @@ async def test_an_ensemble_goes_on_at_once_without_a_member_that_has_no_replica(
     assert answer.end.stop_reason == "eos"
 
 
-@pytest.mark.parametrize("calls", [0, 2, 3], ids=["before", "during", "later"])
+@pytest.mark.parametrize("calls", [2, 3, 4])
 async def test_the_only_member_is_waited_for(calls: int) -> None:
     alone = {"type": "single", "members": ["dog"], "chunk_tokens": 1}
     whole = await answers(animals(e=alone), "e")
@@ -68,11 +70,10 @@ async def test_the_only_member_is_waited_for(calls: int) -> None:
     assert answer.text == whole.text and not answer.summary["degraded"]
 
 
-@pytest.mark.parametrize("calls", [0, 3], ids=["before", "during"])
-async def test_members_that_are_all_away_are_waited_for(calls: int) -> None:
+async def test_members_that_are_all_away_are_waited_for() -> None:
     whole = await answers(animals(e=SWEET), "e")
     async with running(animals(e=SWEET)) as stack:
-        both = [Away(stack, name, calls) for name in ("cat", "dog")]
+        both = [Away(stack, name, calls=3) for name in ("cat", "dog")]
         answer = await ask(stack, "e")
     assert all(away.waited == 1 for away in both)
     assert answer.text == whole.text and not answer.summary["degraded"]
@@ -92,3 +93,35 @@ async def test_a_quorum_that_does_not_come_back_is_lost() -> None:
             Away(stack, name, calls=3, back=False)
         with pytest.raises(QuorumLost, match="no running replica"):
             await ask(stack, "e")
+
+
+@pytest.mark.parametrize("calls", [0, 1], ids=["unknown", "known"])
+async def test_an_answer_that_has_not_begun_waits_for_nobody(calls: int) -> None:
+    async with running(animals(e=SWEET)) as stack:
+        both = [Away(stack, name, calls) for name in ("cat", "dog")]
+        with pytest.raises(QuorumLost, match="no running replica; loading"):
+            await ask(stack, "e")
+    assert not any(away.waited for away in both)
+
+
+async def test_who_waits_holds_up_nobody_else() -> None:
+    """An answer that waits for a member must not make others wait that can do without it."""
+    async with running(animals(e=SWEET)) as stack:
+        away = Away(stack, "dog")
+        whole = await ask(stack, "e", members=("cat",))
+        on_its_way = replace(whole.written[0].checkpoint, dropped={}, spans=())
+        never = asyncio.Event()
+
+        async def describe() -> EngineSpec:
+            if current_terms().patient:
+                await never.wait()
+            return await Away.describe(away)
+
+        away._channel.describe = describe
+        waiting = asyncio.create_task(ask(stack, "e", on_its_way, members=("dog",)))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            answer = await ask(stack, "e")
+        assert answer.member("dog")["status"] == "dropped"
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from runtime.recent import Recent
-from runtime.types import Checkpoint, Query, Span
+from runtime.types import Budget, Checkpoint, MemberUsage, Query, Span, TokenChoice
 
 
 def query(id: str, **fields: object) -> Query:
@@ -18,6 +18,42 @@ def test_an_answer_is_recalled_as_it_was_noted() -> None:
     spans.append(Span("b", "bob", 1))
     known = recent.recall(query("1", again=True, request_id="another", traceparent="00-1"))
     assert known == Checkpoint("a", 1, spans=(spans[0],))
+
+
+def test_what_was_used_so_far_is_told_apart_from_what_comes() -> None:
+    recent, used = Recent(), {"a": MemberUsage(prompt_tokens=3), "b": MemberUsage(cost=0.5)}
+    recent.note(query("1"), Checkpoint(usage=used), [])
+    known = recent.recall(query("1", again=True, left=Budget(tokens=5)))
+    assert known is not None and known.before == MemberUsage(prompt_tokens=3, cost=0.5)
+
+
+def test_a_callers_answer_is_nobody_elses() -> None:
+    recent = Recent()
+    recent.note(query("1", caller="ann"), Checkpoint("of ann"), [])
+    recent.note(query("1", caller="bob"), Checkpoint("of bob"), [])
+    assert recent.recall(query("1")) is None
+    known = recent.recall(query("1", caller="ann"))
+    assert known is not None and known.text == "of ann"
+
+
+def test_tokens_that_nobody_asked_for_are_not_kept() -> None:
+    token = TokenChoice(b"a", -1.0)
+    for logprobs, kept in ((None, ()), (0, (token,))):
+        recent = Recent()
+        recent.note(
+            query("1", logprobs=logprobs), Checkpoint("a"), [Span("a", "x", 0, tokens=(token,))]
+        )
+        recent.settle(query("1", logprobs=logprobs))
+        known = recent.recall(query("1", logprobs=logprobs))
+        assert known is not None and known.spans[0].tokens == kept
+
+
+def test_answers_that_have_ended_are_forgotten_first() -> None:
+    recent = Recent(kept=2)
+    recent.note(query("1"), Checkpoint("1"), [])
+    recent.note(query("2"), Checkpoint("2", ending="eos"), [])
+    recent.note(query("3"), Checkpoint("3"), [])
+    assert recent.recall(query("2")) is None and recent.recall(query("1")) is not None
 
 
 def test_only_the_same_question_is_answered_from_memory() -> None:
@@ -38,8 +74,7 @@ def test_old_answers_are_forgotten() -> None:
     recent.note(query("2"), Checkpoint("2, on"), [])
     now = 11.0
     assert recent.recall(query("3")) is None
-    recent.note(query("4"), Checkpoint("4"), [])
-    assert len(recent) == 2, "3 has gone, 2 had news since"
+    assert len(recent) == 1, "3 has gone, 2 had news since"
     now = 100.0
-    recent.note(query("5"), Checkpoint("5"), [])
-    assert len(recent) == 1
+    recent.purge()
+    assert len(recent) == 0
