@@ -21,7 +21,7 @@ from deployments.http.keyring import hash_of
 from deployments.local import LocalStack
 from runtime.config import GatewayConfig
 from runtime.errors import QuorumLost
-from runtime.types import Checkpoint, Ended, Event, MemberUsage, Query, Span, Written
+from runtime.types import Checkpoint, Ended, Event, MemberUsage, Query, Recalled, Span, Written
 from tests.deployments.http.ensembles import (
     Chorus,
     Endless,
@@ -247,6 +247,35 @@ async def test_a_key_pays_for_what_its_answers_cost_and_is_refused_when_it_is_sp
     assert len(paid.queries) == 3
     await call(api, "POST", CHAT, body(stream=stream), bearer(BOB))
     assert paid.queries[3].budget.tokens is None
+
+
+async def test_what_is_known_of_an_answer_that_is_asked_for_again_is_not_paid_twice(
+    tmp_path: Path,
+) -> None:
+    """What the key has left bounds what comes after it."""
+    paid = Paid()
+    api = guarded(tmp_path, {"m": paid}, budget={"tokens": 100, "cost": 9.0})
+    for _ in range(2):
+        again = {**bearer(ANN), "idempotency-key": "once"}
+        assert (await call(api, "POST", CHAT, body(), again)).status == 200
+    assert [query.left.tokens for query in paid.queries] == [100, 60]
+    assert [query.budget.tokens for query in paid.queries] == [None, None]
+
+
+async def test_recalled_text_costs_nothing(tmp_path: Path) -> None:
+    class Known(Paid):
+        async def answer(self, query: Query) -> AsyncIterator[Event]:
+            self.queries.append(query)
+            used = {"ann": MemberUsage(prompt_tokens=40)}
+            if query.again:
+                yield Recalled("la la ", Checkpoint(usage=used))
+            yield Ended("stop", "eos", 1, 1, {"trace_id": "t", "usage": {"total_tokens": 45}})
+
+    known = Known()
+    api = guarded(tmp_path, {"m": known}, budget={"tokens": 100})
+    await call(api, "POST", CHAT, body(), {**bearer(ANN), "idempotency-key": "once"})
+    await call(api, "POST", CHAT, body(), bearer(ANN))
+    assert known.queries[1].budget.tokens == 95
 
 
 async def test_choices_share_what_is_left(tmp_path: Path) -> None:

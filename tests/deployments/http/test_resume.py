@@ -187,3 +187,53 @@ async def test_nothing_is_told_to_come_back_with_unless_asked_for() -> None:
     async with running(animals(**ENSEMBLES)) as stack:
         reply = await call(stack.api(), "POST", CHAT, body(model="alone", **WISH))
     assert not any("resume" in chunk.get("ensemble", {}) for chunk in reply.events())
+
+
+@pytest.mark.parametrize("scored", [False, True])
+async def test_the_prompts_of_all_choices_are_told_once(scored: bool) -> None:
+    asked: dict[str, Any] = {
+        "model": "token",
+        "prompt": [" the", " the cat"],
+        "echo": True,
+        "max_tokens": 3,
+        "stream": True,
+        "seed": 1,
+    }
+    asked |= {"logprobs": 1} if scored else {}
+
+    async def stream_of(stack: LocalStack, ensemble: dict[str, Any]) -> list[tuple[str, Any]]:
+        reply = await call(stack.api(), "POST", "/v1/completions", asked | {"ensemble": ensemble})
+        conforms("POST", "/v1/completions", reply)
+        return events(reply)
+
+    def joined(*parts: list[tuple[str, Any]]) -> list[tuple[str, list[str]]]:
+        choices: list[tuple[str, list[str]]] = [("", []), ("", [])]
+        for _, data in (event for part in parts for event in part):
+            for choice in () if data == "[DONE]" else data["choices"]:
+                text, tokens = choices[choice["index"]]
+                more = (choice["logprobs"] or {}).get("tokens", [])
+                choices[choice["index"]] = (text + choice["text"], tokens + more)
+        return choices
+
+    async with running(animals(**ENSEMBLES)) as stack:
+        whole = await stream_of(stack, {"resumable": True})
+    assert [text[:5] for text, _ in joined(whole)] == [" the ", " the "]
+    for place, (id, _) in enumerate(whole[:-1]):
+        async with running(animals(**ENSEMBLES)) as other:
+            rest = await stream_of(other, {"resume": id})
+        assert joined(whole[: place + 1], rest) == joined(whole)
+
+
+async def test_a_whole_reply_cannot_go_on() -> None:
+    async with running(animals(**ENSEMBLES)) as stack:
+        whole = events(await stream(stack, "alone"))
+        reply = await stream(stack, "alone", whole[1][0], stream=False)
+    assert reply.status == 400
+
+
+async def test_callers_do_not_share_the_answers_of_one_idempotency_key() -> None:
+    ann, bob = (past_of(None, "1", b"{}", name) for name in ("ann", "bob"))
+    nobody = past_of(None, "1", b"{}")
+    assert ann and bob and nobody
+    assert len({ann.trace_id, bob.trace_id, nobody.trace_id}) == 3
+    assert past_of(None, "1", b"{}", "ann") == ann
