@@ -7,7 +7,7 @@ and what each process holds in memory.
 Clients stream answers of the zoo's ensembles, one question after the other; every eighth leaves in
 the middle of its answer, and every eighth reads slowly. The last line is one JSON object. Memory is
 what a process holds for itself (USS), in MiB: ``growth`` is the median of the last fifth of the run
-over that of the second fifth, when caches have filled; ``mb_per_hour`` the slope between the two.
+over that of the third fifth, when caches have filled; ``mb_per_hour`` the slope between the two.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ def held_by_each() -> list[tuple[str, float]]:
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
         if name.startswith("ray::") or name in ("raylet", "gcs_server"):
-            found.append((f"{name.removeprefix('ray::')} ({process.pid})", held))
+            # What an actor is doing stands behind a dot.
+            actor = name.removeprefix("ray::").split(".")[0]
+            found.append((f"{actor} ({process.pid})", held))
     return found
 
 
@@ -161,7 +163,7 @@ def figures(
 def growth(held: Sequence[tuple[float, float]]) -> dict[str, float]:
     """Of one process; see above."""
     part = len(held) // PARTS
-    early, late = held[part : 2 * part], held[-part:]
+    early, late = held[2 * part : 3 * part], held[-part:]
     before, after = (statistics.median(mb for _, mb in some) for some in (early, late))
     between = statistics.mean(at for at, _ in late) - statistics.mean(at for at, _ in early)
     return {
