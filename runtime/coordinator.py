@@ -97,19 +97,20 @@ class Coordinator:
 
         Raises typed errors; closing the iterator cancels what members still do for it.
         """
+        known = None
+        if query.again and checkpoint is None and not query.score_prompt:
+            checkpoint = known = self._recent.recall(query)
         facts: Facts = {
             "orchestrion.method": self.config.method,
             "orchestrion.resumed": checkpoint is not None,
         }
-        return on_behalf(query, facts, self._answer(query, checkpoint))
+        return on_behalf(query, facts, self._answer(query, checkpoint, known))
 
     async def _answer(
-        self, query: Query, checkpoint: Checkpoint | None
+        self, query: Query, checkpoint: Checkpoint | None, known: Checkpoint | None
     ) -> AsyncGenerator[Event, None]:
+        """``known``: the checkpoint, where it is this coordinator's own and the caller has none."""
         self._check(query)
-        known = None
-        if query.again and checkpoint is None and not query.score_prompt:
-            checkpoint = known = self._recent.recall(query)
         session = Session(
             query, self.config, self._connections, self._report, checkpoint, self._aides
         )
@@ -117,14 +118,15 @@ class Coordinator:
         error: str | None = "an unexpected fault; the log holds it"
         outcome = "fault"
         shown, complete, waiting = session.shown, False, not session.accounts.begun
-        told_before = 0
+        told_before = session.completion_tokens if known is not None else 0
         self._report.begun()
         try:
             try:
                 if known is not None:
                     yield Recalled(known.text[:shown], known)
                 await session.open()
-                told_before = session.completion_tokens if known is not None else 0
+                if known is not None:  # in the tokens of whoever reports now
+                    told_before = session.completion_tokens
                 if query.score_prompt and checkpoint is None:
                     tokens = await self._score(session)
                     yield Scored(tokens, session.checkpoint())

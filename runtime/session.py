@@ -99,7 +99,8 @@ class Session:
         self.warnings: list[str] = list(past.warnings)
         self.stops = query.stop
         """Texts that end the answer: the caller's, and those of the members themselves."""
-        self.prompt_tokens = 0
+        self.prompt_tokens = past.prompt_tokens
+        self._tokens_before = past.completion_tokens
         self.names = names
         self._connections = connections
         self._report = report
@@ -302,7 +303,7 @@ class Session:
 
     @property
     def completion_tokens(self) -> int:
-        return 0 if self._visible is None else len(self._visible.ids)
+        return self._tokens_before if self._visible is None else len(self._visible.ids)
 
     @property
     def visible(self) -> Context:
@@ -408,6 +409,8 @@ class Session:
             elapsed=self.accounts.elapsed,
             ending=self.ending,
             reporter=self._reporter,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
             warnings=tuple(self.warnings),
             before=self.accounts.before,
             shown=self.shown,

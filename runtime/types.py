@@ -298,6 +298,8 @@ class Checkpoint:
     """Set when the text is complete: only the end is left to tell."""
     reporter: str | None = None
     """Whose tokens are counted."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     warnings: tuple[str, ...] = ()
     shown: int = 0
     """Characters that were told; more may be accepted and held back."""

@@ -42,6 +42,16 @@ def flaky(**faults: Any) -> dict[str, Any]:
     return config
 
 
+async def test_an_answer_that_is_asked_for_again_is_told_as_resumed(
+    spans: InMemorySpanExporter,
+) -> None:
+    async with running(animals(e=SWEET)) as stack:
+        await ask(stack, "e", max_tokens=3)
+        await ask(stack, "e", max_tokens=3, again=True)
+    told = [facts(one)["orchestrion.resumed"] for one in named(spans, "chat e")]
+    assert told == [False, True]
+
+
 async def test_an_answers_activity_holds_its_calls_and_these_the_engines(
     spans: InMemorySpanExporter,
 ) -> None:

@@ -142,6 +142,9 @@ async def test_a_deadline_that_has_passed_loses_nothing_that_was_accepted() -> N
         rest = await told(other, late, replace(past, elapsed=10.0))
     assert text(before) + text(rest) == past.text
     assert isinstance(rest[-1], Ended) and rest[-1].stop_reason == "budget_time"
+    ended = whole[-1]
+    assert isinstance(ended, Ended) and rest[-1].prompt_tokens == ended.prompt_tokens > 0
+    assert 0 < rest[-1].completion_tokens <= ended.completion_tokens
 
 
 async def test_what_is_left_to_spend_counts_from_where_it_goes_on() -> None:

@@ -75,7 +75,8 @@ def test_a_refusal_tells_when_there_will_be_room() -> None:
     assert counts.value(REQUESTS_IN_PROGRESS) == 0
 
 
-def test_a_request_larger_than_the_limit_gets_in_alone() -> None:
+def test_a_request_for_many_answers_needs_no_more_room_than_for_one() -> None:
     admission = Admission(2, Counts())
-    with admission.of("m", 5), pytest.raises(Overloaded), admission.of("m", 1):
-        pass
+    with admission.of("m", 1), admission.of("m", 5), pytest.raises(Overloaded):
+        with admission.of("m", 1):
+            pass
