@@ -2,8 +2,8 @@
 
     python -m benchmarks.citer --json
 
-The threshold is the least of the configured ones that keeps 0.95 of the large member's accuracy on
-the questions asked; accuracy and share there are printed too. Times are per token, one question at
+The threshold is the least that keeps 0.95 of the large member's accuracy on the questions asked,
+found between two of the configured ones by halving; accuracy and share there are printed too. Times are per token, one question at
 a time, over HTTP. `citer_over_naive` is over the same ensemble with `plain: true`, which decides in
 the coordinator and asks token by token; `citer_over_bare_loop` over such a loop in this process,
 over the members' handles, without HTTP, gateway, coordinator, stream and accounts. Only ratios of
@@ -34,7 +34,7 @@ from runtime.questions import Question, read_questions
 from runtime.router import Router, load_router
 from runtime.types import Message
 
-PORT, TURNS, PLAIN = 8768, 5, "plain"
+PORT, TURNS, HALVINGS, PLAIN = 8768, 5, 4, "plain"
 
 
 def main() -> None:
@@ -64,10 +64,19 @@ def measure(config: AppConfig, name: str, count: int, timed: int) -> dict[str, A
     config = config.model_copy(update={"ensembles": {name: ensemble, PLAIN: plain}})
     with serving(config, port=PORT) as url:
         right, _, _ = accuracy(url, large, large, questions, wish.answer_pattern, None)
+        at, enough = 0.0, 0.95 * right
         for threshold in thresholds:
             found, share, _ = accuracy(url, name, large, questions, wish.answer_pattern, threshold)
-            if found >= 0.95 * right:
+            if found >= enough:
                 break
+            at = threshold
+        for _ in range(HALVINGS if found >= enough else 0):
+            middle = (at + threshold) / 2
+            there = accuracy(url, name, large, questions, wish.answer_pattern, middle)
+            if there[0] >= enough:
+                threshold, (found, share, _) = middle, there
+            else:
+                at = middle
         _, _, speed = accuracy(url, name, large, questions, wish.answer_pattern, threshold)
         some = questions[:timed]
         seconds: dict[str, list[float]] = {"citer": [], small: [], large: [], PLAIN: [], "loop": []}

@@ -36,9 +36,9 @@ class Admission:
 
     @contextmanager
     def of(self, model: str, answers: int) -> Iterator[None]:
-        """While a request's answers are written. Raises ``Overloaded`` when there is no room for one
-        more; a request for several answers needs no more than that, or it would never get in where
-        others keep asking for one."""
+        """While a request's answers are written. Raises ``Overloaded`` when there is no room for
+        one more; a request for several answers needs no more than that, or it would never get in
+        where others keep asking for one."""
         if self._answers >= self._limit:
             self._meter.record(REFUSED, 1, model, "overloaded")
             raise Overloaded("this server", self._room_in(answers))
