@@ -3,11 +3,11 @@
     python -m benchmarks.citer --json
 
 The threshold is the least that keeps 0.95 of the large member's accuracy on the questions asked,
-found between two of the configured ones by halving; accuracy and share there are printed too. Times are per token, one question at
-a time, over HTTP. `citer_over_naive` is over the same ensemble with `plain: true`, which decides in
-the coordinator and asks token by token; `citer_over_bare_loop` over such a loop in this process,
-over the members' handles, without HTTP, gateway, coordinator, stream and accounts. Only ratios of
-one run mean anything. The last line is one JSON object.
+found between two of the configured ones by halving; accuracy and share there are printed too. Times
+are per token, one question at a time, over HTTP. `citer_over_naive` is over the same ensemble with
+`plain: true`, which decides in the coordinator and asks token by token; `citer_over_bare_loop` over
+such a loop in this process, over the members' handles, without HTTP, gateway, coordinator, stream
+and accounts. Only ratios of one run mean anything. The last line is one JSON object.
 """
 
 from __future__ import annotations
