@@ -61,7 +61,7 @@ class Writers:
     ) -> tuple[str, bool]:
         """A member's next line, greedy or drawn by a seed, and whether the answer ends there."""
         drawn = seed is not None
-        wish = Sampling(STEP_TOKENS, float(drawn), seed=seed if drawn else 0, stop=("\n",))
+        wish = Sampling(STEP_TOKENS, float(drawn), seed=seed or 0, stop=("\n",))
         text, ended = await self.write(name, question, path, wish)
         return text.strip(), ended or text.startswith("Answer:")
 

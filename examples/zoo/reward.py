@@ -11,12 +11,13 @@ import json
 import random
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy.stats import rankdata
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -32,8 +33,18 @@ RATE = 1e-3
 AFTER_BAD = 0.2
 LOG = "train_log.json"
 
-Example = tuple[list[int], list[float], list[float]]
-"""Tokens of a chain, the labels of its steps, and how much each counts."""
+
+@dataclass(frozen=True)
+class Example:
+    """A chain in tokens."""
+
+    ids: list[int]
+    labels: list[float]
+    """Of its steps."""
+    weights: list[float]
+    """How much each label counts."""
+    facts: list[bool]
+    """Of each token: whether it belongs to a step that is good, after none that is bad."""
 
 
 def text_of(question: str, steps: Sequence[str]) -> str:
@@ -59,11 +70,13 @@ def train(
     steps: int,
     soft: bool,
     by_questions: bool,
+    language: float,
     rng: random.Random,
 ) -> list[list[float]]:
     """Trains in place, good or bad after every tag. A batch is of one file's questions, half of it
-    chains with a good end and half with a bad one; files count alike or by their questions. Returns
-    the loss curve."""
+    chains with a good end and half with a bad one; files count alike or by their questions.
+    ``language`` weighs the loss of writing good steps: a judge that forgets the facts that its base
+    knows can only remember which steps it has seen. Returns the curve of both losses together."""
     good, bad, tag = (tokenizer.convert_tokens_to_ids(sign) for sign in (GOOD, BAD, TAG))
     pools: list[tuple[list[Example], list[Example]]] = [([], []) for _ in files]
     counts = [len({row["question"] for row in rows}) for rows in files]
@@ -72,24 +85,33 @@ def train(
         for row in whole(rows):
             ids = tokenizer(text_of(row["question"], row["steps"])).input_ids
             shares = [share if soft else float(share > 0) for share in row["shares"]]
-            pool[row["shares"][-1] == 0].append((ids, shares, minds(shares)))
+            question = len(tokenizer(f"{row['question']}\n").input_ids)
+            written = of_good_steps(ids, question, tag, shares)
+            one = Example(ids, shares, minds(shares), written)
+            pool[row["shares"][-1] == 0].append(one)
 
     def losses() -> Iterator[torch.Tensor]:
         while True:
             [halves] = rng.choices(pools, weights)
             batch = [one for half in halves for one in rng.choices(half, k=BATCH // 2)]
-            width = max(len(ids) for ids, _, _ in batch)
+            width = max(len(one.ids) for one in batch)
             inputs = torch.full((len(batch), width), int(model.config.pad_token_id))
-            for at, (ids, _, _) in enumerate(batch):
-                inputs[at, : len(ids)] = torch.tensor(ids)
+            stated = torch.zeros(len(batch), width, dtype=torch.bool)
+            for at, one in enumerate(batch):
+                inputs[at, : len(one.ids)] = torch.tensor(one.ids)
+                stated[at, : len(one.ids)] = torch.tensor(one.facts)
             hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
             signs = model.get_output_embeddings().weight
             # Of the two signs alone: what is read is P(good) / (P(good) + P(bad)).
             logits = hidden[inputs == tag] @ (signs[good] - signs[bad])
-            wanted = torch.tensor([share for _, shares, _ in batch for share in shares])
-            minded = torch.tensor([mind for _, _, own in batch for mind in own])
+            wanted = torch.tensor([label for one in batch for label in one.labels])
+            minded = torch.tensor([weight for one in batch for weight in one.weights])
             each = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-            yield (each * minded).sum() / minded.sum()
+            loss = (each * minded).sum() / minded.sum()
+            if language:
+                before = hidden[:, :-1][stated[:, 1:]]
+                loss = loss + language * cross_entropy(before @ signs.T, inputs[stated])
+            yield loss
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     return fit(model, optimizer, losses(), steps=steps, warm=WARM, name="prm")
@@ -98,6 +120,20 @@ def train(
 def minds(shares: Sequence[float]) -> list[float]:
     """How much each label counts: what follows a bad step is bad, which is soon learnt."""
     return [1.0 if all(shares[:place]) else AFTER_BAD for place in range(len(shares))]
+
+
+def of_good_steps(
+    ids: Sequence[int], question: int, tag: int, labels: Sequence[float]
+) -> list[bool]:
+    """Which tokens belong to steps that are good, after none that is bad; the first ``question``
+    are no step's."""
+    found, step, good = [], 0, labels[0] > 0
+    for place, token in enumerate(ids):
+        found.append(good and place >= question and token != tag)
+        if token == tag:
+            step += 1
+            good = good and step < len(labels) and labels[step] > 0
+    return found
 
 
 def values(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row]) -> list[float]:
@@ -143,6 +179,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10, help="more next steps of a member")
     parser.add_argument("--soft", action="store_true", help="shares as labels, not good or bad")
     parser.add_argument("--by-questions", action="store_true", help="of files, instead of alike")
+    parser.add_argument("--language", type=float, default=0.5, help="weight of writing good steps")
     parser.add_argument("--held-out", type=int, default=100, help="questions of each file to test")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--labels", type=Path, help="keep the labels there, or take them from it")
@@ -163,6 +200,7 @@ def main() -> None:
         asked.steps,
         asked.soft,
         asked.by_questions,
+        asked.language,
         random.Random(asked.seed),
     )
     seconds = round(time.monotonic() - started, 1)
@@ -177,6 +215,7 @@ def main() -> None:
         "draws": asked.draws,
         "labels": "soft" if asked.soft else "hard",
         "by_questions": asked.by_questions,
+        "language": asked.language,
         "labelled_steps": sum(map(len, files)),
         "seed": asked.seed,
         "steps": asked.steps,

@@ -81,6 +81,18 @@ def test_the_log_of_a_reward_model_tells_its_accuracy_on_other_questions(name: s
         assert not seen & {json.loads(line)["question"] for line in lines}
 
 
+def test_a_judge_keeps_to_the_facts_of_good_steps() -> None:
+    """Those after a bad one follow from it."""
+    question, tag = [5, 6], 9
+    ids = [*question, 1, 2, tag, 3, tag, 4, tag]
+    good, none, tags = [True, True, False], [False, False], [False]
+    assert reward.of_good_steps(ids, 2, tag, [1, 0, 1]) == [*none, *good, *none, *none]
+    assert reward.of_good_steps(ids, 2, tag, [0, 1, 1]) == [False] * len(ids)
+    assert reward.of_good_steps(ids, 2, tag, [0.5, 0.2, 1]) == [
+        *none, *good, True, *tags, True, *tags
+    ]  # fmt: skip
+
+
 def test_auc_by_hand() -> None:
     assert reward.auc([0.9, 0.8, 0.3, 0.1], [True, False, True, False]) == 0.75
     assert reward.auc([0.5, 0.5], [True, False]) == 0.5
