@@ -178,8 +178,9 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnLaptop]:
 
 
 def nodes(laptop: OnLaptop) -> int:
-    status = laptop.on_head("ray status")
-    up = status[status.index("Active:") : status.index("Pending:")]
+    """Those that are up; 0 too while the head, just started, has nothing to tell."""
+    _, _, rest = laptop.on_head("ray status").partition("Active:")
+    up, _, _ = rest.partition("Pending:")
     return sum(int(number) for number in re.findall(r"^ (\d+) local\.cluster\.node", up, re.M))
 
 
