@@ -64,7 +64,10 @@ def _worth_repeating(refused: APIStatusError) -> bool:
     return refused.status_code == 429 or refused.status_code >= 500
 
 
-async def main(question: str, model: str = "specfuse") -> None:
+QUESTION = "Explain in a few sentences why the sky is blue."
+
+
+async def main(question: str = QUESTION, model: str = "specfuse") -> None:
     async with AsyncOpenAI(base_url="http://127.0.0.1:8000/v1", api_key="any") as client:
         messages = [{"role": "user", "content": question}]
         async for chunk in unbroken(client, model=model, messages=messages):
