@@ -1,10 +1,12 @@
 """What a tree search over reasoning steps costs.
 
     python -m benchmarks.process --json
+    python -m benchmarks.process --json --pretrained
 
 Three-hop questions to the zoo's specialists with the zoo's reward model, over HTTP through Ray
-Serve (examples/zoo_three_hop.yaml). The last line is one JSON object; only ratios of one run mean
-anything.
+Serve (examples/zoo_three_hop.yaml). ``--pretrained``: to the two pretrained LLMs of
+examples/quickstart.yaml, their own likelihood as value, in shorter searches; there the time goes
+into the models' arithmetic. The last line is one JSON object; only ratios of one run mean anything.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import ask, coordinator
-from deployments.cluster import serving
+from deployments.cluster import fetch_weights, serving
 from deployments.config import AppConfig, load
 from deployments.progress import bar
+from policies.process.le_mcts import LEMCTSConfig
 from runtime.questions import read_questions
 
 PORT = 8767
 CONFIG = Path("examples/zoo_three_hop.yaml")
 LONG, SHORT = "le-mcts", "le-mcts-25"
+PRETRAINED = Path("examples/quickstart.yaml")
+ITERATIONS, STEP_TOKENS, AT_ONCE = 12, 16, 16
+"""Of the pretrained members' searches."""
 
 
 def main() -> None:
@@ -34,17 +40,52 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--questions", type=int, default=32, help="asked 16 at a time")
     parser.add_argument("--alone", type=int, default=8, help="asked one at a time")
+    parser.add_argument("--pretrained", action="store_true", help="on two pretrained LLMs")
     asked = parser.parse_args()
-    figures = measure(load(CONFIG)[1], asked.questions, asked.alone)
+    config = load(CONFIG)[1]
+    if asked.pretrained:
+        figures = measure_pretrained(load(PRETRAINED)[1], questions_of(config, 4 + AT_ONCE))
+    else:
+        figures = measure(config, asked.questions, asked.alone)
     if not asked.json:
         for name, value in figures.items():
             print(f"{name:32} {value}")
     print(json.dumps(figures))
 
 
-def measure(config: AppConfig, many: int, alone: int) -> dict[str, float]:
+def questions_of(config: AppConfig, count: int) -> list[str]:
     assert config.evaluation is not None
-    questions = [q.question for q in read_questions(Path(config.evaluation.questions), many)]
+    return [q.question for q in read_questions(Path(config.evaluation.questions), count)]
+
+
+def measure_pretrained(config: AppConfig, questions: Sequence[str]) -> dict[str, float]:
+    search_config = LEMCTSConfig(
+        members=tuple(config.members),
+        reward="likelihood",
+        n_iter=ITERATIONS,
+        step_tokens=STEP_TOKENS,
+    )
+    fetch_weights(config)
+    with serving(config.model_copy(update={"ensembles": {LONG: search_config}}), port=PORT) as url:
+        with bar("searches", len(questions)) as step:
+            asyncio.run(search(url, LONG, questions[:1], 1, step.done))  # warms everything
+            started = time.perf_counter()
+            ones = asyncio.run(search(url, LONG, questions[1:4], 1, step.done))
+            alone = time.perf_counter() - started
+            started = time.perf_counter()
+            sixteen = asyncio.run(search(url, LONG, questions[4:], AT_ONCE, step.done))
+            together = time.perf_counter() - started
+    one = sum(told["iterations"] for told in ones) / alone
+    at_once = sum(told["iterations"] for told in sixteen) / together
+    return {
+        "iterations_per_s_1_pretrained": round(one, 2),
+        "iterations_per_s_16_pretrained": round(at_once, 2),
+        "iterations_per_s_16_over_1_pretrained": round(at_once / one, 2),
+    }
+
+
+def measure(config: AppConfig, many: int, alone: int) -> dict[str, float]:
+    questions = questions_of(config, many)
     wanted = {name: config.ensembles[name] for name in (LONG, SHORT)}
     with serving(config.model_copy(update={"ensembles": wanted}), port=PORT) as url:
         with bar("searches", 4 + 2 * alone + many) as step:
