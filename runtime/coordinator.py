@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 from runtime.activity import Facts
@@ -114,6 +115,8 @@ class Coordinator:
         session = Session(
             query, self.config, self._connections, self._report, checkpoint, self._aides
         )
+        if checkpoint is not None and known is None:  # who comes back at once finds it here
+            self._recent.note(query, replace(checkpoint, spans=()), session.spans)
         stop_reason: str = "error"
         error: str | None = "an unexpected fault; the log holds it"
         outcome = "fault"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
@@ -33,7 +34,10 @@ async def events(
     """
     chunks = Chunks(form, exchange)
     transcript = Transcript(exchange)
+    clock = asyncio.get_running_loop().time
     begun = open = False
+    heard = clock()
+    """When the client was last sent something: much may arrive that it has already."""
     try:
         async with aclosing(arrivals(ensemble, exchange.queries, keep_alive_s)) as arriving:
             async for arrival in arriving:
@@ -42,14 +46,17 @@ async def events(
                     for chunk in chunks.opening(transcript):
                         open = True
                         yield chunk
-                if arrival is None:
+                        heard = clock()
+                if arrival is not None:
+                    transcript.add(*arrival)
+                    for chunk in chunks.of(*arrival, transcript):
+                        open = True
+                        yield chunk
+                        heard = clock()
+                if arrival is None or clock() - heard >= keep_alive_s:
                     open = True
                     yield sse.KEEP_ALIVE
-                    continue
-                transcript.add(*arrival)
-                for chunk in chunks.of(*arrival, transcript):
-                    open = True
-                    yield chunk
+                    heard = clock()
     except Exception as fault:  # told to the client, whose reply has begun; a bug also to the log
         told = fault_of(fault).body()
         traces.record(transcript.trace(told))

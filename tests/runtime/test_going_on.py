@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -106,6 +107,21 @@ async def test_a_coordinator_that_is_lost_after_a_recall_loses_no_text(world: st
         async with running(config) as other:
             rest = await told(other, question(**wish), handed_over(begun))
         assert text(begun) + text(rest) == text(whole)
+
+
+async def test_who_comes_back_before_a_new_coordinator_wrote_anything_finds_the_text() -> None:
+    config, wish = WORLDS["span"]
+    async with running(config) as stack:
+        before = (await told(stack, question(**wish)))[:3]
+    async with running(config) as other:
+        stays: Any = other.models["m"].answer(question(**wish), handed_over(before))
+        begun = asyncio.ensure_future(anext(stays))
+        await asyncio.sleep(0)
+        begun.cancel()
+        await asyncio.wait([begun])
+        await stays.aclose()
+        after = await told(other, question(**wish, again=True), most=1)
+    assert isinstance(after[0], Recalled) and after[0].text == text(before)
 
 
 async def test_what_was_held_back_for_a_member_that_is_lost_is_told_once() -> None:

@@ -98,6 +98,18 @@ def test_comments_keep_a_silent_stream_alive_and_disturb_no_client() -> None:
         assert streamed == whole.choices[0].message.content
 
 
+async def test_who_hears_again_what_it_knows_is_kept_alive() -> None:
+    """An answer that is written again arrives without pause, and tells its reader nothing yet."""
+    api = api_of({"m": Chorus(pause=0.05)}, keep_alive_s=0.12)
+    asked = body(stream=True, seed=3, max_tokens=24)
+    whole = await call(api, "POST", CHAT, asked | {"ensemble": {"resumable": True}})
+    assert b": keep-alive\n\n" not in whole.content
+    last = whole.events()[-2]["ensemble"]["resume"]
+    again = await call(api, "POST", CHAT, asked | {"ensemble": {"resume": last}})
+    before, _, _ = again.content.partition(b"data: ")
+    assert before.count(b": keep-alive\n\n") >= 2
+
+
 async def test_silence_beyond_the_keep_alive_opens_the_stream() -> None:
     class Pondering(Faulty):
         async def answer(self, query: Any) -> Any:
