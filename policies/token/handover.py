@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,7 @@ from runtime.session import Connection, Member, Session
 from runtime.types import Deferral, Generation, Sampling, Signal, Span, TokenChoice
 
 H = TypeVar("H", bound="HandoverConfig")
+LINE: Final = "\n"
 
 
 class HandoverConfig(PolicyConfig):
@@ -43,9 +44,10 @@ class HandoverConfig(PolicyConfig):
     threshold: float = Field(0.5, ge=0, le=1)
     """The small member writes a token when its confidence is at least this; a request may name its
     own (``ensemble.threshold``)."""
-    ahead: int = Field(3, ge=0)
-    """Tokens that the large member writes beyond the one that it is asked for. The text stays the
-    same; more save calls where hard tokens come in a row, and are wasted elsewhere."""
+    ahead: int = Field(5, ge=0)
+    """Tokens that the large member writes beyond the one that it is asked for, as far as its line
+    goes: what is hard comes in a row, and a new line begins with what is easy. The text stays the
+    same; more save calls, and are wasted where the small member goes on by itself."""
     chunk_tokens: int = Field(32, ge=1)
     """Tokens that the small member writes in one call at most; smaller streams more finely."""
     plain: bool = False
@@ -190,7 +192,7 @@ class Writing:
     async def _taken_over(self, sure: float) -> list[Span]:
         """The large member's token; those that it writes beyond are offered."""
         ahead = 0 if self._config.plain else self._config.ahead
-        reply = await self._write(self._large, 1 + ahead)
+        reply = await self._write(self._large, 1 + ahead, until=(LINE,) if ahead else ())
         if reply is None:
             return []
         self._session.state["due"] = None
@@ -215,7 +217,11 @@ class Writing:
     # -- calls -------------------------------------------------------------------------------
 
     async def _write(
-        self, name: str, most: int, defer: Deferral | None = None
+        self,
+        name: str,
+        most: int,
+        defer: Deferral | None = None,
+        until: tuple[str, ...] = (),
     ) -> Generation | None:
         """The member's next tokens; ``None`` once it is lost. Raises ``ContextOverflow``."""
         session = self._session
@@ -225,19 +231,23 @@ class Writing:
             limit = member.connection.spec.context_length
             if len(context) >= limit:
                 raise ContextOverflow(name, len(context), limit)
-            wish = self._sampling(member, most, defer)
+            wish = self._sampling(member, most, defer, until)
             return await member.write(context, wish, self._router, self._config.plain)
 
         return (await session.each(write, [name])).get(name)
 
-    def _sampling(self, member: Member, most: int, defer: Deferral | None) -> Sampling:
+    def _sampling(
+        self, member: Member, most: int, defer: Deferral | None, until: tuple[str, ...]
+    ) -> Sampling:
         session = self._session
         # One more than is left, so that an answer of just that length can end.
         size = max(1, min(most, session.tokens_left + 1))
         wish = session.sampling(
             member, size, temperature=self._config.temperature, top_p=self._config.top_p
         )
-        return replace(wish, top_k=session.query.logprobs or 0, defer=defer)
+        return replace(
+            wish, top_k=session.query.logprobs or 0, defer=defer, stop=(*wish.stop, *until)
+        )
 
     # -- the text ----------------------------------------------------------------------------
 
