@@ -93,6 +93,29 @@ async def test_what_is_written_ahead_changes_calls_and_not_the_text(
     assert len({json.dumps(answer.summary["tokens"]) for answer in found}) == 1
 
 
+@pytest.mark.parametrize(("mark", "written"), [("\n", 2), (" the", 4)])
+async def test_the_large_member_writes_ahead_to_the_end_of_its_line(
+    mark: str, written: int
+) -> None:
+    """What it is asked for comes of ``" sat"`` alone; the line ends, or does not, after that."""
+    words = [" dog", mark, " ran", "."]
+    table = {"": {" sat": 1}, " sat": {" dog": 1}, ".": {"<eos>": 1}}
+    table |= {before: {after: 1} for before, after in zip(words, words[1:], strict=False)}
+    large = {"type": "table", "vocabulary": [" sat", *words], "table": table}
+    unsure = {"type": "table", "vocabulary": [" sat", *words]}
+    small = {**unsure, "table": {**table, " sat": {" dog": 51, " ran": 49}}}
+    setting = {
+        "members": {"small": {"engine": small}, "large": {"engine": large}},
+        "ensembles": {"m": {"members": NAMES, **by("margin", 0.5, ahead=3)}},
+    }
+    async with running(setting) as stack:
+        answer = await ask(stack, "m")
+    assert answer.text == f" sat dog{mark} ran."
+    assert answer.summary["tokens"] == {"small": 5, "large": 1}
+    assert calls(answer, "large") == 1
+    assert answer.member("large")["completion_tokens"] == written
+
+
 async def test_a_threshold_of_the_request_sweeps_from_one_member_to_the_other() -> None:
     async with running(config(m=by("margin", 0.5))) as stack:
         alone = {name: (await ask(stack, name)).text for name in NAMES}
