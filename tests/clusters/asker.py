@@ -1,13 +1,13 @@
-"""Asks an endpoint, from wherever it is run: ``python -m tests.clusters.asker URL MODEL [UNTIL]``.
+"""Asks an endpoint, from wherever it is run: ``python -m tests.clusters.asker URL MODEL``.
 
-Prints one JSON list of what came. With ``UNTIL``, several clients ask again and again until a file
-of that name is there.
+Prints one JSON list of what came. ``--writing FILE`` makes that file once the first words are
+there; with ``--until FILE``, several clients ask again and again until that file is there.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +19,7 @@ from openai import OpenAI, OpenAIError
 CLIENTS = 3
 
 
-def ask(client: OpenAI, model: str) -> dict[str, Any]:
+def ask(client: OpenAI, model: str, writing: Path | None) -> dict[str, Any]:
     """One streamed answer, or the error that it ended with."""
     told: dict[str, Any] = {"text": "", "error": None, "finish": None, "members": {}}
     started = last = time.monotonic()
@@ -31,6 +31,8 @@ def ask(client: OpenAI, model: str) -> dict[str, Any]:
             last = time.monotonic()
             for choice in chunk.choices:
                 told["text"] += choice.delta.content or ""
+                if told["text"] and writing is not None:
+                    writing.touch()
                 if choice.finish_reason:
                     told["finish"] = choice.finish_reason
                     members = (chunk.model_extra or {})["ensemble"]["members"]
@@ -40,19 +42,25 @@ def ask(client: OpenAI, model: str) -> dict[str, Any]:
     return told | {"seconds": time.monotonic() - started}
 
 
-def main(url: str, model: str, until: str | None = None) -> None:
-    with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=180) as client:
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("model")
+    parser.add_argument("--writing", type=Path)
+    parser.add_argument("--until", type=Path)
+    args = parser.parse_args()
+    with OpenAI(base_url=args.url, api_key="none", max_retries=0, timeout=180) as client:
 
         def keep_asking(_: int) -> list[dict[str, Any]]:
-            told = [ask(client, model)]
-            while until is not None and not Path(until).exists():
-                told.append(ask(client, model))
+            told = [ask(client, args.model, args.writing)]
+            while args.until is not None and not args.until.exists():
+                told.append(ask(client, args.model, args.writing))
             return told
 
         with ThreadPoolExecutor(CLIENTS) as pool:
-            answers = pool.map(keep_asking, range(1 if until is None else CLIENTS))
+            answers = pool.map(keep_asking, range(1 if args.until is None else CLIENTS))
             print(json.dumps([told for one in answers for told in one]))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -59,7 +59,7 @@ def serve_config(up: dict[str, Machine], **ensembles: dict[str, Any]) -> dict[st
     """A counting member on each machine, in an application of their own."""
     members = {
         name: {
-            "engine": {"type": "slow", "engine": COUNT, "seconds": 0.05},
+            "engine": {"type": "slow", "engine": COUNT, "seconds": 0.1},
             "timeout_s": 60,
             "replica": {"num_cpus": 0.1, "resources": {f"node:{machine.address}": 0.01}},
         }
@@ -116,8 +116,8 @@ class OnLaptop:
         self.ray("rsync-up", str(self.cluster), str(config), "~/serve.yaml")
         self.on_head("serve deploy ~/serve.yaml")
 
-    def asking(self, model: str, until: Path | None = None) -> subprocess.Popen[str]:
-        words = [URL, model, *([] if until is None else [str(until)])]
+    def asking(self, model: str, **files: Path) -> subprocess.Popen[str]:
+        words = [URL, model, *(f"--{option}={file}" for option, file in files.items())]
         command = f"cd {ROOT} && python -m tests.clusters.asker {shlex.join(words)}"
         return self.machines["laptop"].start(command, stdout=subprocess.PIPE)
 
@@ -140,11 +140,11 @@ def told(asking: subprocess.Popen[str], timeout: float = 240) -> list[dict[str, 
     return answers
 
 
-def wait(what: str, until: Callable[[], Any], seconds: float = 240) -> Any:
+def wait(what: str, until: Callable[[], Any], *, seconds: float = 240, every: float = 1) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := until()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(1)
+        time.sleep(every)
     return found
 
 
@@ -242,8 +242,9 @@ def test_a_job_trains_an_agent_on_the_models_that_are_served(laptop: OnLaptop) -
 
 def test_a_machine_loses_power_in_the_middle_of_an_answer(laptop: OnLaptop) -> None:
     """No connection is closed: Ray learns it from checks that are not answered."""
-    asking = laptop.asking("count")
-    time.sleep(2.5)
+    writing = laptop.folder / "writing"
+    asking = laptop.asking("count", writing=writing)
+    wait("the first words", writing.exists, every=0.05)
     laptop.machines["two"].power_off()
     [answer] = told(asking)
     print(f"longest silence {answer['gap']:.1f} s")
