@@ -15,6 +15,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 BROKEN = (APIConnectionError, httpx.TransportError)
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+QUESTION = "Explain in a few sentences why the sky is blue."
 
 
 async def unbroken(
@@ -62,9 +63,6 @@ def _worth_repeating(refused: APIStatusError) -> bool:
     if refused.response.headers.get("x-should-retry") == "false":
         return False
     return refused.status_code == 429 or refused.status_code >= 500
-
-
-QUESTION = "Explain in a few sentences why the sky is blue."
 
 
 async def main(question: str = QUESTION, model: str = "specfuse") -> None:

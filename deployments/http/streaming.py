@@ -41,21 +41,18 @@ async def events(
     try:
         async with aclosing(arrivals(ensemble, exchange.queries, keep_alive_s)) as arriving:
             async for arrival in arriving:
+                news: list[bytes] = []
                 if not begun:
                     begun = True
-                    for chunk in chunks.opening(transcript):
-                        open = True
-                        yield chunk
-                        heard = clock()
+                    news += chunks.opening(transcript)
                 if arrival is not None:
                     transcript.add(*arrival)
-                    for chunk in chunks.of(*arrival, transcript):
-                        open = True
-                        yield chunk
-                        heard = clock()
-                if arrival is None or clock() - heard >= keep_alive_s:
+                    news += chunks.of(*arrival, transcript)
+                if not news and (arrival is None or clock() - heard >= keep_alive_s):
+                    news = [sse.KEEP_ALIVE]
+                for chunk in news:
                     open = True
-                    yield sse.KEEP_ALIVE
+                    yield chunk
                     heard = clock()
     except Exception as fault:  # told to the client, whose reply has begun; a bug also to the log
         told = fault_of(fault).body()
