@@ -28,7 +28,9 @@ class EncoderConnection:
     def __init__(self, name: str, config: EncoderConfig, channel: EncoderChannel) -> None:
         self.name, self.config = name, config
         self._channel = channel
-        self._gathering: Gathering[str, np.ndarray] = Gathering(self._send)
+        self._gathering: Gathering[str, np.ndarray] = Gathering(
+            self._send, config.replica.most_replicas
+        )
 
     async def encode(self, text: str) -> np.ndarray:
         """float32 ``[size]``."""

@@ -26,7 +26,9 @@ class RewardConnection:
 
     def __init__(self, name: str, config: RewardModelConfig, channel: RewardChannel) -> None:
         self.name, self.config = name, config
-        self._gathering: Gathering[Reasoning, list[float]] = Gathering(channel.score_steps)
+        self._gathering: Gathering[Reasoning, list[float]] = Gathering(
+            channel.score_steps, config.replica.most_replicas
+        )
 
     async def score_steps(self, chain: Reasoning) -> list[float]:
         return await self._gathering.ask(chain)

@@ -50,3 +50,43 @@ async def test_one_who_leaves_does_not_take_the_others_answer() -> None:
     leaves.cancel()
     ready.set()
     assert await stays == 1
+
+
+async def test_what_comes_up_meanwhile_goes_with_the_next_message() -> None:
+    ready = asyncio.Event()
+    messages: list[list[int]] = []
+
+    async def send(asked: list[int]) -> list[int | Exception]:
+        messages.append(asked)
+        await ready.wait()
+        return list(asked)
+
+    gathering: Gathering[int, int] = Gathering(send, at_once=2)
+    asking = []
+    for n in range(5):
+        asking.append(asyncio.create_task(gathering.ask(n)))
+        await asyncio.sleep(0.01)
+    assert messages == [[0], [1]]
+    asking.pop().cancel()
+    ready.set()
+    assert await asyncio.gather(*asking) == [0, 1, 2, 3]
+    assert messages == [[0], [1], [2, 3]]
+
+
+async def test_a_message_that_nobody_waits_for_holds_no_other_up() -> None:
+    messages: list[list[int]] = []
+
+    async def send(asked: list[int]) -> list[int | Exception]:
+        messages.append(asked)
+        if asked == [1]:
+            await asyncio.Event().wait()
+        return list(asked)
+
+    gathering: Gathering[int, int] = Gathering(send)
+    lost = asyncio.create_task(gathering.ask(1))
+    await asyncio.sleep(0.01)
+    waits = asyncio.create_task(gathering.ask(2))
+    await asyncio.sleep(0.01)
+    assert messages == [[1]]
+    lost.cancel()
+    assert await asyncio.wait_for(waits, timeout=5) == 2
