@@ -34,6 +34,10 @@ from runtime.tokenizer_files import (
 from runtime.types import Message
 from runtime.vocabulary import BOS, EOS, vocabulary_json
 
+SHORT, MOST_KEPT = 4096, 512
+"""Texts up to so many characters are remembered, and so many of them: searches ask for the same
+beginnings again and again."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_PIECE = re.compile("(?<=<)(?=0x[0-9A-F]{2}>)")
 _INSIDE_WORD = re.compile(r"(?<=\S)(?=\s|\Z)")
@@ -108,6 +112,7 @@ class Tokenizer:
         self.splits_words = len(set(self._read("one two three").word_ids)) > 1
         # A unigram model takes a byte piece such as <0x0A> for itself when a text spells it out.
         self._spells_bytes = self.token_id("<0x41>") in self._read("<0x41>").ids
+        self._encoded = lru_cache(MOST_KEPT)(self._encode)
         self.splits = prove(self, document)
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[TokenizerDefinition]]:
@@ -124,8 +129,11 @@ class Tokenizer:
         No BOS and no added space before the first word; control tokens spelled out in the text
         are plain text; lone surrogates become U+FFFD.
         """
+        return list((self._encoded if len(text) <= SHORT else self._encode)(text))
+
+    def _encode(self, text: str) -> tuple[int, ...]:
         pieces = _BYTE_PIECE.split(text) if self._spells_bytes and "<0x" in text else [text]
-        return [i for piece in pieces for i in self._read(piece).ids]
+        return tuple(i for piece in pieces for i in self._read(piece).ids)
 
     def encode_each(self, texts: Sequence[str]) -> list[list[int]]:
         """``encode`` of many texts, on all cores; holds other readers up meanwhile, so ask for
