@@ -14,6 +14,8 @@ from runtime.types import Distribution, Generation, Sampling, Score, Tokens
 CAPABILITIES = frozenset({"generate", "score", "next_token", "embed", "states", "vectors"})
 DEFERS: Final = "defer"
 """The capability of ``Sampling.defer``."""
+GUESSES: Final = "guess"
+"""The capability of ``Sampling.guess``; an engine without it writes the same text, slower."""
 
 
 @dataclass(frozen=True, slots=True)

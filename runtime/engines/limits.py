@@ -32,6 +32,11 @@ def check_tail(prompt: Tokens, score_tail: int) -> None:
         )
 
 
+def check_guess(spec: EngineSpec, guess: Tokens) -> None:
+    """A guess may be wrong, but in tokens of the vocabulary."""
+    _check_ids(spec, guess)
+
+
 def check_continuations(spec: EngineSpec, prompt: Tokens, continuations: Sequence[Tokens]) -> None:
     """Raises ``BadRequest`` or ``ContextOverflow``, as for one prompt."""
     check_prompt(spec, prompt, room=0)

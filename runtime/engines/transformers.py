@@ -11,10 +11,16 @@ import torch
 
 from runtime.config import TransformersEngine
 from runtime.engines import checkpoint
-from runtime.engines.base import CAPABILITIES, DEFERS, EngineSpec
+from runtime.engines.base import CAPABILITIES, DEFERS, GUESSES, EngineSpec
 from runtime.engines.deferring import Routers
 from runtime.engines.forward import Forward
-from runtime.engines.limits import check_also, check_continuations, check_prompt, check_tail
+from runtime.engines.limits import (
+    check_also,
+    check_continuations,
+    check_guess,
+    check_prompt,
+    check_tail,
+)
 from runtime.engines.loop import BatchingLoop, Limits, Occupancy
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
 from runtime.engines.seen import SeenRows
@@ -64,7 +70,7 @@ class TransformersLM:
             hidden_size=loaded.hidden_size,
             eos_ids=tuple(i for i in eos_ids if 0 <= i < loaded.vocab_size),
             tokenizer=tokenizer.definition,
-            capabilities=CAPABILITIES | {DEFERS},
+            capabilities=CAPABILITIES | {DEFERS, GUESSES},
         )
         self._seen = SeenRows(config.rows_mb * 2**20)
         device, eos = loaded.shape.device, self._spec.eos_ids
@@ -96,6 +102,7 @@ class TransformersLM:
         writes, defer = sampling.max_tokens > 0, sampling.defer
         self._routers.check(defer)
         check_prompt(self._spec, prompt, room=int(writes))
+        check_guess(self._spec, sampling.guess)
         check_tail(prompt, score_tail)
         n = len(prompt)
         if not writes and not score_tail:
@@ -111,6 +118,10 @@ class TransformersLM:
             ending=Ending(sampling, self._spec.eos_ids, self._token_bytes, room)
             if writes
             else None,
+            # The last token needs no guess: nothing is written after it.
+            guess=sampling.guess[: max(min(sampling.max_tokens, room) - 1, 0)]
+            if defer is None
+            else (),
             router=self._routers.layers(defer.router)
             if defer is not None and defer.by == "router"
             else None,

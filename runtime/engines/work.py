@@ -39,8 +39,8 @@ class Row:
     @property
     def target(self) -> int | None:
         """The token to score there; ``None`` when it is still to be picked."""
-        known = self.sequence.known
-        return known[self.position + 1] if self.position + 1 < len(known) else None
+        place = self.position + 1
+        return self.sequence.known[place] if place < self.sequence.certain else None
 
 
 class TokenSequence:
@@ -49,6 +49,10 @@ class TokenSequence:
     The first ``feed`` of the ``known`` tokens go through the model; logits are wanted from position
     ``rows_from`` on. At most ``reuse`` tokens may come from the cache, since what is wanted at a
     position needs that position computed.
+
+    A sequence that writes may have a ``guess`` at what it will write. It stands after what is
+    ``certain`` and goes through the model with it; a token of it is kept if it is what is picked
+    there, else the picked one takes its place, and the pass says nothing of what comes after.
     """
 
     def __init__(
@@ -62,12 +66,17 @@ class TokenSequence:
         also: Sequence[Tokens] = (),
         sampling: Sampling | None = None,
         ending: Ending | None = None,
+        guess: Sequence[int] = (),
         states_from: int | None = None,
         router: Layers | None = None,
     ) -> None:
-        self.known = list(known)
-        self.ids = np.asarray(self.known, dtype=np.int64)
-        self.feed, self.rows_from = feed, rows_from
+        self.ids = np.asarray(known, dtype=np.int64)
+        self.known = [*known, *guess]
+        self.certain = len(known)
+        """So many of the ``known`` tokens are not guessed."""
+        self._right = 0
+        """Guesses that proved right since one was wrong."""
+        self.feed, self.rows_from = feed + len(guess), rows_from
         self.reuse = min(rows_from, feed - 1 if states_from is None else states_from)
         self.expected = feed + (min(sampling.max_tokens, HEADROOM) if sampling else 0)
         """Tokens a new buffer is made for."""
@@ -119,13 +128,28 @@ class TokenSequence:
 
     def accept(self, row: Row, token: int, logprob: float, top: Distribution | None) -> None:
         """Takes what the model says about one position, in order of positions."""
+        if row.position >= self.done:  # it was computed after a wrong guess
+            return
         self.logprobs.append(logprob)
         if top is not None:
             self.top.append(top)
         if self.ending is not None and row.target is None:
-            self.known.append(token)
             self.finish = self.ending.push(token, logprob)
-            self.feed += self.finish is None
+            self._write(token)
+
+    def _write(self, token: int) -> None:
+        place = self.certain
+        self.certain += 1
+        if self.finish is None and self.known[place : place + 1] == [token]:
+            self._right += 1
+            return
+        # What comes after a wrong guess may still come, a name later, say; but where none was
+        # right before it, nothing else is likely to be.
+        left = self.known[place + 1 :] if self.finish is None and self._right else []
+        self._right = 0
+        self.known[place:] = [token, *left]
+        self.feed = place if self.finish is not None else len(self.known)
+        self.done = min(self.done, place)
 
     def tops(self) -> tuple[Distribution, ...] | None:
         return tuple(self.top) if self.top_k else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from runtime.engines.transformers import TransformersLM
+from runtime.errors import BadRequest
 from runtime.types import ALL, Generation, Sampling, Score
 
 Open = Callable[..., TransformersLM]
@@ -139,6 +141,63 @@ async def test_sampled_text_does_not_depend_on_chunks_or_neighbours(lm: Open) ->
     assert tuple(written[:24]) == whole
     other = Sampling(max_tokens=24, temperature=1.0, top_p=0.95, seed=6, ignore_eos=True)
     assert (await engine.generate(prompt, other)).tokens != whole
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("temperature", (0.0, 1.0))
+async def test_a_guess_changes_no_text(lm: Open, family: str, temperature: float) -> None:
+    engine = lm(family, max_batch_tokens=16)
+    prompt = text(15, 21)
+    plain = Sampling(14, temperature, top_p=0.95, seed=3, top_k=3)
+    written = await engine.generate(prompt, plain, score_tail=3)
+    right = written.tokens
+    wrong = tuple((token + 1) % 280 for token in right)
+    guesses = [
+        right,
+        wrong,
+        (*right[:5], wrong[5], *right[6:]),
+        (wrong[0], *right[1:]),
+        (*right[:3], *wrong[3:6], *right[6:]),
+        right[:4],
+        (*right, *wrong),
+    ]
+    told = await asyncio.gather(
+        *(engine.generate(prompt, replace(plain, guess=guess), score_tail=3) for guess in guesses)
+    )
+    for one in told:
+        assert_same(one, written)
+    # What a guess left in the cache is what was written.
+    assert_same(
+        await engine.generate([*prompt, *right], plain),
+        await lm(family).generate([*prompt, *right], plain),
+    )
+
+
+async def test_a_right_guess_saves_passes_and_ends_where_the_text_does(lm: Open) -> None:
+    engine = lm("llama")
+    prompt = text(16, 12)
+    plain = Sampling(20, 1.0, seed=1)
+    right = (await engine.generate(prompt, plain)).tokens
+
+    async def passes(guess: tuple[int, ...], **other: Any) -> int:
+        before = engine._loop._passes
+        told = await engine.generate(prompt, replace(plain, guess=guess, **other))
+        assert told.tokens == right[: len(told.tokens)]
+        return engine._loop._passes - before
+
+    off = (right[9] + 1) % 280
+    assert len(right) == 20
+    assert await passes(()) == 20
+    assert await passes(right) == 1
+    assert await passes((*right[:9], off, *right[10:])) == 2
+    assert await passes((off, *right[1:])) == 20
+    assert await passes(right, max_tokens=7) == 1
+    assert await passes(right, until_below=1.0) == 1
+
+
+async def test_a_guess_outside_the_vocabulary_is_refused(lm: Open) -> None:
+    with pytest.raises(BadRequest, match="outside the vocabulary"):
+        await lm("llama").generate(text(17, 5), Sampling(4, guess=(10**6,)))
 
 
 async def test_a_scored_tail_equals_a_score_whether_cached_or_not(lm: Open) -> None:
