@@ -14,7 +14,7 @@ from runtime.beside import DRAFT, Beside
 from runtime.connection import Connection
 from runtime.context import Context
 from runtime.draft import Candidate, Draft
-from runtime.engines.base import DEFERS, Engine
+from runtime.engines.base import DEFERS, GUESSES, Engine
 from runtime.errors import UnknownRouter
 from runtime.pieces import Cover
 from runtime.retries import booked
@@ -55,12 +55,14 @@ class Member:
         answer_ids: Sequence[int] | None = None,
         after: str = "",
         judge: bool = False,
+        guess: str = "",
     ) -> Draft:
         """Continues the accepted text. Whole UTF-8 characters only.
 
         ``answer_ids`` are used instead of the canonical tokens of the accepted text: a member that
         writes alone goes on from exactly what it wrote. ``after`` is text that may be accepted
-        next; with ``judge`` the same request scores it too.
+        next; with ``judge`` the same request scores it too. ``guess`` is what the member may well
+        write: it changes no text, but saves passes where it is right.
         """
         prompt = list(self.context.ids)
         tail: list[int] = []
@@ -69,6 +71,8 @@ class Member:
         elif after:
             kept, tail = self.context.preview(after)
             prompt[kept:] = tail
+        if guess and answer_ids is None:
+            sampling = replace(sampling, guess=self._guessed(prompt, after, guess))
         room = max(self.connection.spec.context_length - len(prompt), 1)
         judged = len(tail) if judge else 0
         on = bool(answer_ids)
@@ -77,6 +81,15 @@ class Member:
             whole = replace(sampling, max_tokens=CHARACTER_TOKENS)
             draft = await self._generate(prompt, whole, room, judged, on)
         return draft
+
+    def _guessed(self, prompt: Sequence[int], after: str, guess: str) -> tuple[int, ...]:
+        """A guess in this member's tokens; none where its engine heeds none, or where the last
+        token of the prompt would be another one with it."""
+        if GUESSES not in self.connection.spec.capabilities:
+            return ()
+        kept, tail = self.context.preview(after + guess)
+        ids = [*self.context.ids[:kept], *tail]
+        return tuple(ids[len(prompt) :]) if ids[: len(prompt)] == prompt else ()
 
     async def _generate(
         self, prompt: list[int], sampling: Sampling, room: int, judged: int, on: bool

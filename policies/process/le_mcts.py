@@ -145,7 +145,10 @@ class _Search:
         path, texts = tree.text(node), [step.text for step in tree.path(node)]
         told = False
         try:
-            written = await session.each(lambda m: write(session, m, path, config), [author])
+            likely = tree.likely(node)
+            written = await session.each(
+                lambda m: write(session, m, path, config, guess=likely), [author]
+            )
             if author not in written:  # it failed and has left
                 return
             step = written[author]

@@ -42,10 +42,11 @@ async def write(
     temperature: float = 0.0,
     top_p: float = 1.0,
     sample: tuple[int, ...] = (),
+    guess: str = "",
 ) -> Step | None:
     """The next step after ``path``, up to and with the newline; ``None`` when the member has
     nothing to say, its window is full, or the caller's limit is reached. ``sample`` tells samples
-    of one place apart."""
+    of one place apart; ``guess`` is a step that it may well write, which changes nothing else."""
     room = session.tokens_left - tokens_of(session, path)
     text = ""
     logprobs: tuple[float, ...] = ()
@@ -57,7 +58,7 @@ async def write(
         )
         wish = replace(wish, stop=("\n", *wish.stop), seed=apart(wish.seed, *sample))
         try:
-            draft = await member.draft(wish, after=path + text)
+            draft = await member.draft(wish, after=path + text, guess="" if text else guess)
         except ContextOverflow:  # of this member; others may have room
             return None
         before = len(text)

@@ -133,6 +133,15 @@ class Tree:
         digest = hashlib.blake2b(drawn, digest_size=8).digest()
         return left[int.from_bytes(digest, "big") % len(left)]
 
+    def likely(self, node: int) -> str:
+        """A step that may well be written next after a node: the best that somebody else wrote
+        there, else the newest so deep in the tree, which often begins alike."""
+        children = self.nodes[node].children
+        if children:
+            return max((self.nodes[i] for i in children), key=lambda child: child.reward).text
+        depth = self.nodes[node].depth + 1
+        return next((other.text for other in reversed(self.nodes) if other.depth == depth), "")
+
     def bound(self, child: Node, parent: Node, rules: Rules) -> float:
         """U = v + C sqrt(ln N_parent / N). A step being written somewhere below counts as a visit
         that found nothing, so that others look elsewhere meanwhile (virtual loss)."""

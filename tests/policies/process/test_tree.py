@@ -50,6 +50,19 @@ def grown(seed: int, rules: Rules, rounds: int, parallel: int = 1) -> Tree:
     return tree
 
 
+def test_what_is_likely_next_is_a_sibling_or_else_the_newest_so_deep() -> None:
+    tree = Tree()
+    assert tree.likely(ROOT) == ""
+    first = step(tree, ROOT, "a", 0.4)
+    best = step(tree, ROOT, "b", 0.8)
+    step(tree, ROOT, "c", 0.1)
+    assert tree.likely(ROOT) == best.text
+    assert tree.likely(first.id) == ""
+    step(tree, first.id, "a", 0.9)
+    newest = step(tree, first.id, "b", 0.1)
+    assert tree.likely(best.id) == newest.text
+
+
 def test_optimistic_backpropagation_by_hand() -> None:
     tree = Tree()
     first = step(tree, ROOT, "a", 0.4)
