@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import urllib.request
 
@@ -22,12 +23,14 @@ def samples(name: str) -> list[Sample]:
     return [sample for family in families for sample in family.samples]
 
 
-def wait_for(name: str, least: float, seconds: float = 30, **labels: str) -> float:
-    """The sum over the series with these labels, once it is at least so much."""
+def wait_for(
+    name: str, least: float, seconds: float = 30, most: float = math.inf, **labels: str
+) -> float:
+    """The sum over the series with these labels, once it is at least and at most so much."""
     deadline = time.monotonic() + seconds
     while True:
         found = [s.value for s in samples(name) if labels.items() <= s.labels.items()]
-        if found and sum(found) >= least:
+        if found and least <= sum(found) <= most:
             return sum(found)
-        assert time.monotonic() < deadline, f"{name} {labels} is {found}, not {least}"
+        assert time.monotonic() < deadline, f"{name} {labels} is {found}, not {least} to {most}"
         time.sleep(0.5)

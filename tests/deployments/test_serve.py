@@ -158,7 +158,7 @@ def test_prometheus_finds_what_an_ensemble_did_in_rays_metrics(client: OpenAI) -
     wait_for("ray_orchestrion_answers_total", 1, outcome="eos", **fuse)
     wait_for("ray_orchestrion_rounds_total", told["steps"], **fuse)
     wait_for("ray_orchestrion_answer_seconds_count", 1, **fuse)
-    assert wait_for("ray_orchestrion_answers_in_progress", 0, **fuse) == 0
+    wait_for("ray_orchestrion_answers_in_progress", 0, most=0, **fuse)
     for member in told["members"]:
         own = fuse | {"member": member["model"]}
         wait_for("ray_orchestrion_member_calls_total", member["calls"], **own)
@@ -175,7 +175,7 @@ def test_a_member_alone_has_metrics_of_its_own_and_so_has_its_replica(client: Op
     for name in ("calls", "prompt_tokens", "completion_tokens"):
         assert wait_for(f"ray_orchestrion_member_{name}_total", told[name], **dog) == told[name]
     replica = {"member": "dog", "deployment": "member-dog"}
-    assert wait_for("ray_orchestrion_member_calls_in_progress", 0, **replica) == 0
+    wait_for("ray_orchestrion_member_calls_in_progress", 0, most=0, **replica)
 
 
 async def test_clients_that_leave_do_not_disturb_those_that_stay(url: str) -> None:
@@ -205,7 +205,7 @@ def test_a_client_that_leaves_takes_its_calls_along(client: OpenAI) -> None:
     with chat(client, "calm", stream=True, seed=9) as stream:
         next(chunk for chunk in stream if chunk.choices[0].delta.content)
     wait_for("ray_orchestrion_cancelled_calls_total", before + 1, **calm)
-    assert wait_for("ray_orchestrion_answers_in_progress", 0, **calm) == 0
+    wait_for("ray_orchestrion_answers_in_progress", 0, most=0, **calm)
 
 
 def test_a_stream_goes_on_where_its_reader_was(client: OpenAI) -> None:
