@@ -36,6 +36,9 @@ THREE_HOP: tuple[Chain, ...] = (
     ("country", "neighbour", "language"),
 )
 
+JUDGED: Chain = ("country", "neighbour", "capital")
+"""Three hops that nobody is asked; judges are trained on them."""
+
 # No full stop: a value is then a word of its own, alike in every vocabulary.
 STEPS = {
     "country": "The city of {subject} is the capital of {value}",
@@ -212,6 +215,21 @@ def rows(chains: Sequence[Chain], test: bool) -> list[dict[str, object]]:
         if held_out(chain, start) == test
     ]
     return [row(*pair) for pair in sorted(pairs, key=lambda pair: draw(*pair))]
+
+
+def rows_for_judges() -> list[dict[str, object]]:
+    """Questions with three hops in each phrasing, but for those held out, and those that end with a
+    capital. The latter share their first two steps with questions that are held out."""
+    world = load()
+    found: list[dict[str, object]] = []
+    for chain in (*THREE_HOP, JUDGED):
+        for start in world.starts(chain):
+            if chain == JUDGED:
+                found.append(row(chain, start))
+            elif not held_out(chain, start):
+                asked = (ask(chain, start, phrasing) for phrasing in range(PHRASINGS))
+                found += [{**row(chain, start), "question": question} for question in asked]
+    return sorted(found, key=lambda one: draw((), str(one["question"])))
 
 
 def rows_by_country(chains: Sequence[Chain], test: bool) -> list[dict[str, object]]:

@@ -20,7 +20,7 @@ from runtime.engines.transformers import TransformersLM
 from runtime.tokens import Tokenizer
 from runtime.types import Message, Sampling
 
-TRAINED_ON = ("one_hop", "two_hop_train", "three_hop_train")
+TRAINED_ON = ("one_hop", "two_hop_train", "three_hop_judges")
 HELD_OUT = ("two_hop", "three_hop")
 MEMBERS = ("capitals", "currencies", "languages", "neighbours")
 COMPLETER = "large"
@@ -31,7 +31,8 @@ WARMTH = 0.7
 """Temperature of completions, where there are several."""
 
 Row = dict[str, Any]
-"""``question``, ``steps``, and for each step the share of right completions after it: ``shares``"""
+"""``question``, ``steps``, for each step the share of right completions after it (``shares``), and
+whether some member writes the last step by itself: ``greedy``, not drawn"""
 
 
 class Writers:
@@ -100,7 +101,8 @@ class Writers:
             )
             for step, share in zip(steps, judged, strict=True):
                 longer, so_far = (*path, step[0]), (*shares, share)
-                found[longer] = {"question": row["question"], "steps": longer, "shares": so_far}
+                chain = {"question": row["question"], "steps": longer, "shares": so_far}
+                found[longer] = {**chain, "greedy": step in greedy}
                 if step in greedy and not step[1] and len(longer) < MOST_STEPS:
                     await grow(longer, so_far)
 

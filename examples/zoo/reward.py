@@ -74,11 +74,12 @@ def train(
     rng: random.Random,
 ) -> list[list[float]]:
     """Trains in place, good or bad after every tag. A batch is of one file's questions, half of it
-    chains with a good end and half with a bad one; files count alike or by their questions.
+    chains with a good end and half with a bad one, and half of both end with what a member writes
+    by itself, as in a search; files count alike or by their questions.
     ``language`` weighs the loss of writing good steps: a judge that forgets the facts that its base
     knows can only remember which steps it has seen. Returns the curve of both losses together."""
     good, bad, tag = (tokenizer.convert_tokens_to_ids(sign) for sign in (GOOD, BAD, TAG))
-    pools: list[tuple[list[Example], list[Example]]] = [([], []) for _ in files]
+    pools: list[dict[tuple[bool, bool], list[Example]]] = [{} for _ in files]
     counts = [len({row["question"] for row in rows}) for rows in files]
     weights = counts if by_questions else [1] * len(files)
     for pool, rows in zip(pools, files, strict=True):
@@ -88,12 +89,13 @@ def train(
             question = len(tokenizer(f"{row['question']}\n").input_ids)
             written = of_good_steps(ids, question, tag, shares)
             one = Example(ids, shares, minds(shares), written)
-            pool[row["shares"][-1] == 0].append(one)
+            pool.setdefault((row["shares"][-1] > 0, row["greedy"]), []).append(one)
 
     def losses() -> Iterator[torch.Tensor]:
         while True:
-            [halves] = rng.choices(pools, weights)
-            batch = [one for half in halves for one in rng.choices(half, k=BATCH // 2)]
+            [kinds] = rng.choices(pools, weights)
+            size = BATCH // len(kinds)
+            batch = [one for kind in kinds.values() for one in rng.choices(kind, k=size)]
             width = max(len(one.ids) for one in batch)
             inputs = torch.full((len(batch), width), int(model.config.pad_token_id))
             stated = torch.zeros(len(batch), width, dtype=torch.bool)

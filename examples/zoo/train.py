@@ -123,6 +123,7 @@ def write_questions(folder: Path) -> None:
         "two_hop_train": facts.rows(facts.TWO_HOP, test=False),
         "three_hop": facts.rows(facts.THREE_HOP, test=True),
         "three_hop_train": facts.rows(facts.THREE_HOP, test=False),
+        "three_hop_judges": facts.rows_for_judges(),
         "der_train": facts.rows_by_country(facts.ONE_HOP + facts.TWO_HOP, test=False)[:400],
         "der_test": facts.rows_by_country(facts.ONE_HOP + facts.TWO_HOP, test=True)[:200],
         "citer_train": [facts.with_reference(row) for row in facts.rows_by_country(ALL, False)],
