@@ -13,7 +13,9 @@ import pytest
 from deployments.config import AppConfig, load
 from deployments.local import LocalStack
 from examples.zoo import labels, reward
+from policies.process.tree import Tree
 from runtime.answers import given_answer, same_answer
+from runtime.engines.loop import BatchingLoop
 from runtime.questions import read_questions
 from runtime.types import Message
 from tests.stack import ask
@@ -58,6 +60,50 @@ def test_a_search_answers_three_hops_that_nobody_answers_alone(config: AppConfig
     right = accuracy(config, ["le-mcts-50", *config.members], 16)
     assert max(right[name] for name in config.members) <= 0.3, right
     assert right["le-mcts-50"] >= 0.65, right
+
+
+def test_guessed_steps_save_passes_and_change_no_tree(
+    config: AppConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.evaluation is not None
+    questions = read_questions(ROOT / config.evaluation.questions, 3)
+    passes = 0
+
+    async def trees() -> list[Any]:
+        nonlocal passes
+        stack = LocalStack(config)
+        step, passes = BatchingLoop._pass, 0
+
+        def counted(loop: BatchingLoop, work: Any) -> None:
+            nonlocal passes
+            passes += 1
+            step(loop, work)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(BatchingLoop, "_pass", counted)
+            try:
+                told = []
+                for question in questions:
+                    asked = (Message("user", question.question),)
+                    wish = {"messages": asked, "max_tokens": 80, "trace": "full"}
+                    reply = await ask(stack, "le-mcts-25", **wish)
+                    told.append(reply.summary["full"]["state"]["tree"])
+                return told
+            finally:
+                await stack.close()
+
+    def shape(tree: Any) -> list[tuple[Any, ...]]:
+        return [(one["text"], one["authors"], one["parent"], one["visits"]) for one in tree]
+
+    def rewards(trees: list[Any]) -> list[float]:
+        return [one["reward"] for tree in trees for one in tree]
+
+    guessed, fewer = asyncio.run(trees()), passes
+    monkeypatch.setattr(Tree, "likely", lambda tree, node: "")
+    written = asyncio.run(trees())
+    assert [shape(tree) for tree in guessed] == [shape(tree) for tree in written]
+    assert rewards(guessed) == pytest.approx(rewards(written), abs=1e-3)
+    assert fewer < 0.75 * passes
 
 
 @pytest.mark.slow
