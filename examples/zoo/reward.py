@@ -47,10 +47,12 @@ class Example:
     """Of each token: whether it belongs to a step that is good, after none that is bad."""
 
 
-def text_of(question: str, steps: Sequence[str]) -> str:
-    """A chain as the reward model reads it; ``RewardModelConfig`` says the same in YAML."""
+def text_of(question: str, steps: Sequence[str], last: int | None = None) -> str:
+    """A chain as the reward model reads it; ``RewardModelConfig`` says the same in YAML. With
+    ``last`` it reads so many steps, and not the question."""
     # A member may draw the tag itself.
-    return f"{question}\n" + "\n".join(f"{step.replace(TAG, '')} {TAG}" for step in steps)
+    read = "\n".join(f"{step.replace(TAG, '')} {TAG}" for step in steps[-(last or len(steps)) :])
+    return read if last else f"{question}\n{read}"
 
 
 def whole(rows: Sequence[Row]) -> list[Row]:
@@ -71,6 +73,7 @@ def train(
     soft: bool,
     by_questions: bool,
     language: float,
+    last: int | None,
     rng: random.Random,
 ) -> list[list[float]]:
     """Trains in place, good or bad after every tag. A batch is of one file's questions, half of it
@@ -79,17 +82,24 @@ def train(
     ``language`` weighs the loss of writing good steps: a judge that forgets the facts that its base
     knows can only remember which steps it has seen. Returns the curve of both losses together."""
     good, bad, tag = (tokenizer.convert_tokens_to_ids(sign) for sign in (GOOD, BAD, TAG))
+
+    def example(row: Row) -> Example:
+        ids = tokenizer(text_of(row["question"], row["steps"], last)).input_ids
+        shares = [share if soft else float(share > 0) for share in row["shares"]]
+        weights, question = minds(shares), 0
+        if last is None:
+            question = len(tokenizer(f"{row['question']}\n").input_ids)
+        else:  # of what it reads only the last step is judged
+            shares, weights = shares[-last:], [0.0] * len(shares[-last:-1]) + weights[-1:]
+        return Example(ids, shares, weights, of_good_steps(ids, question, tag, shares))
+
     pools: list[dict[tuple[bool, bool], list[Example]]] = [{} for _ in files]
     counts = [len({row["question"] for row in rows}) for rows in files]
     weights = counts if by_questions else [1] * len(files)
     for pool, rows in zip(pools, files, strict=True):
-        for row in whole(rows):
-            ids = tokenizer(text_of(row["question"], row["steps"])).input_ids
-            shares = [share if soft else float(share > 0) for share in row["shares"]]
-            question = len(tokenizer(f"{row['question']}\n").input_ids)
-            written = of_good_steps(ids, question, tag, shares)
-            one = Example(ids, shares, minds(shares), written)
-            pool.setdefault((row["shares"][-1] > 0, row["greedy"]), []).append(one)
+        for row in whole(rows) if last is None else rows:
+            kind = row["shares"][-1] > 0, row["greedy"]
+            pool.setdefault(kind, []).append(example(row))
 
     def losses() -> Iterator[torch.Tensor]:
         while True:
@@ -138,14 +148,16 @@ def of_good_steps(
     return found
 
 
-def values(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row]) -> list[float]:
+def values(
+    model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], last: int | None = None
+) -> list[float]:
     """P(good) / (P(good) + P(bad)) after the last tag of each row."""
     good, bad = (tokenizer.convert_tokens_to_ids(sign) for sign in (GOOD, BAD))
     told: list[float] = []
     model.eval()
     with torch.inference_mode():
         for row in rows:
-            ids = tokenizer(text_of(row["question"], row["steps"])).input_ids
+            ids = tokenizer(text_of(row["question"], row["steps"], last)).input_ids
             logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
             told.append(float(torch.sigmoid(logits[good] - logits[bad])))
     return told
@@ -159,14 +171,16 @@ def auc(values: Sequence[float], good: Sequence[bool]) -> float:
     return float(total - positive * (positive + 1) / 2) / (positive * (len(good) - positive))
 
 
-def examine(folder: Path, held_out: dict[str, list[Row]]) -> dict[str, float]:
+def examine(
+    folder: Path, held_out: dict[str, list[Row]], last: int | None = None
+) -> dict[str, float]:
     """AUC on steps of questions that no model was trained on, from the stored weights."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     told: dict[str, float] = {}
     for name, rows in held_out.items():
         good = [row["shares"][-1] > 0 for row in rows]
-        told[f"auc_{name}"] = round(auc(values(model, tokenizer, rows), good), 4)
+        told[f"auc_{name}"] = round(auc(values(model, tokenizer, rows, last), good), 4)
         told[f"steps_{name}"] = len(rows)
         told[f"good_{name}"] = round(sum(good) / len(good), 4)
     return told
@@ -182,6 +196,7 @@ def main() -> None:
     parser.add_argument("--soft", action="store_true", help="shares as labels, not good or bad")
     parser.add_argument("--by-questions", action="store_true", help="of files, instead of alike")
     parser.add_argument("--language", type=float, default=0.5, help="weight of writing good steps")
+    parser.add_argument("--last", type=int, help="read only so many steps, and no question")
     parser.add_argument("--held-out", type=int, default=100, help="questions of each file to test")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--labels", type=Path, help="keep the labels there, or take them from it")
@@ -203,6 +218,7 @@ def main() -> None:
         asked.soft,
         asked.by_questions,
         asked.language,
+        asked.last,
         random.Random(asked.seed),
     )
     seconds = round(time.monotonic() - started, 1)
@@ -218,6 +234,7 @@ def main() -> None:
         "labels": "soft" if asked.soft else "hard",
         "by_questions": asked.by_questions,
         "language": asked.language,
+        "last": asked.last,
         "labelled_steps": sum(map(len, files)),
         "seed": asked.seed,
         "steps": asked.steps,
@@ -225,7 +242,7 @@ def main() -> None:
         "seconds": seconds,
         "torch": torch.__version__,
         "loss": curve,
-        **examine(asked.out, {name: told[name] for name in HELD_OUT}),
+        **examine(asked.out, {name: told[name] for name in HELD_OUT}, asked.last),
     }
     (asked.out / LOG).write_text(json.dumps(log, indent=1) + "\n")
     print(json.dumps({key: value for key, value in log.items() if key != "loss"}))
