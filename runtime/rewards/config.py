@@ -27,6 +27,10 @@ class StepTagReward(Strict):
     good: str = "+"
     bad: str = "-"
     """The tokens whose probabilities are compared after a tag."""
+    last: int | None = Field(None, ge=1)
+    """Only so many of the newest steps are read; absent: all. A judge of short texts is quick, and
+    errs about other steps than one that reads everything. Its template may leave the question out.
+    """
     template: str = "{question} {steps}"
     step: str = "{text} {tag}"
     """How one step is written; ``{n}`` is its number, from 1."""
@@ -36,7 +40,7 @@ class StepTagReward(Strict):
     @model_validator(mode="after")
     def _has_places(self) -> StepTagReward:
         for field, value, names in (
-            ("template", self.template, ("question", "steps")),
+            ("template", self.template, ("steps",) if self.last else ("question", "steps")),
             ("step", self.step, ("text", "tag")),
         ):
             for name in names:

@@ -53,37 +53,56 @@ class StepTagModel:
             "give another tag, or another form of step"
         )
 
-    def _ids(self, chain: Reasoning) -> list[int]:
+    def _ids(self, chain: Reasoning, first: int = 0) -> list[int]:
+        """The chain from step number ``first`` on."""
         config = self._config
         steps = config.between.join(
             # A tag inside a step would be taken for the end of one.
             config.step.format(text=text.replace(config.tag, ""), tag=config.tag, n=number)
-            for number, text in enumerate(chain.steps, 1)
+            for number, text in enumerate(chain.steps[first:], first + 1)
         )
         text = config.template.format(question=chain.question, steps=steps)
         return self._tokenizer.encode_prompt(text)
 
-    def _places(self, ids: Sequence[int], chain: Reasoning) -> list[int]:
-        """Where the steps' tags are: the last so many, since a question may hold the sign too."""
+    def _prompts(self, chain: Reasoning) -> list[list[int]]:
+        """For each judged step what is read of it, up to its tag."""
+        last = self._config.last
+        if last is None:
+            ids = self._read(chain)
+            return [ids[: place + 1] for place in self._places(ids, chain)]
+        prompts = []
+        for end in range(chain.since + 1, len(chain.steps) + 1):
+            part = Reasoning(chain.question, chain.steps[:end], end - 1)
+            first = max(end - last, 0)
+            ids = self._read(part, first)
+            [place] = self._places(ids, part, first)
+            prompts.append(ids[: place + 1])
+        return prompts
+
+    def _read(self, chain: Reasoning, first: int = 0) -> list[int]:
+        ids, limit = self._ids(chain, first), self._engine.spec.context_length
+        if len(ids) >= limit:
+            raise ContextOverflow(self._engine.spec.model, len(ids), limit)
+        return ids
+
+    def _places(self, ids: Sequence[int], chain: Reasoning, first: int = 0) -> list[int]:
+        """Where the judged steps' tags are: the last so many, since a question may hold the sign
+        too."""
         places = [i for i, token in enumerate(ids) if token == self._tag]
-        if len(places) < len(chain.steps):
+        if len(places) < len(chain.steps) - first:
             raise EngineFault(
                 f"a step of {chain.steps!r} swallows the tag {self._config.tag!r} of "
                 f"{self._engine.spec.model}"
             )
-        return places[len(places) - len(chain.steps) :][chain.since :]
+        return places[len(places) - len(chain.steps) + chain.since :]
 
     async def score_steps(self, chains: Sequence[Reasoning]) -> list[list[float]]:
         prompts: list[list[int]] = []
         counts = []
         for chain in chains:
-            ids = self._ids(chain)
-            if len(ids) >= self._engine.spec.context_length:
-                limit = self._engine.spec.context_length
-                raise ContextOverflow(self._engine.spec.model, len(ids), limit)
-            places = self._places(ids, chain)
-            prompts += [ids[: place + 1] for place in places]
-            counts.append(len(places))
+            read = self._prompts(chain)
+            prompts += read
+            counts.append(len(read))
         if not prompts:
             return [[] for _ in chains]
         also = [(self._good, self._bad)] * len(prompts)

@@ -88,6 +88,8 @@ def test_signs_that_cannot_be_read_are_refused(fields: dict[str, str], told: str
     ("fields", "told"),
     (
         ({"template": "{question}"}, "{steps} is missing"),
+        ({"template": "{steps}"}, "{question} is missing"),
+        ({"template": "{question}", "last": 2}, "{steps} is missing"),
         ({"template": "{steps} {question}"}, "must end with {steps}"),
         ({"step": "{text}"}, "{tag} is missing"),
     ),
@@ -113,6 +115,26 @@ async def test_a_causal_checkpoint_is_read_after_each_tag(folder_of: Any, refere
     await model.close()
     with pytest.raises(EngineFault):
         await model.check()
+
+
+@pytest.mark.parametrize("last", (1, 2, 5))
+async def test_a_judge_may_read_the_newest_steps_only(
+    folder_of: Any, reference: Any, last: int
+) -> None:
+    engine = TransformersLM(TransformersEngine(weights=str(folder_of("llama")), device="cpu"))
+    model = tags(engine, last=last, template="{steps}", step="{n} {text}{tag}")
+    whole, rest = await model.score_steps([Reasoning("#?", STEPS), Reasoning("#?", STEPS, since=1)])
+    tokenizer = AutoTokenizer.from_pretrained(folder_of("llama"))
+    expected = []
+    good, bad = (tokenizer.convert_tokens_to_ids(sign) for sign in "+-")
+    for count in range(1, 4):
+        read = list(enumerate(STEPS[:count], 1))[-last:]
+        text = "\n".join(f"{number} {step}#" for number, step in read)
+        row = reference("llama", tokenizer(text, add_special_tokens=False).input_ids)[-1]
+        expected.append(float(torch.sigmoid(row[good] - row[bad])))
+    assert whole == pytest.approx(expected, abs=1e-4)
+    assert rest == pytest.approx(expected[1:], abs=1e-4)
+    await model.close()
 
 
 # -- classifiers -------------------------------------------------------------------------------
