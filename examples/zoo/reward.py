@@ -122,7 +122,9 @@ def train(
             loss = (each * minded).sum() / minded.sum()
             if language:
                 before = hidden[:, :-1][stated[:, 1:]]
-                loss = loss + language * cross_entropy(before @ signs.T, inputs[stated])
+                loss = loss + language * cross_entropy(
+                    before @ signs.T, inputs[:, 1:][stated[:, 1:]]
+                )
             yield loss
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
