@@ -113,7 +113,7 @@ def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
     assert right["le-mcts-50"] >= 0.65, right
 
 
-@pytest.mark.parametrize("name", ["prm", "prm_b", "prm_questions", "prm_questions_b"])
+@pytest.mark.parametrize("name", ["prm", "prm_b", "prm_pairs", "prm_steps"])
 def test_the_log_of_a_reward_model_tells_its_accuracy_on_other_questions(name: str) -> None:
     log: dict[str, Any] = json.loads((ROOT / "examples/zoo" / name / reward.LOG).read_text())
     assert log["auc_two_hop"] >= 0.9 and log["auc_three_hop"] >= 0.9
