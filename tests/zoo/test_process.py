@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deployments.config import AppConfig, load
 from deployments.local import LocalStack
-from examples.zoo import labels, reward
+from examples.zoo import facts, labels, reward
 from policies.process.tree import Tree
 from runtime.answers import given_answer, same_answer
 from runtime.engines.loop import BatchingLoop
@@ -137,6 +139,36 @@ def test_a_judge_keeps_to_the_facts_of_good_steps() -> None:
     assert reward.of_good_steps(ids, 2, tag, [0.5, 0.2, 1]) == [
         *none, *good, True, *tags, True, *tags
     ]  # fmt: skip
+
+
+def test_what_a_judge_reads() -> None:
+    steps = ["a # b", "c", "d"]
+    assert reward.text_of("Q?", steps) == "Q?\na  b #\nc #\nd #"
+    assert reward.text_of("Q?", steps, 2) == "c #\nd #"
+    assert reward.text_of("Q?", steps[:1], 2) == "a  b #"
+
+
+@pytest.mark.parametrize("last", [None, 1, 2])
+def test_a_judge_learns_the_steps_that_it_reads(last: int | None) -> None:
+    chains = [("The city of Paris is the capital of France", 1.0), ("Nonsense", 0.0)]
+    rows: list[labels.Row] = [
+        {"question": "Q?", "steps": (step, tail), "shares": (share, share), "greedy": greedy}
+        for step, share in chains
+        for tail in ("The currency of France is the euro", "Answer: euro")
+        for greedy in (True, False)
+    ]
+    folder = facts.HERE / reward.BASE
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    fixed = {"soft": False, "by_questions": True, "language": 0.5, "rng": random.Random(0)}
+    curve = reward.train(model, tokenizer, [rows], 40, last=last, **fixed)
+    assert curve[-1][0] == 40
+    told = reward.values(model, tokenizer, rows, last)
+    good = [row["shares"][-1] > 0 for row in rows]
+    if last == 1:  # all that it reads is alike in right and in wrong chains
+        assert told[: len(told) // 2] == pytest.approx(told[len(told) // 2 :])
+    else:
+        assert reward.auc(told, good) == 1.0
 
 
 def test_auc_by_hand() -> None:
