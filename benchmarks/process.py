@@ -38,7 +38,7 @@ ITERATIONS, STEP_TOKENS, AT_ONCE = 12, 16, 16
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
-    parser.add_argument("--questions", type=int, default=32, help="asked 16 at a time")
+    parser.add_argument("--questions", type=int, default=64, help="asked 16 at a time")
     parser.add_argument("--alone", type=int, default=8, help="asked one at a time")
     parser.add_argument("--pretrained", action="store_true", help="on two pretrained LLMs")
     asked = parser.parse_args()

@@ -80,7 +80,8 @@ def train(
     chains with a good end and half with a bad one, and half of both end with what a member writes
     by itself, as in a search; files count alike or by their questions.
     ``language`` weighs the loss of writing good steps: a judge that forgets the facts that its base
-    knows can only remember which steps it has seen. Returns the curve of both losses together."""
+    knows can only remember which steps it has seen. With ``last`` each row's last step is judged by
+    so many steps alone. Returns the curve of both losses together."""
     good, bad, tag = (tokenizer.convert_tokens_to_ids(sign) for sign in (GOOD, BAD, TAG))
 
     def example(row: Row) -> Example:
