@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,13 +201,19 @@ def test_the_standard_variables_name_the_service(
     assert [file.read_text() for file in tmp_path.iterdir()] == [""]
 
 
-async def test_a_collector_that_is_not_there_disturbs_no_answer() -> None:
+async def test_a_collector_that_is_not_there_disturbs_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # So that its thread, which draws pauses at random, is gone when the next test begins.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     config = animals(e=SWEET) | {"tracing": {"endpoint": "http://127.0.0.1:9/v1/traces"}}
     async with asyncio.timeout(60), running(config) as stack:
         answer = await ask(stack, "e")
         assert answer.end.stop_reason == "eos"
     assert begin("x", {}) is UNRECORDED
     stop_recording()
+    left = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in left if "Otel" in name or "(shutdown)" in name], left
 
 
 @pytest.mark.parametrize(
