@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from runtime.types import Distribution, EngineFinish
+from runtime.tokens import Tokenizer
+from runtime.types import Distribution, EngineFinish, Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,31 @@ class Draft:
             piece_ends=tuple(min(end, length) for end in self.piece_ends[:kept]),
             final=False,
         )
+
+
+def read(author: str, tokenizer: Tokenizer, reply: Generation) -> Draft:
+    """An engine's tokens as text, cut back to whole characters."""
+    final = reply.finish == "eos"
+    written = reply.tokens[:-1] if final else reply.tokens
+    whole = len(written) if final else tokenizer.whole_characters(written)
+    kept = written[:whole]
+    ends, data = [], b""
+    for token in kept:
+        data += tokenizer.token_bytes[token]
+        ends.append(len(data.decode("utf-8", errors="ignore")))
+    text = tokenizer.decode(kept)
+    count = whole + (1 if final else 0)
+    return Draft(
+        author=author,
+        text=text,
+        logprobs=reply.logprobs[:count],
+        final=final,
+        finish=reply.finish,
+        tokens=reply.tokens[:count],
+        before=reply.tail_logprobs,
+        top=(reply.top or ())[:count],
+        piece_ends=(*(min(end, len(text)) for end in ends), *([len(text)] if final else [])),
+    )
 
 
 @dataclass(frozen=True, slots=True)

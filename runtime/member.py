@@ -13,7 +13,7 @@ from runtime.activity import current_activity
 from runtime.beside import DRAFT, Beside
 from runtime.connection import Connection
 from runtime.context import Context
-from runtime.draft import Candidate, Draft
+from runtime.draft import Candidate, Draft, read
 from runtime.engines.base import DEFERS, GUESSES, Engine
 from runtime.errors import UnknownRouter
 from runtime.pieces import Cover
@@ -98,7 +98,7 @@ class Member:
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         reply = await self._call(lambda engine: engine.generate(prompt, sampling, judged))
         self._book_generation(len(prompt), reply, on)
-        return replace(self._read(reply), before=reply.tail_logprobs)
+        return read(self.name, self.connection.tokenizer, reply)
 
     async def score(
         self, candidates: Sequence[Candidate], after: str = ""
@@ -240,30 +240,6 @@ class Member:
                     best.append((data((i,)), logprob if i == token else value))
             told.append(TokenChoice(data((token,)), logprob, tuple(best)))
         return told
-
-    def _read(self, reply: Generation) -> Draft:
-        """Tokens to text, cut back to whole characters."""
-        tokenizer = self.connection.tokenizer
-        final = reply.finish == "eos"
-        written = reply.tokens[:-1] if final else reply.tokens
-        whole = len(written) if final else tokenizer.whole_characters(written)
-        kept = written[:whole]
-        ends, data = [], b""
-        for token in kept:
-            data += tokenizer.token_bytes[token]
-            ends.append(len(data.decode("utf-8", errors="ignore")))
-        text = tokenizer.decode(kept)
-        count = whole + (1 if final else 0)
-        return Draft(
-            author=self.name,
-            text=text,
-            logprobs=reply.logprobs[:count],
-            final=final,
-            finish=reply.finish,
-            tokens=reply.tokens[:count],
-            top=(reply.top or ())[:count],
-            piece_ends=(*(min(end, len(text)) for end in ends), *([len(text)] if final else [])),
-        )
 
     def _book_generation(
         self, prompt: int, reply: Generation, on: bool = False, others: int = 0

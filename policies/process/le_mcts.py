@@ -29,7 +29,7 @@ written counts as a visit that found nothing (virtual loss). Requests always sha
 Cost: an iteration is one call to a member (one step) and one to the reward model; with ``reward:
 likelihood`` one scoring call to each other member instead. The step that another member wrote at
 the same place, or the newest one as deep, goes along as a guess: an engine that checks guesses
-(transformers) then writes a step in two or three passes, and the same step.
+(transformers) then writes a step in a few passes, and the same step.
 """
 
 from __future__ import annotations
