@@ -29,10 +29,10 @@ from deployments.config import AppConfig, load
 from deployments.progress import bar
 from deployments.wiring import connect
 from policies.token.citer import CITERConfig
-from runtime.answers import given_answer, same_answer
-from runtime.questions import Question, read_questions
-from runtime.router import Router, load_router
-from runtime.types import Message
+from runtime.artifacts.token_router import Router, load_router
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import Question, read_questions
+from runtime.types.query import Message
 
 PORT, TURNS, HALVINGS, PLAIN = 8768, 5, 4, "plain"
 

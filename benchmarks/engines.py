@@ -21,9 +21,9 @@ from deployments.cluster import APP, fetch_weights, serving
 from deployments.config import AppConfig, load
 from deployments.names import member_deployment
 from deployments.progress import bar, console
-from runtime.config import EngineConfig, TransformersEngine, VllmEngine
+from runtime.config.engines import EngineConfig, TransformersEngine, VllmEngine
 from runtime.engines import Engine, build_engine
-from runtime.tokens import Tokenizer
+from runtime.tokenization.tokenizer import Tokenizer
 from runtime.weights import resolve
 
 QUICKSTART = Path("examples/quickstart.yaml")

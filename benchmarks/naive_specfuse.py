@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from policies.span.specfuse import SpecFuseConfig, leaving
-from runtime.tokens import Tokenizer
-from runtime.words import cut_partial_word
+from runtime.text.words import cut_partial_word
+from runtime.tokenization.tokenizer import Tokenizer
 
 
 @dataclass

@@ -25,7 +25,7 @@ from deployments.cluster import fetch_weights, serving
 from deployments.config import AppConfig, load
 from deployments.progress import bar
 from policies.process.le_mcts import LEMCTSConfig
-from runtime.questions import read_questions
+from runtime.data.questions import read_questions
 
 PORT = 8767
 CONFIG = Path("examples/zoo_three_hop.yaml")

@@ -29,7 +29,7 @@ from openai import APIError, AsyncOpenAI
 
 from deployments.cluster import serving
 from deployments.config import load
-from runtime.questions import read_questions
+from runtime.data.questions import read_questions
 
 CONFIG = Path("examples/zoo_two_hop.yaml")
 QUESTIONS = Path("examples/zoo/questions/two_hop.jsonl")

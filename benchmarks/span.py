@@ -24,9 +24,9 @@ from openai import AsyncOpenAI, OpenAI
 from deployments.cluster import APP, fetch_weights, serving
 from deployments.config import AppConfig, load
 from deployments.progress import bar, console
-from runtime.config import TransformersEngine
-from runtime.questions import read_questions
-from runtime.tokens import Tokenizer
+from runtime.config.engines import TransformersEngine
+from runtime.data.questions import read_questions
+from runtime.tokenization.tokenizer import Tokenizer
 from runtime.weights import resolve
 
 PASSAGE = Path(__file__).parent / "passage.txt"

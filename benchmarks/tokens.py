@@ -24,8 +24,8 @@ from benchmarks.serving import coordinator
 from deployments.cluster import fetch_weights, serving
 from deployments.config import AppConfig, load
 from deployments.progress import bar
-from runtime.answers import given_answer, same_answer
-from runtime.questions import read_questions
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import read_questions
 
 PORT = 8766
 METHODS: dict[str, dict[str, Any]] = {

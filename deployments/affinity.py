@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from runtime.terms import Terms
+from runtime.call_context import Terms
 
 REMEMBERED: Final = 8192
 """Requests whose replica is known; the least recently asked are forgotten."""

@@ -9,10 +9,11 @@ from rich.table import Table
 
 from deployments.cluster import with_weights
 from deployments.config import AppConfig
-from runtime.alignment import Alignment, Tokenizer
-from runtime.alignment.pair import align
 from runtime.engines import build_engine
 from runtime.errors import ConfigError
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.vocab import Alignment
+from runtime.vocab.alignment import align
 from runtime.weights import resolve
 
 

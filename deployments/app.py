@@ -10,7 +10,8 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.config import AppConfig
 from deployments.coordinator import CoordinatorServer
-from deployments.http.gateway import Ensemble, build_api
+from deployments.http.ensemble import Ensemble
+from deployments.http.gateway import build_api
 from deployments.listening import refuse_exposed_replica
 from deployments.metrics import RayMeter
 from deployments.models import elsewhere, own

@@ -8,9 +8,9 @@ from typing import Protocol
 from deployments.cluster import APP
 from deployments.config import AppConfig
 from deployments.names import encoder_deployment, member_deployment, reward_deployment
-from runtime.coalesce import Channel
-from runtime.encoders.connection import EncoderChannel
-from runtime.rewards.connection import RewardChannel
+from runtime.calls.remote_engine import Channel
+from runtime.encoders.client import EncoderChannel
+from runtime.rewards.client import RewardChannel
 
 
 class Backends(Protocol):

@@ -148,8 +148,8 @@ def evaluate(
     from deployments.cluster import fetch_weights, serve_options, serving
     from deployments.config import load
     from deployments.routes import route_rows
-    from runtime.evaluation_config import EvaluationConfig
-    from runtime.questions import read_questions
+    from runtime.config.evaluation import EvaluationConfig
+    from runtime.data.questions import read_questions
 
     document, settings = load(config)
     wish = settings.evaluation

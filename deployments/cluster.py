@@ -20,14 +20,14 @@ from deployments.http.keyring import keyring
 from deployments.http.reach import refuse_exposed
 from deployments.names import encoder_deployment, member_deployment, reward_deployment
 from deployments.progress import console
-from runtime.config import (
+from runtime.config.engines import (
     EngineConfig,
     FlakyEngine,
-    MemberConfig,
     SlowEngine,
     TransformersEngine,
     VllmEngine,
 )
+from runtime.config.members import MemberConfig
 from runtime.errors import ConfigError, EngineFault
 
 APP = "orchestrion"

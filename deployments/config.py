@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from deployments.yaml_file import read_yaml
 from policies import METHODS
-from runtime.config import MemberConfig, PolicyConfig, RuntimeConfig
-from runtime.encoders.config import EncoderConfig
+from runtime.config.aux_models import EncoderConfig
+from runtime.config.document import RuntimeConfig
+from runtime.config.ensembles import PolicyConfig
+from runtime.config.members import MemberConfig
+from runtime.config.reward_models import RewardModelConfig
 from runtime.errors import ConfigError
-from runtime.rewards.config import RewardModelConfig
 
 IMPORT_PATH = "deployments.app:build_app"
 

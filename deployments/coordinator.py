@@ -12,16 +12,20 @@ from deployments.metrics import RayMeter
 from deployments.observing import observe
 from deployments.replicas import replicated
 from deployments.serve_channel import ServeChannel, ServeEncoder, ServeRewards
+from deployments.serving.event_batches import bunches
 from deployments.wiring import coordinate
-from runtime.activity import stop_recording
-from runtime.aides import Aides
-from runtime.bunches import bunches
-from runtime.config import MemberConfig, PolicyConfig, TraceConfig, TracingConfig
-from runtime.encoders.config import EncoderConfig
-from runtime.encoders.connection import EncoderConnection
-from runtime.rewards.config import RewardModelConfig
-from runtime.rewards.connection import RewardConnection
-from runtime.types import Checkpoint, Event, Query, sharing_checkpoint
+from runtime.config.aux_models import EncoderConfig
+from runtime.config.ensembles import PolicyConfig
+from runtime.config.gateway import TraceConfig
+from runtime.config.members import MemberConfig
+from runtime.config.reward_models import RewardModelConfig
+from runtime.config.tracing import TracingConfig
+from runtime.encoders.client import EncoderConnection
+from runtime.observability.tracing import stop_recording
+from runtime.rewards.client import RewardConnection
+from runtime.session.aux_models import Aides
+from runtime.types.events import Checkpoint, Event, sharing_checkpoint
+from runtime.types.query import Query
 
 
 class CoordinatorServer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from runtime.config import AccessConfig
+from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError
 
 VARIABLE = "ORCHESTRION_API_KEY"

@@ -11,7 +11,7 @@ from ray import serve
 from deployments.metrics import RayMeter
 from deployments.observing import observe
 from runtime.encoders import EncoderConfig, build_encoder
-from runtime.report import Batches
+from runtime.observability.recorder import Batches
 
 
 class EncoderServer:

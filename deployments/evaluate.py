@@ -15,10 +15,10 @@ from rich.table import Table
 
 from deployments.credentials import api_key
 from deployments.progress import bar, console
-from runtime.answers import given_answer, same_answer
+from runtime.config.evaluation import EvaluationConfig
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from runtime.evaluation_config import EvaluationConfig
-from runtime.questions import Question
 
 SEED: Final = 1234
 """Of every request: the same questions have the same answers."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ray.serve.context import _get_global_client
 
 from deployments.http.reach import refuse_exposed
-from runtime.access_config import AccessConfig
+from runtime.config.access import AccessConfig
 
 
 def refuse_exposed_replica(access: AccessConfig) -> None:

@@ -12,18 +12,18 @@ from deployments.config import AppConfig
 from deployments.http.gateway import build_api
 from deployments.observing import trace
 from deployments.wiring import alone, coordinate
-from runtime.activity import stop_recording
-from runtime.aides import Aides
-from runtime.calls import Call, CallRunner, Outcome
-from runtime.config import PolicyConfig
-from runtime.coordinator import Coordinator
+from runtime.call_context import Terms
+from runtime.calls.messages import Call, CallRunner, Outcome
+from runtime.config.ensembles import PolicyConfig
+from runtime.coordinator.coordinator import Coordinator
 from runtime.encoders import TextEncoder, build_encoder
-from runtime.encoders.connection import EncoderConnection
+from runtime.encoders.client import EncoderConnection
 from runtime.engines import Engine, EngineSpec, build_engine
-from runtime.metrics import Counts
+from runtime.observability.metrics import Counts
+from runtime.observability.tracing import stop_recording
 from runtime.rewards import Judged, Reasoning, RewardModel, build_reward_model, judge_all
-from runtime.rewards.connection import RewardConnection
-from runtime.terms import Terms
+from runtime.rewards.client import RewardConnection
+from runtime.session.aux_models import Aides
 
 
 class LocalChannel:

@@ -11,11 +11,12 @@ from ray import serve
 from deployments.metrics import RayMeter, label, vllm_loggers
 from deployments.observing import observe
 from deployments.replicas import CALLS
-from runtime.activity import stop_recording
-from runtime.calls import Call, CallRunner, Outcome
-from runtime.config import MemberConfig, TracingConfig
+from runtime.calls.messages import Call, CallRunner, Outcome
+from runtime.config.members import MemberConfig
+from runtime.config.tracing import TracingConfig
 from runtime.engines import EngineSpec, build_engine
-from runtime.report import Load
+from runtime.observability.recorder import Load
+from runtime.observability.tracing import stop_recording
 
 
 class MemberServer:
@@ -37,7 +38,8 @@ class MemberServer:
         return self.engine.spec
 
     async def calls(self, calls: Sequence[Call]) -> tuple[str, list[Outcome]]:
-        """Runs one message's calls together (see ``runtime.coalesce``), and tells where."""
+        """Runs one message's calls together (see ``runtime.calls.remote_engine``), and tells
+        where."""
         with self.load.message(len(calls)):
             return self._replica, await self.runner.run(calls)
 

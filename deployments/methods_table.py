@@ -7,7 +7,7 @@ from typing import Any
 
 from policies import METHODS
 from policies.base import Policy
-from runtime.config import PolicyConfig
+from runtime.config.ensembles import PolicyConfig
 
 _HEAD = """# Methods
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ray.serve import metrics
 
-from runtime.metrics import SECONDS, Metric, Series
+from runtime.observability.metrics import SECONDS, Metric, Series
 
 FLUSH_S: Final = 1.0
 """Telling Ray takes ten times as long as counting here, so it is told of sums. Ray also forgets a

@@ -6,10 +6,10 @@ import copy
 import logging
 from typing import Final
 
-from runtime.activity import record_with
+from runtime.config.tracing import TracingConfig
 from runtime.errors import ConfigError
-from runtime.logs import ROOMS, attribute
-from runtime.tracing_config import TracingConfig
+from runtime.observability.logs import ROOMS, attribute
+from runtime.observability.tracing import record_with
 
 SERVE: Final = "ray.serve"
 
@@ -48,7 +48,7 @@ def observe(process: str, tracing: TracingConfig | None = None) -> None:
 def trace(tracing: TracingConfig, process: str) -> None:
     """Raises ``ConfigError`` where OpenTelemetry is not installed."""
     try:
-        from runtime.otel import recorder
+        from runtime.observability.otel import recorder
     except ImportError as missing:
         raise ConfigError(
             f"tracing is configured, but {missing.name} is not installed; "

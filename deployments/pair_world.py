@@ -23,9 +23,9 @@ from envs.quality import RewardModelConfig, build_quality
 from envs.token_config import TokenTrainingConfig
 from envs.token_routing import TokenWorld
 from policies.token.citer import CITERConfig
+from runtime.data.questions import read_questions
 from runtime.errors import ConfigError
-from runtime.metrics import Counts
-from runtime.questions import read_questions
+from runtime.observability.metrics import Counts
 
 _WORLDS: dict[str, TokenWorld] = {}
 """One for each setup in a process."""

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from ray.serve.config import AutoscalingContext
 
-from runtime.config import GatewayConfig, MemberConfig, VllmEngine, innermost
+from runtime.config.engines import VllmEngine, innermost
+from runtime.config.gateway import GatewayConfig
+from runtime.config.members import MemberConfig
 
 DRAIN_S: Final = 0.2
 """How often a replica that is told to stop looks whether its requests are done."""

@@ -9,7 +9,7 @@ from ray import serve
 
 from deployments.metrics import RayMeter
 from deployments.observing import observe
-from runtime.report import Batches
+from runtime.observability.recorder import Batches
 from runtime.rewards import (
     Judged,
     Reasoning,

@@ -20,10 +20,10 @@ from deployments.evaluate import SEED, Row
 from deployments.progress import bar, console
 from policies.cascade.base import RouteConfig
 from policies.cascade.transfer import transfer
-from runtime.answers import given_answer, same_answer
+from runtime.config.evaluation import EvaluationConfig
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from runtime.evaluation_config import EvaluationConfig
-from runtime.questions import Question
 
 
 @dataclass(frozen=True, slots=True)

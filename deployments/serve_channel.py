@@ -20,14 +20,16 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.affinity import Places, affinity_key
 from deployments.presence import Presence
-from runtime.calls import Call, Outcome
+from runtime.call_context import Terms, current_terms
+from runtime.calls.messages import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
-from runtime.logs import tell
-from runtime.metrics import RESUMED, Meter
+from runtime.observability.logs import tell
+from runtime.observability.metrics import RESUMED, Meter
 from runtime.rewards.base import Judged, Reasoning
-from runtime.terms import Terms, current_terms
-from runtime.types import Checkpoint, Ended, Event, Query, Recalled, Span, Written
+from runtime.types.events import Checkpoint, Ended, Event, Recalled, Written
+from runtime.types.query import Query
+from runtime.types.spans import Span
 
 logger = logging.getLogger(__name__)
 

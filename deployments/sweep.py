@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from deployments.evaluate import Row
-from runtime.evaluation_config import EvaluationConfig
+from runtime.config.evaluation import EvaluationConfig
 
 ENOUGH: Final = 0.95
 """Of the large member's accuracy."""

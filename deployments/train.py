@@ -18,7 +18,7 @@ from envs.answers import Ask, Reply
 from envs.loop import Loop
 from envs.query_log import Replay, parts, write
 from policies.cascade.agent import Agent
-from runtime.questions import read_questions
+from runtime.data.questions import read_questions
 
 if TYPE_CHECKING:
     from envs.dynamic_ensemble import World

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from deployments.pair_world import PairSetup
 from deployments.progress import bar, console
 from deployments.training_cluster import members_up
+from runtime.artifacts.mlp import Layers
+from runtime.artifacts.token_router import Router
 from runtime.errors import ConfigError, EngineFault
-from runtime.export import Layers
-from runtime.router import Router
 
 if TYPE_CHECKING:
     from envs.preference_training import Learnt

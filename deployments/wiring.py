@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from policies import build_policy
 from policies.single import SingleConfig
-from runtime.aides import ALONE, Aides
-from runtime.coalesce import Channel, RemoteEngine
-from runtime.config import MemberConfig, PolicyConfig, TraceConfig
-from runtime.connection import Connection
-from runtime.coordinator import Coordinator
-from runtime.metrics import Meter
-from runtime.trace import TraceLog
+from runtime.calls.remote_engine import Channel, RemoteEngine
+from runtime.config.ensembles import PolicyConfig
+from runtime.config.gateway import TraceConfig
+from runtime.config.members import MemberConfig
+from runtime.coordinator.coordinator import Coordinator
+from runtime.coordinator.trace_log import TraceLog
+from runtime.observability.metrics import Meter
+from runtime.session.aux_models import ALONE, Aides
+from runtime.session.connection import Connection
 
 
 def connect(

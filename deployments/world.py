@@ -28,15 +28,15 @@ from envs.quality import Judge, RewardModelConfig, build_quality
 from envs.query_log import Replay
 from envs.remembered import Remembered
 from policies.cascade.der import DERConfig
-from runtime.encoders.connection import Encoder, EncoderConnection
+from runtime.data.questions import read_questions
+from runtime.encoders.client import Encoder, EncoderConnection
 from runtime.errors import ConfigError
-from runtime.metrics import Counts
-from runtime.questions import read_questions
-from runtime.report import Report
+from runtime.observability.metrics import Counts
+from runtime.observability.recorder import Report
 from runtime.rewards.base import Reasoning
-from runtime.rewards.connection import Judge as ReasoningJudge
-from runtime.rewards.connection import RewardConnection
-from runtime.types import Sampling
+from runtime.rewards.client import Judge as ReasoningJudge
+from runtime.rewards.client import RewardConnection
+from runtime.types.sampling import Sampling
 
 _WORLDS: dict[str, World] = {}
 """One for each setup in a process: its environments share members and what is remembered."""

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from envs.quality import BertScoreConfig
-from runtime.questions import Question
+from runtime.data.questions import Question
 from runtime.weights import resolve
 from runtime.weights.checkpoint import NO_CODE, SAFE
 

@@ -8,7 +8,7 @@ from envs.answers import Ask
 from envs.dynamic_ensemble import World
 from envs.mdp import State, Step, called, stopped
 from envs.query_log import Replay
-from runtime.questions import Question
+from runtime.data.questions import Question
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import ray
 
 from envs.preferences import Round, collect, table_of
 from envs.token_routing import MakeTokenWorld
-from runtime.questions import Question
+from runtime.data.questions import Question
 
 TOGETHER = 32
 """Questions whose calls are in flight at the same time, in each actor."""

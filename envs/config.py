@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from envs.mdp import RewardConfig
 from envs.quality import ExactMatchConfig, QualityConfig
-from runtime.config import Strict
+from runtime.config.base import Strict
 
 
 class PPOSettings(Strict):

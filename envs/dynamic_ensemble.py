@@ -27,7 +27,7 @@ from envs.mdp import RewardConfig, State, Step, called, stopped
 from envs.quality import Quality
 from envs.side_by_side import SideBySide
 from policies.cascade.state import Scaling
-from runtime.questions import Question
+from runtime.data.questions import Question
 
 OBSERVATION, MASK = "observations", "action_mask"
 

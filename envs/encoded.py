@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.mdp import State
 from policies.cascade.state import features, scaling, state_text
-from runtime.questions import Question
+from runtime.data.questions import Question
 
 
 class Encoded:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from envs.perceptron import layers_of, perceptron
-from runtime.export import Layers
+from runtime.artifacts.mlp import Layers
 
 
 def fit(

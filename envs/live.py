@@ -14,18 +14,20 @@ import numpy as np
 from envs.answers import Ask, Reply
 from envs.loop import Loop
 from policies.cascade.transfer import TRANSFER, transfer
-from runtime.accounts import Accounts
-from runtime.connection import Connection
-from runtime.context import Context
+from runtime.call_context import Terms
+from runtime.calls.ledger import Accounts
+from runtime.calls.retries import persistently
 from runtime.errors import ContextOverflow, MemberFailed
-from runtime.member import Member
-from runtime.metrics import Meter
-from runtime.noise import apart
-from runtime.report import Report
-from runtime.retries import persistently
-from runtime.stopping import before_stop
-from runtime.terms import Terms
-from runtime.types import Budget, Checkpoint, Message, Sampling
+from runtime.observability.metrics import Meter
+from runtime.observability.recorder import Report
+from runtime.rng import apart
+from runtime.session.connection import Connection
+from runtime.session.member import Member
+from runtime.text.incremental import Context
+from runtime.text.stop_strings import before_stop
+from runtime.types.events import Checkpoint
+from runtime.types.query import Budget, Message
+from runtime.types.sampling import Sampling
 
 TOGETHER: Final = 256
 """Calls in flight at a time: more would wait in the members' queues, which are bounded."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from runtime.config import Strict
+from runtime.config.base import Strict
 
 
 class RewardConfig(Strict):

@@ -11,7 +11,7 @@ from envs.dynamic_ensemble import World
 from envs.fitting import fit
 from envs.mdp import State, stopped
 from envs.terminator import TOGETHER
-from runtime.export import Layers
+from runtime.artifacts.mlp import Layers
 
 NEVER = -1e9
 """Logit of an action that is not there: to stop before anyone was asked."""

@@ -14,17 +14,19 @@ import numpy as np
 from envs.live import TOGETHER, unlimited
 from envs.loop import Loop
 from policies.token.handover import check_pair
-from runtime.connection import Connection
-from runtime.context import Context
+from runtime.artifacts.token_router import Router
+from runtime.calls.retries import persistently
 from runtime.engines.base import Engine
 from runtime.errors import ContextOverflow, MemberFailed
-from runtime.member import Member
-from runtime.metrics import Meter
-from runtime.report import Report
-from runtime.retries import persistently
-from runtime.router import Router
-from runtime.stopping import before_stop
-from runtime.types import Deferral, Message, Sampling, Tokens
+from runtime.observability.metrics import Meter
+from runtime.observability.recorder import Report
+from runtime.session.connection import Connection
+from runtime.session.member import Member
+from runtime.text.incremental import Context
+from runtime.text.stop_strings import before_stop
+from runtime.types.outputs import Tokens
+from runtime.types.query import Message
+from runtime.types.sampling import Deferral, Sampling
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from runtime.export import Layers
+from runtime.artifacts.mlp import Layers
 
 
 def perceptron(size: int, hidden: tuple[int, ...], out: int, last: float) -> nn.Sequential:

@@ -27,7 +27,7 @@ from envs.router_module import RouterModule
 from envs.router_net import RouterNet, folded
 from envs.token_config import PreferenceSettings
 from envs.token_routing import LARGE, SMALL
-from runtime.export import Layers
+from runtime.artifacts.mlp import Layers
 
 ROWS = "actions.parquet"
 CRITIC = (64,)

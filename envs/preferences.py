@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from envs.pair import Taught
 from envs.quality import Quality
+from runtime.artifacts.token_router import Router
+from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from runtime.questions import Question
-from runtime.router import Router
-from runtime.types import Tokens
+from runtime.types.outputs import Tokens
 
 ABOUT = b"orchestrion"
 COLUMNS = pa.schema(

@@ -10,10 +10,10 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, Field
 
-from runtime.answers import given_answer, same_answer
-from runtime.config import Strict
+from runtime.config.base import Strict
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from runtime.questions import Question
 from runtime.rewards.base import Reasoning
 
 

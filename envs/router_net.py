@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from runtime.export import Layers
+from runtime.artifacts.mlp import Layers
 
 
 class RouterNet(nn.Module):

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from runtime.questions import Question
+from runtime.data.questions import Question
 
 S = TypeVar("S")
 

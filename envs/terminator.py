@@ -15,7 +15,7 @@ from envs.dynamic_ensemble import World
 from envs.fitting import fit
 from envs.mdp import State
 from policies.cascade.agent import through
-from runtime.export import Layers
+from runtime.artifacts.mlp import Layers
 
 TOGETHER = 64
 """Questions that are asked at a time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from envs.config import PPOSettings, TaughtOn
-from runtime.config import Strict
+from runtime.config.base import Strict
 
 
 class PreferenceSettings(Strict):

@@ -22,8 +22,8 @@ from envs.pair import Look
 from envs.quality import Quality
 from envs.side_by_side import SideBySide
 from envs.token_config import TokenReward
-from runtime.questions import Question
-from runtime.types import Tokens
+from runtime.data.questions import Question
+from runtime.types.outputs import Tokens
 
 LARGE, SMALL = 0, 1
 """Actions."""

@@ -19,9 +19,9 @@ from envs.module import AgentModule
 from envs.perceptron import layers_of
 from envs.ppo import DER, FreshEnvRunner, Learns, ppo
 from policies.cascade.agent import Agent
+from runtime.artifacts.mlp import Layers
 from runtime.errors import ConfigError, EngineFault
-from runtime.export import Layers
-from runtime.noise import apart
+from runtime.rng import apart
 
 CURVE, SETTINGS, CHECKPOINTS, EVENTS = "curve.jsonl", "settings.json", "checkpoints", "tensorboard"
 KEPT: Final = 2

@@ -20,7 +20,7 @@ from envs.dynamic_ensemble import MASK, OBSERVATION, World
 from envs.offline import cloning
 from envs.perceptron import layers_of, perceptron
 from envs.query_log import Replay
-from runtime.export import Layers
+from runtime.artifacts.mlp import Layers
 
 ROUTES = "routes.parquet"
 BATCH = 256

@@ -41,7 +41,7 @@ from policies.token.gac import GaC, GaCConfig
 from policies.token.packllm import PackLLM, PackLLMConfig
 from policies.token.uncertainty import Uncertainty, UncertaintyConfig
 from policies.token.unite import UniTe, UniTeConfig
-from runtime.config import PolicyConfig
+from runtime.config.ensembles import PolicyConfig
 
 METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
     "single": (Single, SingleConfig),

@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from typing import ClassVar, Generic, TypeVar
 
-from runtime.config import PolicyConfig
-from runtime.session import BadRequest, Connection, Session
-from runtime.types import Progress, Span, TokenChoice
+from runtime.config.ensembles import PolicyConfig
+from runtime.errors import BadRequest
+from runtime.session.connection import Connection
+from runtime.session.session import Session
+from runtime.types.spans import Progress, Span, TokenChoice
 
 C = TypeVar("C", bound=PolicyConfig)
 

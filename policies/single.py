@@ -9,9 +9,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from policies.base import Policy
-from runtime.config import PolicyConfig
-from runtime.session import BadRequest, Member, Session
-from runtime.types import Sampling, Span, TokenChoice
+from runtime.config.ensembles import PolicyConfig
+from runtime.errors import BadRequest
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.types.sampling import Sampling
+from runtime.types.spans import Span, TokenChoice
 
 
 class SingleConfig(PolicyConfig):

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from runtime.activity import record_with, stop_recording
-from runtime.otel import OtelRecorder
+from runtime.observability.otel import OtelRecorder
+from runtime.observability.tracing import record_with, stop_recording
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 from deployments.config import AppConfig
 from deployments.local import LocalStack
-from runtime.types import Checkpoint, Ended, Message, Query, Written
+from runtime.types.events import Checkpoint, Ended, Written
+from runtime.types.query import Message, Query
 
 WORDS = {
     "": {" the": 1},

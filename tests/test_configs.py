@@ -15,9 +15,9 @@ from deployments.pair_world import load_pair_setup
 from deployments.world import load_setup
 from policies.cascade.agent import load_agent
 from policies.token.citer import RoutedConfig
-from runtime.access_config import AccessConfig, KeyBudget, KeyConfig, KeysFile
+from runtime.artifacts.token_router import load_router
+from runtime.config.access import AccessConfig, KeyBudget, KeyConfig, KeysFile
 from runtime.errors import ConfigError
-from runtime.router import load_router
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("deployments/*.yaml")])

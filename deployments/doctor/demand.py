@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 
 from deployments.doctor import vllm_build
 from deployments.doctor.facts import Installed, Machine
-from runtime.config import (
-    SHARE_OF_PART,
+from runtime.config.engines import (
     EngineConfig,
     FlakyEngine,
     SlowEngine,
     TransformersEngine,
     VllmEngine,
 )
-from runtime.engines.vllm_start import CPU_KV_BYTES, VLLM_SHARE
+from runtime.config.members import SHARE_OF_PART
+from runtime.engines.vllm.launch import CPU_KV_BYTES, VLLM_SHARE
 from runtime.weights.size import Size
 
 # Proportional set sizes of running replicas of the zoo's models, whose weights take 2 MB, with ray

@@ -21,7 +21,7 @@ from deployments.doctor import limits
 from deployments.doctor.facts import Gpu, Installed, Machine
 from deployments.doctor.packages import EXTENSIONS, NAMES
 from deployments.doctor.plan import Weights
-from runtime.config import TransformersEngine, VllmEngine
+from runtime.config.engines import TransformersEngine, VllmEngine
 from runtime.errors import WeightsError
 from runtime.weights import cache, find
 from runtime.weights.size import measure

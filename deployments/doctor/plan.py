@@ -10,7 +10,8 @@ from deployments.doctor import totals, vllm_build
 from deployments.doctor.demand import Demand, demand, on_gpu
 from deployments.doctor.facts import Finding, Installed, Machine, gib
 from deployments.doctor.totals import smallest_card
-from runtime.config import MemberConfig, VllmEngine
+from runtime.config.engines import VllmEngine
+from runtime.config.members import MemberConfig
 from runtime.errors import WeightsError
 from runtime.weights.size import Size
 

@@ -18,11 +18,12 @@ from deployments.http.errors import fault_of
 from deployments.http.keyring import Key, Keyring
 from deployments.http.limits import part
 from deployments.http.reach import check_reach
-from runtime.access_config import Allowance
-from runtime.config import GatewayConfig
+from runtime.config.access import Allowance
+from runtime.config.gateway import GatewayConfig
 from runtime.errors import Forbidden, OrchestrionError, QuotaSpent, TooMany, Unauthorised
-from runtime.metrics import REFUSED, Meter
-from runtime.types import Ended, Event, Query, Recalled
+from runtime.observability.metrics import REFUSED, Meter
+from runtime.types.events import Ended, Event, Recalled
+from runtime.types.query import Query
 
 ALWAYS_OPEN: Final = ("/health", "/ready")
 """For whatever watches the server; ``/ready`` tells a stranger no names."""

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from deployments.http.limits import Bucket, Spent, ends, left
-from runtime.access_config import Allowance
+from runtime.config.access import Allowance
 from runtime.errors import QuotaSpent, TooMany
-from runtime.types import Budget
+from runtime.types.query import Budget
 
 BUSY_RETRY_S = 1.0
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from runtime.errors import Overloaded
-from runtime.metrics import REFUSED, REQUESTS_IN_PROGRESS, Meter
+from runtime.observability.metrics import REFUSED, REQUESTS_IN_PROGRESS, Meter
 
 FIRST_GUESS_S: Final = 1.0
 """How long an answer takes, before any has ended."""

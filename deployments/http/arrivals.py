@@ -8,7 +8,8 @@ from typing import Final, TypeAlias
 
 from deployments.http.ensemble import Ensemble
 from runtime.errors import EngineFault
-from runtime.types import Ended, Event, Query
+from runtime.types.events import Ended, Event
+from runtime.types.query import Query
 
 BUFFERED: Final = 16
 """Events that may wait for a slow reader; then the answers wait too."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from runtime.types import Event, Query
+from runtime.types.events import Event
+from runtime.types.query import Query
 
 
 class Ensemble(Protocol):

@@ -12,10 +12,10 @@ from typing import Any, Final, Literal
 from deployments.http.openai_schema import Asked, ChatAsked, CompletionAsked
 from deployments.http.refusals import check_logprobs, ignored_params
 from deployments.http.resume import PARAM, Mark, Past
-from runtime.activity import current_activity
+from runtime.call_context import whose
 from runtime.errors import BadRequest
-from runtime.logs import whose
-from runtime.types import Budget, Message, Query
+from runtime.observability.tracing import current_activity
+from runtime.types.query import Budget, Message, Query
 
 MAX_CHOICES: Final = 128
 """Most choices of one request, batched prompts included."""

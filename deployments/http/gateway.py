@@ -34,9 +34,9 @@ from deployments.http.streaming import events
 from deployments.http.traces import OwnTraces, Traces
 from deployments.http.transcript import Transcript
 from deployments.http.watch import Watch, refused, understood
-from runtime.config import GatewayConfig
+from runtime.config.gateway import GatewayConfig
 from runtime.errors import BadRequest, OrchestrionError
-from runtime.metrics import RESUMED, Counts, Meter
+from runtime.observability.metrics import RESUMED, Counts, Meter
 
 CARD_PATIENCE_S: Final = 5.0
 CLIENT_LEFT: Final = 499

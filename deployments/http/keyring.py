@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from deployments.config import validated
-from runtime.access_config import AccessConfig, Allowance, KeyConfig, KeysFile
+from runtime.config.access import AccessConfig, Allowance, KeyConfig, KeysFile
 from runtime.errors import ConfigError
 
 log = logging.getLogger(__name__)

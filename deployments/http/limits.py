@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from runtime.access_config import Allowance, KeyBudget, Period
+from runtime.config.access import Allowance, KeyBudget, Period
 
 ROUNDING: Final = 1e-9
 """What adding floats may leave over."""

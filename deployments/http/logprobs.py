@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from runtime.token_places import token_places
-from runtime.types import Span, TokenChoice
+from runtime.text.offsets import token_places
+from runtime.types.spans import Span, TokenChoice
 
 VERY_UNLIKELY: Final = -9999.0
 """What OpenAI says for a probability of 0, which JSON has no number for."""

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from runtime.errors import BadRequest
-from runtime.types import Budget
+from runtime.types.query import Budget
 
 MAX_STOPS: Final = 4
 MAX_STOP_CHARACTERS: Final = 4096

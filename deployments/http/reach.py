@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from ipaddress import IPv6Address, ip_address
 
-from runtime.access_config import AccessConfig
+from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError, Forbidden
 
 REMEDY = (

@@ -19,7 +19,7 @@ from deployments.http.resume import Sent
 from deployments.http.traces import OwnTraces
 from deployments.http.transcript import Transcript
 from runtime.errors import OrchestrionError
-from runtime.types import Ended, Event, Recalled, Scored, Searched, Written
+from runtime.types.events import Ended, Event, Recalled, Scored, Searched, Written
 
 log = logging.getLogger(__name__)
 

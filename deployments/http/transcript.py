@@ -10,7 +10,8 @@ from typing import Any
 
 from deployments.http.exchange import Exchange
 from deployments.http.logprobs import Told, Waiting, placed
-from runtime.types import Ended, Event, Recalled, Scored, TokenChoice, Written
+from runtime.types.events import Ended, Event, Recalled, Scored, Written
+from runtime.types.spans import TokenChoice
 
 
 @dataclass(slots=True)

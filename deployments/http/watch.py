@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.http.errors import Fault
 from deployments.http.exchange import Exchange
-from runtime.activity import begin, broke_off, current_activity, within
-from runtime.logs import Whose, on_behalf_of, tell, whose
+from runtime.call_context import Whose, on_behalf_of, whose
+from runtime.observability.logs import tell
+from runtime.observability.tracing import begin, broke_off, current_activity, within
 
 logger = logging.getLogger(__name__)
 

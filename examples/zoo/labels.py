@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from examples.zoo import facts
-from runtime.config import TransformersEngine
-from runtime.engines.transformers import TransformersLM
-from runtime.tokens import Tokenizer
-from runtime.types import Message, Sampling
+from runtime.config.engines import TransformersEngine
+from runtime.engines.transformers.engine import TransformersLM
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.query import Message
+from runtime.types.sampling import Sampling
 
 TRAINED_ON = ("one_hop", "two_hop_train", "three_hop_judges")
 HELD_OUT = ("two_hop", "three_hop")

@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from policies.cascade.state import Scaling
-from runtime.export import Kind, Layers, tensors_of
+from runtime.artifacts.files import Kind
+from runtime.artifacts.mlp import Layers, tensors_of
 
 WEIGHTS, ABOUT = "agent.safetensors", "agent.json"
 KIND: Final = Kind("an agent", "orchestrion-agent-1", WEIGHTS, ABOUT, "orchestrion train der")

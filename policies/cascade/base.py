@@ -11,11 +11,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from policies.base import Policy
 from policies.cascade.transfer import TRANSFER, checked, transfer
-from runtime.config import PolicyConfig
+from runtime.config.ensembles import PolicyConfig
 from runtime.errors import BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
-from runtime.noise import apart
-from runtime.session import Draft, Member, Session
-from runtime.types import Progress, Sampling, Span, StopReason
+from runtime.rng import apart
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import Draft
+from runtime.types.events import StopReason
+from runtime.types.sampling import Sampling
+from runtime.types.spans import Progress, Span
 
 R = TypeVar("R", bound="RouteConfig")
 

@@ -33,8 +33,9 @@ from policies.cascade.base import Choice, Plan, RouteConfig, RoutePolicy, last_a
 from policies.cascade.state import features, state_text
 from policies.newest import Newest
 from runtime.errors import ConfigError
-from runtime.noise import apart
-from runtime.session import Connection, Session
+from runtime.rng import apart
+from runtime.session.connection import Connection
+from runtime.session.session import Session
 
 
 class DERConfig(RouteConfig):

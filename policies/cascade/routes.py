@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from policies.cascade.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
-from runtime.noise import apart
-from runtime.session import Session
+from runtime.rng import apart
+from runtime.session.session import Session
 
 
 class FixedRouteConfig(RouteConfig):

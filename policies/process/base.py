@@ -10,8 +10,10 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from policies.base import Policy
 from policies.process.config import ProcessConfig
-from runtime.session import Draft, Session
-from runtime.types import Progress, Span, StopReason
+from runtime.session.session import Session
+from runtime.text.draft import Draft
+from runtime.types.events import StopReason
+from runtime.types.spans import Progress, Span
 
 P = TypeVar("P", bound=ProcessConfig)
 

@@ -12,8 +12,8 @@ from pydantic import Field
 from policies.process.base import Found, Line, ProcessPolicy, joined
 from policies.process.config import ProcessConfig
 from runtime.errors import BudgetSpent
-from runtime.session import Session
-from runtime.types import Progress
+from runtime.session.session import Session
+from runtime.types.spans import Progress
 
 B = TypeVar("B", bound="BeamConfig")
 

@@ -15,9 +15,11 @@ from policies.process.base import Found, Line, ProcessPolicy
 from policies.process.config import JudgedConfig
 from policies.process.steps import Step, ends, worth
 from runtime.errors import BudgetSpent, ContextOverflow
-from runtime.noise import apart
-from runtime.session import Draft, Member, Session
-from runtime.types import Progress
+from runtime.rng import apart
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import Draft
+from runtime.types.spans import Progress
 
 
 class BestOfConfig(JudgedConfig):

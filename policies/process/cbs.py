@@ -13,7 +13,10 @@ from pydantic import Field
 from policies.process.base import Line
 from policies.process.beams import Beam, BeamConfig, BeamSearch, best
 from policies.process.steps import Step, likelihoods, write
-from runtime.session import Member, Session, perplexity, together
+from runtime.concurrency import together
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import perplexity
 
 
 class CBSConfig(BeamConfig):

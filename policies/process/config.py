@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import Field, field_validator
 
-from runtime.config import PolicyConfig
+from runtime.config.ensembles import PolicyConfig
 
 LIKELIHOOD: Final = "likelihood"
 

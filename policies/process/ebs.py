@@ -10,7 +10,9 @@ from policies.process.base import Line
 from policies.process.beams import Beam, BeamConfig, BeamSearch
 from policies.process.config import JudgedConfig
 from policies.process.steps import Step, worth, write
-from runtime.session import Member, Session, together
+from runtime.concurrency import together
+from runtime.session.member import Member
+from runtime.session.session import Session
 
 
 class EBSConfig(BeamConfig, JudgedConfig):

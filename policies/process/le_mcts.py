@@ -48,8 +48,8 @@ from policies.process.config import JudgedConfig
 from policies.process.steps import worth, write
 from policies.process.tree import Backpropagation, Node, Rank, Rules, Tree
 from runtime.errors import BudgetSpent
-from runtime.session import Session
-from runtime.types import Progress
+from runtime.session.session import Session
+from runtime.types.spans import Progress
 
 TELL_S: Final = 1.0
 """A search tells how far it is this often; what is told is also what survives a coordinator."""

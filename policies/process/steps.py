@@ -10,8 +10,10 @@ from typing import Final
 
 from policies.process.config import ProcessConfig
 from runtime.errors import ContextOverflow
-from runtime.noise import apart
-from runtime.session import Candidate, Member, Session, mean_probability
+from runtime.rng import apart
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import Candidate, mean_probability
 
 BLANKS: Final = 3
 """Calls that may bring blank lines only before a member counts as having nothing to say."""

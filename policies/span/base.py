@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, TypeVar
 
 from policies.base import Policy
-from runtime.config import PolicyConfig
-from runtime.session import Candidate, Draft, Member, Session, together
-from runtime.types import Sampling, Span
+from runtime.concurrency import together
+from runtime.config.ensembles import PolicyConfig
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import Candidate, Draft
+from runtime.types.sampling import Sampling
+from runtime.types.spans import Span
 
 S = TypeVar("S", bound="SpanConfig")
 

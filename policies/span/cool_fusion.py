@@ -33,8 +33,11 @@ from policies.span.base import (
     cross_score,
     distinct,
 )
-from runtime.session import Draft, Member, Session, perplexity
-from runtime.types import Sampling, Span
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import Draft, perplexity
+from runtime.types.sampling import Sampling
+from runtime.types.spans import Span
 
 
 class CoolFusionConfig(SpanConfig):

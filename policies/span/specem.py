@@ -24,7 +24,7 @@ from pydantic import Field
 
 from policies.span.base import Judgements, Round, Verdict, by_author
 from policies.span.specfuse import SegmentConfig, SegmentPolicy, segment_scores
-from runtime.session import Session
+from runtime.session.session import Session
 
 
 class SpecEMConfig(SegmentConfig):

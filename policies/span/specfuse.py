@@ -26,9 +26,11 @@ from typing import ClassVar, Literal, TypeVar
 from pydantic import Field
 
 from policies.span.base import Judgements, Round, SpanConfig, SpanPolicy, Verdict, by_author
-from runtime.session import Draft, Member, Session, mean_probability
-from runtime.types import Sampling
-from runtime.words import cut_partial_word
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import Draft, mean_probability
+from runtime.text.words import cut_partial_word
+from runtime.types.sampling import Sampling
 
 
 class SegmentConfig(SpanConfig):

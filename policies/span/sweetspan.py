@@ -23,9 +23,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from policies.span.base import Judgements, Round, SpanConfig, SpanPolicy, Verdict, by_author
-from runtime.session import Draft, Member, Session, perplexity
-from runtime.types import Sampling
-from runtime.words import cut_words
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import Draft, perplexity
+from runtime.text.words import cut_words
+from runtime.types.sampling import Sampling
 
 
 class SweetSpanConfig(SpanConfig):

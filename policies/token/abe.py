@@ -33,12 +33,15 @@ from policies.base import Policy
 from policies.token.agreement import Hypothesis, Offer, active, agree, may_follow
 from policies.token.choose import Wish, choose
 from policies.token.rows import Fused
-from runtime.config import PolicyConfig
+from runtime.config.ensembles import PolicyConfig
 from runtime.errors import ContextOverflow
-from runtime.noise import END, token_keys
-from runtime.pieces import Cover, spell
-from runtime.session import Draft, Member, Session
-from runtime.types import ALL, Distribution, Span
+from runtime.rng import END, token_keys
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import Draft
+from runtime.text.pieces import Cover, spell
+from runtime.types.outputs import ALL, Distribution
+from runtime.types.spans import Span
 
 LONG: Final = 256
 """Tokens of all members together beyond which agreeing on some of them takes milliseconds, which

@@ -6,7 +6,7 @@ tokens ahead, with its distribution at each; the others tell theirs at all those
 then the method fuses place after place and takes the ensemble's own choice, until that is another
 token than the drafted one. What is fused at a place depends on the text before it only, and a place
 counts only as long as all tokens before it were right. So the text is the plain loop's, for greedy
-choices and for drawn ones, whose noise is keyed by place and text (runtime/noise.py), as far as an
+choices and for drawn ones, whose noise is keyed by place and text (runtime/rng.py), as far as an
 engine computes the same numbers for one token and for several.
 
 A member that was not asked for a while catches up in its next call: every call carries the whole
@@ -32,10 +32,12 @@ from policies.token.rows import Fuser, Row
 from policies.token.safe import stands
 from policies.token.teach import score_text
 from runtime.errors import BadRequest, BudgetSpent, ContextOverflow
-from runtime.pieces import Ahead
-from runtime.session import Connection, Member, Session
-from runtime.types import Span, TokenChoice
-from runtime.union import END_KEY, NO_KEY, Union, union_of
+from runtime.session.connection import Connection
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.pieces import Ahead
+from runtime.types.spans import Span, TokenChoice
+from runtime.vocab.union import END_KEY, NO_KEY, Union, union_of
 
 T = TypeVar("T", bound=TokenConfig)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.token.rows import Fused
-from runtime.noise import gumbel
+from runtime.rng import gumbel
 
 
 @dataclass(frozen=True, slots=True)

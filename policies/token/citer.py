@@ -23,10 +23,10 @@ from pydantic import Field
 
 from policies.newest import Newest
 from policies.token.handover import HandoverConfig, HandoverPolicy
+from runtime.artifacts.token_router import ABOUT, Router, load_router
 from runtime.errors import ConfigError
-from runtime.router import ABOUT, Router, load_router
-from runtime.session import Connection
-from runtime.types import Signal
+from runtime.session.connection import Connection
+from runtime.types.sampling import Signal
 
 
 class RoutedConfig(HandoverConfig):

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from runtime.config import PolicyConfig, Strict
+from runtime.config.base import Strict
+from runtime.config.ensembles import PolicyConfig
 
 
 class SafeConfig(Strict):

@@ -30,10 +30,11 @@ from policies.token.config import TokenConfig
 from policies.token.lookup import candidates
 from policies.token.relative import RelativeSpace, anchors_of, fuse
 from policies.token.rows import Fused, Fuser, Row, normalised
-from runtime.alignment import vector_table
-from runtime.alignment.once import Once
-from runtime.session import Connection, Session
-from runtime.union import END_KEY, Union
+from runtime.session.connection import Connection
+from runtime.session.session import Session
+from runtime.vocab import vector_table
+from runtime.vocab.single_flight import Once
+from runtime.vocab.union import END_KEY, Union
 
 SETS: Final = 4
 """Sets of members whose space is kept: requests may ask for fewer members."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from policies.token.request import TokenRequest
 from policies.token.rows import Row
 from runtime.errors import ContextOverflow
-from runtime.noise import END
-from runtime.pieces import PieceContext
-from runtime.session import Member
-from runtime.union import NO_KEY
+from runtime.rng import END
+from runtime.session.member import Member
+from runtime.text.pieces import PieceContext
+from runtime.vocab.union import NO_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ async def draft(
         if key == NO_KEY:  # a control token: nobody else can follow
             break
         pieces.append(request.union.tokens[key])
-    # Only rows after a context that the member would have been given count (runtime/pieces.py).
+    # Only rows after a context that the member would have been given count
+    # (runtime/text/pieces.py).
     ahead = start.ahead(pieces)
     same = [ahead.base + tail == context + ids[:n] for n, tail in enumerate(ahead.tails)]
     true = same.index(False) if False in same else len(same)

@@ -24,10 +24,11 @@ from policies.token.config import TokenConfig
 from policies.token.gac import mean
 from policies.token.projection import faithful, project, projection
 from policies.token.rows import Fused, Fuser, Row, leading, normalised
-from runtime.alignment import Table, table
-from runtime.alignment.once import Once
-from runtime.session import Connection, Session
-from runtime.union import NO_KEY, Union
+from runtime.session.connection import Connection
+from runtime.session.session import Session
+from runtime.vocab import Table, table
+from runtime.vocab.single_flight import Once
+from runtime.vocab.union import NO_KEY, Union
 
 SETS: Final = 4
 """Sets of members whose projections are kept at hand: requests may ask for fewer members. The

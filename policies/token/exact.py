@@ -8,9 +8,11 @@ from itertools import groupby
 from typing import Final
 
 from policies.token.told import packed, unpacked
-from runtime.session import Draft, Session
-from runtime.tokens import Tokenizer
-from runtime.types import EngineFinish, Span, TokenChoice
+from runtime.session.session import Session
+from runtime.text.draft import Draft
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.outputs import EngineFinish
+from runtime.types.spans import Span, TokenChoice
 
 LONGEST_WAIT: Final = 16
 """Tokens that are held back at most for the end of a character to come."""

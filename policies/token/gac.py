@@ -7,8 +7,9 @@ asked only where its highest probability is at most ``threshold``.
 
 Deviations: the published code joins BBPE bytes beyond ASCII to other tokens and maps what it cannot
 spell to ";"; here every token is its exact bytes, and each member is given them in its own tokens
-(runtime/pieces.py). It is greedy only and knows one EOS for each model; here all of a member's EOS
-are one token, the end, and any temperature works. Control tokens that are no EOS cannot be chosen.
+(runtime/text/pieces.py). It is greedy only and knows one EOS for each model; here all of a member's
+EOS are one token, the end, and any temperature works. Control tokens that are no EOS cannot be
+chosen.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from pydantic import Field, model_validator
 from policies.token.base import TokenPolicy
 from policies.token.config import TokenConfig
 from policies.token.rows import Fused, Fuser, Row
-from runtime.session import Session
-from runtime.union import Union
+from runtime.session.session import Session
+from runtime.vocab.union import Union
 
 DENSE: Final = 4096
 

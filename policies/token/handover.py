@@ -24,11 +24,15 @@ from pydantic import Field, model_validator
 from policies.base import Policy
 from policies.token.exact import ExactText, Written
 from policies.token.told import packed, unpacked
-from runtime.config import PolicyConfig
+from runtime.artifacts.token_router import Router
+from runtime.config.ensembles import PolicyConfig
 from runtime.errors import ConfigError, ContextOverflow
-from runtime.router import Router
-from runtime.session import Connection, Member, Session
-from runtime.types import Deferral, Generation, Sampling, Signal, Span, TokenChoice
+from runtime.session.connection import Connection
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.types.outputs import Generation
+from runtime.types.sampling import Deferral, Sampling, Signal
+from runtime.types.spans import Span, TokenChoice
 
 H = TypeVar("H", bound="HandoverConfig")
 LINE: Final = "\n"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from policies.token.rows import Row
-from runtime.pieces import spell
-from runtime.tokens import Tokenizer
-from runtime.union import END_KEY, Union
+from runtime.text.pieces import spell
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.vocab.union import END_KEY, Union
 
 
 class Lookup:

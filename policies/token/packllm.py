@@ -37,9 +37,10 @@ from policies.token.request import TokenRequest
 from policies.token.rows import Fused, Fuser, Row, normalised
 from policies.token.teach import begin, teach
 from policies.token.unite import UniTeFuser, lookup_of
-from runtime.session import Connection, Session
-from runtime.types import TokenChoice
-from runtime.union import Union
+from runtime.session.connection import Connection
+from runtime.session.session import Session
+from runtime.types.spans import TokenChoice
+from runtime.vocab.union import Union
 
 FLOOR = -60.0
 """Logprob of what a member cannot write or was not asked for: mixing logits needs a number."""

@@ -41,8 +41,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from policies.token.similarity import CHUNK, Side, best, blocks, common_space, nearest, unit
-from runtime.alignment import Connection, Table, aligned, store
-from runtime.alignment.once import Once
+from runtime.session.connection import Connection
+from runtime.vocab import Table, aligned, npz_cache
+from runtime.vocab.single_flight import Once
 
 FORMAT: Final = 1
 """Raise it when the same tables would give another matrix."""
@@ -69,9 +70,9 @@ async def projection(
 
     def make() -> csr_array:
         key = hashlib.sha256(settings.encode()).hexdigest()[:32]
-        file = store.place("projections", f"{key}.npz")
+        file = npz_cache.place("projections", f"{key}.npz")
         shape = (len(ours.rows), len(theirs.rows))
-        found = _read(store.load(file, settings), shape)
+        found = _read(npz_cache.load(file, settings), shape)
         if found is not None:
             return found
         matrix = build(
@@ -84,7 +85,7 @@ async def projection(
             neighbours=neighbours,
         )
         arrays = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
-        store.save(file, settings, arrays)
+        npz_cache.save(file, settings, arrays)
         return matrix
 
     return await _made.get(settings, lambda: asyncio.to_thread(make))

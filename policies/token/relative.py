@@ -51,7 +51,7 @@ from typing import Final
 
 import numpy as np
 
-from runtime.alignment import Tokenizer
+from runtime.tokenization.tokenizer import Tokenizer
 
 BETAS: Final = (0.9, 0.999)
 EPSILON: Final = 1e-8

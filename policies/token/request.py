@@ -14,11 +14,15 @@ from policies.token.choose import Wish, best
 from policies.token.config import TokenConfig
 from policies.token.rows import Fused, Fuser, Row, normalised, row_of
 from policies.token.told import packed, unpacked
-from runtime.noise import END
-from runtime.pieces import Ahead, PieceContext
-from runtime.session import Draft, Member, Session
-from runtime.types import ALL, Distribution, Sampling, Span, TokenChoice
-from runtime.union import END_KEY, NO_KEY, Union
+from runtime.rng import END
+from runtime.session.member import Member
+from runtime.session.session import Session
+from runtime.text.draft import Draft
+from runtime.text.pieces import Ahead, PieceContext
+from runtime.types.outputs import ALL, Distribution
+from runtime.types.sampling import Sampling
+from runtime.types.spans import Span, TokenChoice
+from runtime.vocab.union import END_KEY, NO_KEY, Union
 
 SMALL_VOCABULARY: Final = 4096
 """Rows up to this size are told whole: that takes no more than what a call costs anyway."""

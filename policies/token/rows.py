@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from runtime.types import Distribution
-from runtime.union import END_KEY, NO_KEY, Union
+from runtime.types.outputs import Distribution
+from runtime.vocab.union import END_KEY, NO_KEY, Union
 
 
 @dataclass(frozen=True, slots=True, eq=False)

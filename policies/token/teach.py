@@ -9,9 +9,9 @@ from typing import Final, TypeAlias
 from policies.token.request import Rows, TokenRequest
 from policies.token.rows import Row
 from runtime.errors import BadRequest
-from runtime.pieces import PieceContext
-from runtime.session import Session
-from runtime.types import TokenChoice
+from runtime.session.session import Session
+from runtime.text.pieces import PieceContext
+from runtime.types.spans import TokenChoice
 
 WINDOW: Final = 64
 """Tokens that members judge in one call."""

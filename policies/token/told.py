@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.types import TokenChoice
+from runtime.types.spans import TokenChoice
 
 
 def packed(token: TokenChoice) -> dict[str, Any]:

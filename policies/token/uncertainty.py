@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from policies.token.handover import HandoverConfig, HandoverPolicy
-from runtime.types import Signal
+from runtime.types.sampling import Signal
 
 
 class UncertaintyConfig(HandoverConfig):

@@ -26,8 +26,8 @@ from policies.token.base import TokenPolicy
 from policies.token.config import TokenConfig
 from policies.token.lookup import Lookup, candidates
 from policies.token.rows import Fused, Fuser, Row, normalised
-from runtime.session import Session
-from runtime.union import Union
+from runtime.session.session import Session
+from runtime.vocab.union import Union
 
 
 class UniTeConfig(TokenConfig):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from runtime.config.aux_models import EncoderConfig
 from runtime.encoders.base import TextEncoder
-from runtime.encoders.config import EncoderConfig
 
 __all__ = ["EncoderConfig", "TextEncoder", "build_encoder"]
 
 
 def build_encoder(config: EncoderConfig) -> TextEncoder:
     """Loads the weights; blocks until the encoder can be asked."""
-    from runtime.encoders.transformer import TransformerEncoder
+    from runtime.encoders.transformers import TransformerEncoder
 
     return TransformerEncoder(config)

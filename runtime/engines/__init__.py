@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runtime.config import (
+from runtime.config.engines import (
     EchoEngine,
     EngineConfig,
     FlakyEngine,
@@ -28,31 +28,31 @@ def build_engine(
     """
     match config:
         case TransformersEngine():
-            from runtime.engines.transformers import TransformersLM
+            from runtime.engines.transformers.engine import TransformersLM
 
             return TransformersLM(config)
         case VllmEngine():
-            from runtime.engines.vllm_start import prepare_environment
+            from runtime.engines.vllm.launch import prepare_environment
 
             prepare_environment(config)  # vLLM reads it when it is imported
-            from runtime.engines.vllm import VllmLM
+            from runtime.engines.vllm.engine import VllmLM
 
             return VllmLM(config, name, stat_loggers())
         case TableEngine():
-            from runtime.engines.scripted import TableLM
+            from runtime.engines.scripted.models import TableLM
 
             return TableLM(config)
         case EchoEngine():
-            from runtime.engines.scripted import EchoLM
+            from runtime.engines.scripted.models import EchoLM
 
             return EchoLM(config)
         case FlakyEngine():
-            from runtime.engines.scripted import FlakyLM
+            from runtime.engines.scripted.fault_injection import FlakyLM
 
             inner = build_engine(config.engine, name, stat_loggers)
             return FlakyLM(inner, config.fails_at, config.fails_from)
         case SlowEngine():
-            from runtime.engines.scripted import SlowLM
+            from runtime.engines.scripted.fault_injection import SlowLM
 
             inner = build_engine(config.engine, name, stat_loggers)
             return SlowLM(inner, config.seconds, config.slow_from)

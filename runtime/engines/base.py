@@ -8,8 +8,9 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from runtime.tokens import TokenizerDefinition
-from runtime.types import Distribution, Generation, Sampling, Score, Tokens
+from runtime.tokenization.tokenizer import TokenizerDefinition
+from runtime.types.outputs import Distribution, Generation, Score, Tokens
+from runtime.types.sampling import Sampling
 
 CAPABILITIES = frozenset({"generate", "score", "next_token", "embed", "states", "vectors"})
 DEFERS: Final = "defer"

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtime.errors import BadRequest
-from runtime.noise import gumbel
-from runtime.types import ALL, Distribution, EngineFinish, Sampling
-from runtime.words import complete_words
+from runtime.rng import gumbel
+from runtime.text.words import complete_words
+from runtime.types.outputs import ALL, Distribution, EngineFinish
+from runtime.types.sampling import Sampling
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -70,7 +71,7 @@ def pick(
 
     One uniform number per position goes through the inverse of the cumulative distribution in id
     order, so that rounding noise in the row can change the token only at a border between two.
-    With ``sampling.text_noise_from`` and the tokens' ``keys`` (runtime/noise.py) it is the Gumbel
+    With ``sampling.text_noise_from`` and the tokens' ``keys`` (runtime/rng.py) it is the Gumbel
     noise of their bytes instead.
     """
     if banned:

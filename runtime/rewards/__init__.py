@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from runtime.config import EngineConfig
-from runtime.rewards.base import Judged, Reasoning, RewardModel, judge_all
-from runtime.rewards.config import (
+from runtime.config.engines import EngineConfig
+from runtime.config.reward_models import (
     ClassifierReward,
     RewardModelConfig,
     SeveralReward,
     StepTagReward,
 )
+from runtime.rewards.base import Judged, Reasoning, RewardModel, judge_all
 
 __all__ = [
     "Judged",
@@ -26,7 +26,7 @@ def build_reward_model(config: RewardModelConfig) -> RewardModel:
     engines = [member.served_engine for member in config.as_members()]
     built = [_build(judge, engine) for judge, engine in zip(config.judges, engines, strict=True)]
     if isinstance(config.judge, SeveralReward):
-        from runtime.rewards.several import SeveralModels
+        from runtime.rewards.ensemble import SeveralModels
 
         return SeveralModels(built, config.judge.take)
     return built[0]

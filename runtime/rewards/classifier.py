@@ -20,15 +20,13 @@ from transformers import (
     AutoTokenizer,
 )
 
-from runtime.engines.checkpoint import pick_device
-from runtime.engines.loop import FORWARD_FAULTS
+from runtime.config.reward_models import ClassifierReward
 from runtime.errors import ConfigError, ContextOverflow, EngineFault, WeightsError
 from runtime.rewards.base import Reasoning
-from runtime.rewards.config import ClassifierReward
-from runtime.tokenizer_files import check_tokenizer
+from runtime.tokenization.files import check_tokenizer
 from runtime.weights import resolve
 from runtime.weights.checkpoint import NO_CODE, without_code
-from runtime.weights.pretrained import load_pretrained
+from runtime.weights.torch_models import FORWARD_FAULTS, load_pretrained, pick_device
 
 QWEN_PRM = "Qwen2ForProcessRewardModel"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from runtime.config.reward_models import StepTagReward
 from runtime.engines.base import Engine
 from runtime.errors import ConfigError, ContextOverflow, EngineFault
 from runtime.rewards.base import Reasoning
-from runtime.rewards.config import StepTagReward
-from runtime.tokens import Tokenizer
+from runtime.tokenization.tokenizer import Tokenizer
 
 
 class StepTagModel:

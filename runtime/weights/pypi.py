@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from runtime.errors import WeightsError
-from runtime.weights import gguf_file, progress, wheel
+from runtime.weights import progress, wheel
 from runtime.weights.cache import is_whole, locked, need_space, offline, root, settle, slug
 from runtime.weights.checkpoint import check_folder, compare_hash
+from runtime.weights.gguf import convert
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+")
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -115,7 +116,7 @@ def _make(requirements: list[str], work: Path, weights: str, sha256: str | None)
             continue
         compare_hash(got, sha256, weights)
         if gguf is not None:
-            gguf_file.convert(gguf, checkpoint, weights)
+            convert(gguf, checkpoint, weights)
         check_folder(checkpoint, weights)
         return checkpoint
     raise AssertionError("the second try returns or raises")

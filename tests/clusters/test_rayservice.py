@@ -21,7 +21,7 @@ from deployments.app import build_app
 from deployments.config import AppConfig
 from deployments.http.reach import refuse_exposed
 from deployments.models import build_models
-from runtime.access_config import AccessConfig
+from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError
 from tests.clusters.machines import ROOT
 

@@ -6,7 +6,7 @@ import pytest
 
 from deployments import affinity
 from deployments.affinity import Places, affinity_key
-from runtime.terms import Terms
+from runtime.call_context import Terms
 
 A, B, C = Terms("a"), Terms("b"), Terms("c")
 

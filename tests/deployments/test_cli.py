@@ -20,7 +20,7 @@ from deployments.cluster import serving
 from deployments.config import AppConfig
 from deployments.credentials import api_key
 from deployments.http.keyring import Keyring
-from runtime.config import AccessConfig
+from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError
 from tests.stack import animals
 

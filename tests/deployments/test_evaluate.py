@@ -11,10 +11,10 @@ import pytest
 from deployments.config import AppConfig
 from deployments.evaluate import as_json, compare, fact_authors, table
 from deployments.local import LocalStack
-from runtime.answers import given_answer, same_answer
+from runtime.config.evaluation import EvaluationConfig
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import Question, read_questions
 from runtime.errors import ConfigError
-from runtime.evaluation_config import EvaluationConfig
-from runtime.questions import Question, read_questions
 from tests.deployments.http.ensembles import served
 from tests.stack import animals
 

@@ -14,7 +14,8 @@ from ray.serve.schema import DeploymentSchema, ServeDeploySchema
 from deployments.app import build_app
 from deployments.config import AppConfig, load
 from deployments.replicas import member_options
-from runtime.config import MemberConfig, VllmEngine
+from runtime.config.engines import VllmEngine
+from runtime.config.members import MemberConfig
 
 FOLDER = Path(__file__).parents[2] / "deployments"
 TRIO, SINGLE = FOLDER / "gpu_7b_trio.yaml", FOLDER / "gpu_single_card.yaml"

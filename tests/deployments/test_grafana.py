@@ -13,7 +13,7 @@ import promql_parser
 import pytest
 
 from deployments.grafana.dashboard import FILE, written
-from runtime.metrics import METRICS
+from runtime.observability.metrics import METRICS
 
 PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 BOARD = json.loads(FILE.read_text())

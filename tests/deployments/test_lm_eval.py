@@ -18,7 +18,7 @@ import yaml
 
 from deployments.config import AppConfig
 from deployments.local import LocalStack
-from runtime.tokens import Tokenizer
+from runtime.tokenization.tokenizer import Tokenizer
 from tests.deployments.http.ensembles import served
 
 pytestmark = [

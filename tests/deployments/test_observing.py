@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from deployments.observing import SERVE, observe, trace
+from runtime.call_context import Terms, Whose, on_behalf_of, on_terms
+from runtime.config.tracing import TracingConfig
 from runtime.errors import ConfigError
-from runtime.logs import ROOMS, Json, Whose, logging_to, on_behalf_of, tell
-from runtime.metrics import RESUMED, Counts
-from runtime.terms import Terms, on_terms
-from runtime.tracing_config import TracingConfig
-from runtime.types import Ended, Event, Query
+from runtime.observability.logs import ROOMS, Json, logging_to, tell
+from runtime.observability.metrics import RESUMED, Counts
+from runtime.types.events import Ended, Event
+from runtime.types.query import Query
 
 logger = logging.getLogger("runtime.test")
 
@@ -73,7 +74,7 @@ def test_serves_formatters_show_our_ids(serves_own: io.StringIO) -> None:
 def test_tracing_without_opentelemetry_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "runtime.otel", None)
+    monkeypatch.setitem(sys.modules, "runtime.observability.otel", None)
     with pytest.raises(ConfigError, match=r"pip install 'orchestrion\[otel\]'"):
         trace(TracingConfig(), "gateway")
 

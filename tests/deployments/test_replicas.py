@@ -11,7 +11,8 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.schema import DeploymentSchema
 
 from deployments.replicas import CallsPerReplica, member_options, messages_at_once, replicated
-from runtime.config import MemberConfig, VllmEngine, innermost
+from runtime.config.engines import VllmEngine, innermost
+from runtime.config.members import MemberConfig
 
 
 def member(engine: dict[str, Any] | None = None, **replica: Any) -> MemberConfig:

@@ -12,9 +12,9 @@ from deployments.config import AppConfig
 from deployments.evaluate import Row
 from deployments.local import LocalStack
 from deployments.routes import route_rows
+from runtime.config.evaluation import EvaluationConfig
+from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from runtime.evaluation_config import EvaluationConfig
-from runtime.questions import Question
 from tests.deployments.http.ensembles import served
 from tests.policies.cascade.agents import agent, by_calls, config
 

@@ -15,7 +15,7 @@ from openai import AsyncOpenAI, OpenAI
 from deployments.cluster import APP, serving
 from deployments.config import AppConfig
 from deployments.names import ensemble_deployment, reward_deployment
-from runtime.types import Message
+from runtime.types.query import Message
 from tests.deployments.test_serve import free_port, replica_pid
 from tests.policies.process.maze import GOLD, maze
 from tests.scrape import OFTEN, wait_for

@@ -19,11 +19,11 @@ from deployments.cluster import APP, serving
 from deployments.config import AppConfig
 from deployments.names import member_deployment
 from deployments.serve_channel import ServeChannel
-from runtime.calls import Call
-from runtime.coalesce import RemoteEngine
+from runtime.call_context import Terms, on_terms
+from runtime.calls.messages import Call
+from runtime.calls.remote_engine import RemoteEngine
 from runtime.errors import EngineFault
-from runtime.terms import Terms, on_terms
-from runtime.types import Sampling
+from runtime.types.sampling import Sampling
 from tests.stack import CAT
 
 pytestmark = pytest.mark.ray

@@ -12,8 +12,8 @@ import yaml
 
 from deployments.config import IMPORT_PATH
 from deployments.pair_world import load_pair_setup
+from runtime.artifacts.token_router import load_router
 from runtime.errors import ConfigError
-from runtime.router import load_router
 from tests.deployments.test_train import orchestrion
 from tests.policies.token.test_handover import LARGE, SMALL
 

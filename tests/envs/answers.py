@@ -10,7 +10,7 @@ from envs.answers import Ask, Reply
 from envs.dynamic_ensemble import World
 from envs.mdp import RewardConfig, State
 from envs.quality import ExactMatch, ExactMatchConfig
-from runtime.questions import Question
+from runtime.data.questions import Question
 
 TASKS = (Question("How much is 2 + 2?", "4"), Question("Who barks?", "dog"))
 KNOWN = {

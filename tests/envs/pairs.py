@@ -10,9 +10,9 @@ from envs.pair import Look, Taught
 from envs.quality import ExactMatch, ExactMatchConfig
 from envs.token_config import TokenReward
 from envs.token_routing import TokenWorld
-from runtime.questions import Question
-from runtime.router import Router
-from runtime.types import Tokens
+from runtime.artifacts.token_router import Router
+from runtime.data.questions import Question
+from runtime.types.outputs import Tokens
 
 WIDTH = 4
 EOS = 0

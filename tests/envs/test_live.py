@@ -11,11 +11,12 @@ from deployments.wiring import connect
 from envs.answers import Ask
 from envs.live import LiveMembers
 from envs.loop import Loop
-from runtime.config import EchoEngine, FlakyEngine, MemberConfig, Price
-from runtime.connection import Connection
+from runtime.config.engines import EchoEngine, FlakyEngine
+from runtime.config.members import MemberConfig, Price
 from runtime.engines import build_engine
-from runtime.metrics import Counts
-from runtime.types import Sampling
+from runtime.observability.metrics import Counts
+from runtime.session.connection import Connection
+from runtime.types.sampling import Sampling
 
 MEMBERS = {
     "echo": MemberConfig(engine=EchoEngine(), price=Price(input=1.0, output=2.0)),

@@ -15,7 +15,7 @@ from envs import pair as pairs
 from envs.loop import Loop
 from envs.pair import LivePair
 from runtime.errors import ConfigError
-from runtime.metrics import Counts
+from runtime.observability.metrics import Counts
 from tests.policies.token.test_handover import LARGE, NAMES, SMALL
 from tests.stack import DOG
 

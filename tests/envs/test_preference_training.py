@@ -15,8 +15,8 @@ from envs.preferences import collect, states, table_of
 from envs.router_net import RouterNet, folded
 from envs.token_config import PreferenceSettings
 from envs.token_routing import TokenWorld
+from runtime.artifacts.token_router import ABOUT, WEIGHTS, Router, load_router
 from runtime.errors import ConfigError
-from runtime.router import ABOUT, WEIGHTS, Router, load_router
 from tests.envs.pairs import TASKS, Pair, world
 from tests.envs.test_token_routing import FIRST, QUALITY
 from tests.ray_cluster import small_ray

@@ -16,8 +16,8 @@ from envs.quality import (
     TokenF1Config,
     build_quality,
 )
+from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from runtime.questions import Question
 from runtime.rewards.base import Reasoning
 
 

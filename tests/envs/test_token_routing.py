@@ -14,9 +14,9 @@ from gymnasium.vector import AutoresetMode
 from envs.preferences import Round, collect, counts, read, states, table_of, write
 from envs.quality import ExactMatch, ExactMatchConfig
 from envs.token_routing import LARGE, SMALL, TokenRoutingEnv, TokenRoutingVectorEnv
+from runtime.artifacts.token_router import Router
+from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from runtime.questions import Question
-from runtime.router import Router
 from tests.envs.pairs import TASKS, WIDTH, Pair, world
 
 QUALITY = ExactMatch(ExactMatchConfig())

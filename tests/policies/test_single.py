@@ -9,8 +9,10 @@ import pytest
 
 from deployments.local import LocalStack
 from runtime.errors import BadRequest
-from runtime.tokens import Tokenizer
-from runtime.types import Budget, Message, Query, Scored, TokenChoice
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.events import Scored
+from runtime.types.query import Budget, Message, Query
+from runtime.types.spans import TokenChoice
 from tests.stack import CAT, animals, answers, ask, running
 
 ECHO = {"members": {"echo": {"engine": {"type": "echo"}}}}

@@ -11,7 +11,7 @@ import pytest
 from deployments.config import AppConfig, load
 from deployments.local import LocalStack
 from policies.process.tree import Tree
-from runtime.types import Budget, Message
+from runtime.types.query import Budget, Message
 from tests.pretrained.test_two_llms import QUICKSTART, config, folders
 from tests.stack import ask
 

@@ -9,7 +9,7 @@ import pytest
 
 from deployments.config import AppConfig, load
 from deployments.local import LocalStack
-from runtime.types import Message
+from runtime.types.query import Message
 from tests.pretrained.test_two_llms import QUICKSTART, folders
 from tests.stack import ask
 

@@ -11,9 +11,9 @@ import torch
 
 from benchmarks.naive_specfuse import Naive, write
 from deployments.config import AppConfig, load
-from runtime.config import TransformersEngine
+from runtime.config.engines import TransformersEngine
 from runtime.errors import WeightsError
-from runtime.types import Message
+from runtime.types.query import Message
 from runtime.weights import resolve
 from tests.stack import Answer, ask, running
 

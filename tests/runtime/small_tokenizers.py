@@ -20,7 +20,7 @@ from tokenizers import (
 )
 from tokenizers import Tokenizer as LibraryTokenizer
 
-from runtime.tokens import Tokenizer, TokenizerDefinition, vocabulary_tokenizer
+from runtime.tokenization.tokenizer import Tokenizer, TokenizerDefinition, vocabulary_tokenizer
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
 LLAMA3 = (

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from deployments.local import LocalStack
-from runtime.calls import Call, Outcome
-from runtime.coalesce import RemoteEngine
+from runtime.call_context import current_terms
+from runtime.calls.messages import Call, Outcome
+from runtime.calls.remote_engine import RemoteEngine
 from runtime.engines.base import EngineSpec
 from runtime.errors import Absent, QuorumLost
-from runtime.terms import current_terms
 from tests.stack import animals, answers, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}

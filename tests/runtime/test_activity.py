@@ -16,12 +16,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from pydantic import ValidationError
 
-from runtime.activity import UNRECORDED, begin, current_activity, doing, stop_recording
+from runtime.call_context import current_terms
+from runtime.config.tracing import TracingConfig
 from runtime.errors import QuorumLost
-from runtime.otel import recorder
-from runtime.terms import current_terms
-from runtime.tracing_config import TracingConfig
-from runtime.types import Ended, Message, Query, Written
+from runtime.observability.otel import recorder
+from runtime.observability.tracing import UNRECORDED, begin, current_activity, doing, stop_recording
+from runtime.types.events import Ended, Written
+from runtime.types.query import Message, Query
 from tests.activities import facts, named, own_id, parent, recorded
 from tests.stack import DOG, animals, ask, running
 
@@ -163,7 +164,7 @@ def test_nothing_is_recorded_where_nobody_asked_for_it() -> None:
     assert begin("x", {}) is UNRECORDED
     with doing("x", {}) as activity:
         assert activity is UNRECORDED is current_activity()
-    script = "import sys, deployments.local; print('runtime.otel' in sys.modules)"
+    script = "import sys, deployments.local; print('runtime.observability.otel' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.alignment import aligned, vector_table, vectors
-from runtime.alignment.once import Once
-from runtime.alignment.pair import _parts, align
-from runtime.config import TableEngine
-from runtime.engines.scripted import TableLM
+from runtime.config.engines import TableEngine
+from runtime.engines.scripted.models import TableLM
 from runtime.errors import WeightsError
-from runtime.tokens import Tokenizer, vocabulary_tokenizer
-from runtime.types import Tokens
+from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
+from runtime.types.outputs import Tokens
+from runtime.vocab import aligned, embeddings, vector_table
+from runtime.vocab.alignment import _parts, align
+from runtime.vocab.single_flight import Once
 from tests.runtime.small_tokenizers import tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -222,7 +222,7 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
 async def test_a_table_is_fetched_in_chunks_and_then_only_probed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(vectors, "CHUNK_IDS", 100)
+    monkeypatch.setattr(embeddings, "CHUNK_IDS", 100)
     engine = CountingLM("cat", "dog")  # 2 + 256 + 2 = 260 tokens
     table = await vector_table(engine)
     assert engine.asked == [16, 100, 100, 60]
@@ -237,7 +237,7 @@ async def test_a_table_is_fetched_in_chunks_and_then_only_probed(
 async def test_a_reply_is_kept_small_where_embeddings_are_wide(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(vectors, "CHUNK_BYTES", 50 * 32 * 4)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 50 * 32 * 4)
     engine = CountingLM("cat", "dog")
     await vector_table(engine)
     assert engine.asked == [16, 50, 50, 50, 50, 50, 10]
@@ -278,8 +278,8 @@ def test_a_large_pair_takes_seconds_and_little_memory(tmp_path: Path) -> None:
     script = """
 import resource, time
 from tests.runtime.small_tokenizers import pretrained_folders
-from runtime.tokens import Tokenizer
-from runtime.alignment.pair import align
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.vocab.alignment import align
 found = {len(t.token_bytes): t for t in map(Tokenizer.from_folder, pretrained_folders())}
 large, small = found[262144], found[49152]
 def status(key):

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from runtime.bunches import bunches
+from deployments.serving.event_batches import bunches
 
 
 async def test_what_comes_without_waiting_comes_together() -> None:

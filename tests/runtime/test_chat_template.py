@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from runtime.chat_template import fold_system, plain_chat, render_chat
 from runtime.errors import BadRequest, WeightsError
-from runtime.tokens import Tokenizer, TokenizerDefinition, vocabulary_tokenizer
-from runtime.types import Message
+from runtime.tokenization.chat_template import fold_system, plain_chat, render_chat
+from runtime.tokenization.tokenizer import Tokenizer, TokenizerDefinition, vocabulary_tokenizer
+from runtime.types.query import Message
 
 CHATML = """{% for message in messages %}
     {{- '<|' + message['role'] + '|>' + message['content'] + '\\n' -}}

@@ -9,12 +9,13 @@ from contextvars import ContextVar
 import numpy as np
 import pytest
 
-from runtime.calls import Call, CallRunner, Outcome
-from runtime.coalesce import RemoteEngine
+from runtime.call_context import Terms, current_terms, on_terms
+from runtime.calls.messages import Call, CallRunner, Outcome
+from runtime.calls.remote_engine import RemoteEngine
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault
-from runtime.terms import Terms, current_terms, on_terms
-from runtime.types import Distribution, Generation, Sampling, Score, Tokens
+from runtime.types.outputs import Distribution, Generation, Score, Tokens
+from runtime.types.sampling import Sampling
 
 
 class Counting:

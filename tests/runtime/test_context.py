@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runtime.context import Context
-from runtime.tokens import Tokenizer, vocabulary_tokenizer
+from runtime.text.incremental import Context
+from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
 from tests.runtime import small_tokenizers as small
 
 every = pytest.mark.parametrize("name", small.names())

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from runtime.config import TransformersEngine
+from runtime.config.engines import TransformersEngine
 from runtime.engines import build_engine
 from runtime.errors import ConfigError, WeightsError
 

@@ -7,13 +7,14 @@ import time
 
 import pytest
 
-from runtime.calls import Call, CallRunner
-from runtime.config import SlowEngine
+from runtime.call_context import Terms, current_terms
+from runtime.calls.messages import Call, CallRunner
+from runtime.config.engines import SlowEngine
 from runtime.engines import build_engine
 from runtime.errors import EngineFault
-from runtime.metrics import CANCELLED
-from runtime.terms import Terms, current_terms
-from runtime.types import Budget, Sampling
+from runtime.observability.metrics import CANCELLED
+from runtime.types.query import Budget
+from runtime.types.sampling import Sampling
 from tests.stack import CAT, animals, ask, running
 
 NEVER = {"type": "slow", "engine": CAT, "seconds": 600}

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from runtime import vllm_names
-from runtime.config import MemberConfig, VllmEngine
+from runtime.config import vllm_args
+from runtime.config.engines import VllmEngine
+from runtime.config.members import MemberConfig
 
 
 def engine(**settings: Any) -> VllmEngine:
@@ -28,7 +29,7 @@ def test_an_unknown_argument_is_refused_at_its_own_place() -> None:
     assert (error["type"], error["loc"]) == ("extra_forbidden", ("max_model_length",))
 
 
-@pytest.mark.parametrize(("name", "told"), [*vllm_names.OURS.items(), *vllm_names.SET.items()])
+@pytest.mark.parametrize(("name", "told"), [*vllm_args.OURS.items(), *vllm_args.SET.items()])
 def test_an_argument_that_is_not_the_users_names_what_is(name: str, told: str) -> None:
     with pytest.raises(ValidationError) as caught:
         engine(**{name: 1})

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime.artifacts.files import Kind
+from runtime.artifacts.mlp import tensors_of
+from runtime.artifacts.token_router import ABOUT, KIND, WEIGHTS, load_router
 from runtime.errors import ConfigError
-from runtime.export import Kind, tensors_of
-from runtime.router import ABOUT, KIND, WEIGHTS, load_router
 
 ONE = np.ones((3, 2), dtype=np.float32), np.zeros(3, dtype=np.float32)
 TWO = np.ones((1, 3), dtype=np.float32), np.zeros(1, dtype=np.float32)

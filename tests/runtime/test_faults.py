@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from deployments.local import LocalStack
-from runtime.coalesce import RemoteEngine
+from runtime.calls.remote_engine import RemoteEngine
 from runtime.engines.base import EngineSpec
 from runtime.errors import ContextOverflow, EngineFault, QuorumLost
-from runtime.types import Budget, Message
+from runtime.types.query import Budget, Message
 from tests.stack import CAT, DOG, animals, answers, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}

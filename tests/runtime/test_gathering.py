@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from runtime.calls.batcher import Gathering
 from runtime.errors import EngineFault
-from runtime.gathering import Gathering
 
 
 async def test_questions_of_one_tick_share_a_message_and_have_their_own_answers() -> None:

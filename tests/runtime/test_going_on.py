@@ -11,17 +11,9 @@ from typing import Any
 import pytest
 
 from deployments.local import LocalStack
-from runtime.types import (
-    Budget,
-    Checkpoint,
-    Ended,
-    Event,
-    Message,
-    Query,
-    Recalled,
-    Span,
-    Written,
-)
+from runtime.types.events import Checkpoint, Ended, Event, Recalled, Written
+from runtime.types.query import Budget, Message, Query
+from runtime.types.spans import Span
 from tests.policies.process.maze import maze
 from tests.stack import DOG, animals, running
 

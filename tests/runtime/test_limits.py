@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runtime.types import Budget
+from runtime.types.query import Budget
 from tests.stack import animals, answers, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from runtime.call_context import Terms, Whose, on_behalf_of, on_terms, whose
 from runtime.errors import QuorumLost
-from runtime.logs import ROOMS, Whose, logging_to, on_behalf_of, tell, whose
-from runtime.terms import Terms, on_terms
-from runtime.types import Message, Query
+from runtime.observability.logs import ROOMS, logging_to, tell
+from runtime.types.query import Message, Query
 from tests.stack import DOG, animals, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}
@@ -48,7 +48,10 @@ async def test_text_lines_begin_with_the_ids() -> None:
         with logging_to(stream):
             await ask(stack, "e", request_id="mine")
     [line] = stream.getvalue().splitlines()
-    assert line.startswith("INFO 2") and " runtime.report t mine -- answer ended ensemble=e" in line
+    assert (
+        line.startswith("INFO 2")
+        and " runtime.observability.recorder t mine -- answer ended ensemble=e" in line
+    )
 
 
 async def test_a_member_that_is_asked_again_and_dropped_leaves_a_warning_each() -> None:

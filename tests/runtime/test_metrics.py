@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import QuorumLost
-from runtime.metrics import (
+from runtime.observability.metrics import (
     ANSWER_SECONDS,
     ANSWERS,
     ANSWERS_IN_PROGRESS,
@@ -30,8 +30,9 @@ from runtime.metrics import (
     Counts,
     Metric,
 )
-from runtime.report import Load
-from runtime.types import Message, Query, Written
+from runtime.observability.recorder import Load
+from runtime.types.events import Written
+from runtime.types.query import Message, Query
 from tests.stack import DOG, animals, ask, running
 
 PAGE = Path(__file__).parents[2] / "docs/metrics.md"

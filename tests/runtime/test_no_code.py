@@ -17,15 +17,15 @@ import torch
 from pydantic import ValidationError
 
 from policies.cascade.agent import load_agent
-from runtime.config import TransformersEngine, VllmEngine
+from runtime.artifacts.token_router import load_router
+from runtime.config.engines import TransformersEngine, VllmEngine
+from runtime.config.reward_models import ClassifierReward
 from runtime.encoders import EncoderConfig, build_encoder
-from runtime.engines import checkpoint
-from runtime.engines.transformers import TransformersLM
-from runtime.engines.vllm_start import check_adapter, engine_args
+from runtime.engines.transformers import loader
+from runtime.engines.transformers.engine import TransformersLM
+from runtime.engines.vllm.launch import check_adapter, engine_args
 from runtime.errors import ConfigError, OrchestrionError, WeightsError
 from runtime.rewards.classifier import ClassifierModel
-from runtime.rewards.config import ClassifierReward
-from runtime.router import load_router
 from runtime.weights import resolve
 from tests.runtime.engines.conftest import folder_of
 
@@ -104,7 +104,7 @@ def test_the_engine_itself_opens_no_pickle(
     folder = without_tensors(folder_of("llama"), tmp_path / "w")
     pickled(folder / "pytorch_model.bin", mark)
     with pytest.raises(WeightsError, match="not a checkpoint that transformers can load"):
-        checkpoint.load(folder, TransformersEngine(weights=str(folder)))
+        loader.load(folder, TransformersEngine(weights=str(folder)))
     assert not mark.exists()
 
 
@@ -193,7 +193,7 @@ def test_a_draft_model_is_read_as_the_model_is() -> None:
 
 
 def test_vllm_gets_no_code_and_safetensors_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.engines.vllm_start.is_cpu_build", lambda: False)
+    monkeypatch.setattr("runtime.engines.vllm.launch.is_cpu_build", lambda: False)
     args = engine_args(VllmEngine(weights="hf:a/b", seed=3), Path("w"))  # type: ignore[call-arg]
     assert args["trust_remote_code"] is False and args["load_format"] == "safetensors"
     assert args["seed"] == 3

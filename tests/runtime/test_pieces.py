@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.pieces import PieceContext, spell
+from runtime.text.pieces import PieceContext, spell
 from tests.runtime.small_tokenizers import names
 from tests.runtime.small_tokenizers import tokenizer as small
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.data.questions import Question, read_questions
 from runtime.errors import ConfigError
-from runtime.questions import Question, read_questions
 
 GOOD = b'{"question": "a", "answer": "b"}\n'
 

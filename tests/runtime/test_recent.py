@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runtime.recent import Recent
-from runtime.types import Budget, Checkpoint, MemberUsage, Query, Span, TokenChoice
+from runtime.coordinator.checkpoint_store import Recent
+from runtime.types.events import Checkpoint, MemberUsage
+from runtime.types.query import Budget, Query
+from runtime.types.spans import Span, TokenChoice
 
 
 def query(id: str, **fields: object) -> Query:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.stopping import find_stop, safe_length
+from runtime.text.stop_strings import find_stop, safe_length
 
 
 @pytest.mark.parametrize(

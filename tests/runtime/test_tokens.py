@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import ConfigError, WeightsError
-from runtime.tokens import Tokenizer, TokenizerDefinition, vocabulary_tokenizer
-from runtime.types import Message
+from runtime.tokenization.tokenizer import Tokenizer, TokenizerDefinition, vocabulary_tokenizer
+from runtime.types.query import Message
 from tests.runtime import small_tokenizers as small
 
 every = pytest.mark.parametrize("name", small.names())

@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from runtime.config import TraceConfig
+from runtime.config.gateway import TraceConfig
+from runtime.coordinator.trace_log import TraceLog
 from runtime.errors import QuorumLost
-from runtime.trace import TraceLog
-from runtime.types import Ended, Message, Query
+from runtime.types.events import Ended
+from runtime.types.query import Message, Query
 from tests.stack import animals, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import WeightsError
-from runtime.tokens import Tokenizer
+from runtime.tokenization.tokenizer import Tokenizer
 from runtime.weights import cache, find, pypi, resolve
 from runtime.weights.size import Size, measure
 from tests.runtime import small_tokenizers as small
@@ -306,7 +306,8 @@ def test_a_cached_hub_repository_works_offline_and_pickles_are_refused(
 def test_resolving_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", checkpoint_files())
     script = (
-        "import sys; from runtime.weights import resolve; from runtime.tokens import Tokenizer\n"
+        "import sys; from runtime.weights import resolve;"
+        "from runtime.tokenization.tokenizer import Tokenizer\n"
         f"Tokenizer.from_folder(resolve({str(folder)!r}))\n"
         "print([m for m in ('torch', 'transformers', 'ray') if m in sys.modules])"
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.words import complete_words, cut_partial_word, cut_words
+from runtime.text.words import complete_words, cut_partial_word, cut_words
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from runtime.config import TransformersEngine, VllmEngine
+from runtime.config.engines import TransformersEngine, VllmEngine
 from runtime.engines import Engine, build_engine
 
 HERE = Path(__file__).parent

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from runtime.engines import Engine
-from runtime.types import ALL, Distribution, Generation, Sampling, Score
+from runtime.types.outputs import ALL, Distribution, Generation, Score
+from runtime.types.sampling import Sampling
 
 CLOSE: dict[str, float] = {"abs": 1e-3}
 """Natural-log probabilities, float32."""

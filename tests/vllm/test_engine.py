@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 
 from deployments.config import AppConfig
 from deployments.local import LocalStack
-from runtime import vllm_names
-from runtime.config import TransformersEngine, VllmEngine
-from runtime.engines import Engine, build_engine, vllm_start
+from runtime.call_context import Terms, on_terms
+from runtime.config import vllm_args
+from runtime.config.engines import TransformersEngine, VllmEngine
+from runtime.engines import Engine, build_engine
+from runtime.engines.vllm import launch
 from runtime.errors import BadRequest, ConfigError, EngineFault, Overloaded, Unsupported
-from runtime.terms import Terms, on_terms
-from runtime.types import Generation, Sampling
+from runtime.types.outputs import Generation
+from runtime.types.sampling import Sampling
 from tests.policies.token.test_handover import QUESTION, router
 from tests.stack import ask
 from tests.vllm.conftest import SMALL, Start
@@ -276,13 +278,13 @@ async def test_settings_that_vllm_refuses_are_told_before_anything_starts() -> N
 async def test_an_adapter_gets_the_least_room_that_holds_it(tmp_path: Path) -> None:
     from vllm.config.lora import MaxLoRARanks
 
-    assert vllm_start.LORA_RANKS == get_args(MaxLoRARanks)
+    assert launch.LORA_RANKS == get_args(MaxLoRARanks)
     for rank, room in ((1, 1), (4, 8), (12, 16), (512, 512)):
         (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
-        assert vllm_start.lora_rank(str(tmp_path)) == room
+        assert launch.lora_rank(str(tmp_path)) == room
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 513}))
     with pytest.raises(ConfigError, match="up to 512"):
-        vllm_start.lora_rank(str(tmp_path))
+        launch.lora_rank(str(tmp_path))
 
 
 async def test_an_adapter_that_is_none_is_told(tmp_path: Path) -> None:
@@ -294,10 +296,10 @@ async def test_the_list_of_names_is_that_of_the_installed_vllm() -> None:
     import vllm
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    assert vllm.__version__.startswith(vllm_names.VERSION + ".")
+    assert vllm.__version__.startswith(vllm_args.VERSION + ".")
     names = {f.name for f in dataclasses.fields(AsyncEngineArgs) if not f.name.startswith("_")}
-    assert names == set(vllm_names.NAMES)
-    assert names >= {*vllm_names.OURS, *vllm_names.SET}
+    assert names == set(vllm_args.NAMES)
+    assert names >= {*vllm_args.OURS, *vllm_args.SET}
 
 
 async def test_a_request_for_whole_rows_does_not_disturb_its_batch(zoo_on_vllm: Zoo) -> None:

@@ -13,13 +13,13 @@ import pytest_asyncio
 
 from deployments.config import AppConfig, load
 from deployments.local import LocalStack
-from runtime.answers import given_answer, same_answer
-from runtime.config import TransformersEngine, VllmEngine
+from runtime.config.engines import TransformersEngine, VllmEngine
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import read_questions
 from runtime.engines import Engine, build_engine
 from runtime.errors import WeightsError
-from runtime.questions import read_questions
-from runtime.tokens import Tokenizer
-from runtime.types import Message
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.query import Message
 from runtime.weights import resolve
 from tests.stack import ask
 from tests.vllm.conftest import SMALL, Start

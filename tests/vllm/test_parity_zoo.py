@@ -9,8 +9,9 @@ import pytest
 
 from runtime.engines import Engine
 from runtime.errors import BadRequest, ContextOverflow
-from runtime.tokens import Tokenizer
-from runtime.types import Generation, Sampling
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.outputs import Generation
+from runtime.types.sampling import Sampling
 from tests.vllm.conftest import ZOO
 from tests.vllm.parity import agree, both, every_verb_agrees, text
 

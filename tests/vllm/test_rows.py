@@ -13,7 +13,8 @@ import pytest
 
 from runtime.engines import Engine
 from runtime.errors import BadRequest
-from runtime.types import ALL, Distribution, Generation, Sampling, Tokens
+from runtime.types.outputs import ALL, Distribution, Generation, Tokens
+from runtime.types.sampling import Sampling
 from tests.vllm.parity import agree, both, text
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -15,8 +15,8 @@ from deployments.backends import Here
 from deployments.pair_world import PairSetup, load_pair_setup
 from envs.preferences import Pair, Round, collect, counts, table_of
 from envs.token_routing import LARGE, SMALL, TokenWorld
-from runtime.questions import read_questions
-from runtime.router import Router
+from runtime.artifacts.token_router import Router
+from runtime.data.questions import read_questions
 from tests.ray_cluster import small_ray
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from deployments.backends import Here
 from deployments.world import Setup, load_setup
 from envs.dynamic_ensemble import MASK, OBSERVATION, World
 from envs.mdp import State
-from runtime.questions import read_questions
+from runtime.data.questions import read_questions
 from tests.ray_cluster import small_ray
 
 ROOT = Path(__file__).parents[2]

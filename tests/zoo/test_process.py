@@ -16,10 +16,10 @@ from deployments.config import AppConfig, load
 from deployments.local import LocalStack
 from examples.zoo import facts, labels, reward
 from policies.process.tree import Tree
-from runtime.answers import given_answer, same_answer
-from runtime.engines.loop import BatchingLoop
-from runtime.questions import read_questions
-from runtime.types import Message
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import read_questions
+from runtime.engines.transformers.scheduler import BatchingLoop
+from runtime.types.query import Message
 from tests.stack import ask
 
 pytestmark = [pytest.mark.zoo, pytest.mark.timeout(900)]

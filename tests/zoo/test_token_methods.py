@@ -11,9 +11,9 @@ import pytest
 
 from deployments.config import AppConfig, load
 from deployments.local import LocalStack
-from runtime.answers import given_answer, same_answer
-from runtime.questions import read_questions
-from runtime.types import Message
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import read_questions
+from runtime.types.query import Message
 from tests.stack import Answer, ask
 
 pytestmark = [

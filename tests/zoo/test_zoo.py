@@ -11,10 +11,10 @@ from safetensors import safe_open
 
 from deployments.config import AppConfig, load
 from deployments.local import LocalStack
-from runtime.answers import given_answer, same_answer
-from runtime.questions import read_questions
-from runtime.tokens import Tokenizer
-from runtime.types import Message
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import read_questions
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.query import Message
 from tests.stack import ask
 
 pytestmark = [pytest.mark.zoo, pytest.mark.timeout(600)]

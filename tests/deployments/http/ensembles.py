@@ -19,8 +19,10 @@ from fastapi import FastAPI
 
 from deployments.http.ensemble import Ensemble
 from deployments.http.gateway import build_api
-from runtime.config import GatewayConfig
-from runtime.types import Checkpoint, Ended, Event, Query, Span, Written
+from runtime.config.gateway import GatewayConfig
+from runtime.types.events import Checkpoint, Ended, Event, Written
+from runtime.types.query import Query
+from runtime.types.spans import Span
 
 WORDS = ("one two three four five six seven naïve café 漢字 😀 \u2028 ten eleven twelve").split(" ")
 

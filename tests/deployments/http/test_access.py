@@ -19,9 +19,11 @@ from deployments.http.ensemble import Ensemble
 from deployments.http.gateway import build_api
 from deployments.http.keyring import hash_of
 from deployments.local import LocalStack
-from runtime.config import GatewayConfig
+from runtime.config.gateway import GatewayConfig
 from runtime.errors import QuorumLost
-from runtime.types import Checkpoint, Ended, Event, MemberUsage, Query, Recalled, Span, Written
+from runtime.types.events import Checkpoint, Ended, Event, MemberUsage, Recalled, Written
+from runtime.types.query import Query
+from runtime.types.spans import Span
 from tests.deployments.http.ensembles import (
     Chorus,
     Endless,

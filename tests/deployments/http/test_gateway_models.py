@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.http.gateway import build_api
-from runtime.config import GatewayConfig
+from runtime.config.gateway import GatewayConfig
 from runtime.errors import MemberFailed, QuorumLost
 from tests.deployments.http.ensembles import Chorus, Loading, api_of, body, call
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.http.keyring import Keyring, hash_of, new_key
-from runtime.access_config import AccessConfig, Allowance, KeyBudget
+from runtime.config.access import AccessConfig, Allowance, KeyBudget
 from runtime.errors import ConfigError
 
 ANN, BOB, EVE = "key-of-ann-0123456789", "key-of-bob-0123456789", "key-of-eve-0123456789"

@@ -8,9 +8,9 @@ import pytest
 
 from deployments.http.account import Account
 from deployments.http.limits import Bucket, Left, Spent, began, ends, left, part
-from runtime.access_config import Allowance, KeyBudget
+from runtime.config.access import Allowance, KeyBudget
 from runtime.errors import QuotaSpent, TooMany
-from runtime.types import Budget
+from runtime.types.query import Budget
 
 NOON = calendar.timegm((2026, 11, 22, 12, 0, 0))
 

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from deployments.config import AppConfig
 from deployments.http.logprobs import Told, Waiting, chat, completion, placed
 from deployments.local import LocalStack
-from runtime.types import Span, TokenChoice
+from runtime.types.spans import Span, TokenChoice
 from tests.deployments.http.ensembles import Chorus, api_of, body, call, served
 from tests.deployments.http.test_openai_contract import assert_no_extras
 from tests.stack import animals

@@ -9,7 +9,7 @@ import pytest
 
 from deployments.http.admission import Admission
 from runtime.errors import Overloaded
-from runtime.metrics import REFUSED, REQUESTS_IN_PROGRESS, Counts
+from runtime.observability.metrics import REFUSED, REQUESTS_IN_PROGRESS, Counts
 from tests.deployments.http.ensembles import Chorus, Reply, api_of, body, call
 
 CHAT = "/v1/chat/completions"

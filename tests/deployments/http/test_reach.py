@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.http.reach import check_reach, is_loopback, refuse_exposed
-from runtime.access_config import AccessConfig
+from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError, Forbidden
 
 BARE, OPEN = AccessConfig(), AccessConfig(open=True)

@@ -14,9 +14,9 @@ from deployments import sweep
 from deployments.config import AppConfig
 from deployments.evaluate import Row, compare
 from deployments.local import LocalStack
+from runtime.config.evaluation import EvaluationConfig, SweepConfig
+from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from runtime.evaluation_config import EvaluationConfig, SweepConfig
-from runtime.questions import Question
 from tests.deployments.http.ensembles import served
 from tests.policies.token.test_handover import by, config
 

@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.trace import StatusCode
 
 from runtime.errors import QuorumLost
-from runtime.logs import logging_to
+from runtime.observability.logs import logging_to
 from tests.activities import facts, named, own_id, parent, recorded
 from tests.deployments.http.ensembles import Chorus, Loading, api_of, body, call
 from tests.stack import animals, running

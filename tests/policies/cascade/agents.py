@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from policies.cascade.agent import Agent
-from runtime.engines.rowwise import HIDDEN as WIDTH
-from runtime.export import Layers
+from runtime.artifacts.mlp import Layers
+from runtime.engines.scripted.base import HIDDEN as WIDTH
 
 T_MAX = 5
 ECHO = {"engine": {"type": "echo"}}

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from policies.cascade.agent import ABOUT, WEIGHTS
-from runtime.engines.rowwise import HIDDEN as WIDTH
+from runtime.engines.scripted.base import HIDDEN as WIDTH
 from runtime.errors import BadRequest, ConfigError, QuorumLost
-from runtime.types import Budget, Ended, Message, Query, Searched, Written
+from runtime.types.events import Ended, Searched, Written
+from runtime.types.query import Budget, Message, Query
 from tests.policies.cascade.agents import ECHO, PROMPT, agent, by_calls, config
 from tests.stack import ask, running
 

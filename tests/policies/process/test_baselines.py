@@ -9,7 +9,8 @@ import pytest
 from deployments.config import AppConfig
 from policies.process.beams import Beam, best
 from policies.process.cbs import next_quotas, shared_out
-from runtime.types import Budget, Ended, Message, Query, Searched, Written
+from runtime.types.events import Ended, Searched, Written
+from runtime.types.query import Budget, Message, Query
 from tests.policies.process.maze import GOLD, maze
 from tests.stack import ask, running
 

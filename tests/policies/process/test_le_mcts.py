@@ -11,7 +11,8 @@ import pytest
 from policies.process import le_mcts
 from policies.process.tree import Tree
 from runtime.errors import ConfigError, MemberFailed
-from runtime.types import Budget, Ended, Message, Query, Searched, Written
+from runtime.types.events import Ended, Searched, Written
+from runtime.types.query import Budget, Message, Query
 from tests.policies.process.maze import GOLD, JUDGE, STARTS_WELL, maze, table
 from tests.stack import ask, running
 

@@ -11,7 +11,7 @@ from policies.span.cool_fusion import first_common_end
 from policies.span.specem import hedge, rewards
 from policies.span.specfuse import leaving, softmax, whole_segment
 from policies.span.sweetspan import faithful, whole_words
-from runtime.draft import Draft, mean_probability, perplexity
+from runtime.text.draft import Draft, mean_probability, perplexity
 
 
 def draft(text: str, author: str = "a", final: bool = False, finish: str = "length") -> Draft:

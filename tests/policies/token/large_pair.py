@@ -16,13 +16,14 @@ import numpy as np
 
 from policies.token.projection import project, projection
 from policies.token.relative import RelativeSpace, anchors_of, fuse
-from runtime.alignment import table, vector_table
-from runtime.config import EchoEngine, MemberConfig
-from runtime.connection import Connection
+from runtime.config.engines import EchoEngine
+from runtime.config.members import MemberConfig
 from runtime.engines.base import EngineSpec
-from runtime.tokens import Tokenizer
-from runtime.types import Tokens
-from runtime.weights.token_vectors import locate
+from runtime.session.connection import Connection
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.outputs import Tokens
+from runtime.vocab import table, vector_table
+from runtime.weights.embeddings import locate
 from tests.runtime.small_tokenizers import pretrained_folders
 
 

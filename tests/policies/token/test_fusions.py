@@ -13,9 +13,10 @@ from policies.token.packllm import LogitFuser, losses, optimal, similar
 from policies.token.rows import Fused, row_of
 from policies.token.safe import stands
 from policies.token.unite import UniTeFuser
-from runtime.noise import gumbel, token_keys
-from runtime.types import Distribution, TokenChoice
-from runtime.union import END_KEY, Union
+from runtime.rng import gumbel, token_keys
+from runtime.types.outputs import Distribution
+from runtime.types.spans import TokenChoice
+from runtime.vocab.union import END_KEY, Union
 from tests.policies.token.tiny import CAT, DOG, rows, shares, union
 
 BOTH = union(cat=CAT, dog=DOG)

@@ -13,10 +13,11 @@ import pytest
 
 from deployments.config import AppConfig
 from deployments.local import LocalStack
+from runtime.artifacts.token_router import Router, load_router
 from runtime.errors import ConfigError
-from runtime.router import Router, load_router
-from runtime.tokens import Tokenizer
-from runtime.types import Budget, Checkpoint, Message, Written
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.events import Checkpoint, Written
+from runtime.types.query import Budget, Message
 from tests.stack import CAT, DOG, Answer, animals, ask, running
 
 VOCABULARY = [" the", " cat", " dog", " sat", " ran", ".", " and"]
@@ -284,8 +285,8 @@ async def test_a_new_export_decides_the_next_answer(tmp_path: Path) -> None:
 async def test_entropy_and_margin_are_the_same_beside_the_model_and_in_it() -> None:
     """Engines that cannot hand over by themselves are given the work by hand."""
     pytest.importorskip("torch")
-    from runtime.beside import Beside
-    from runtime.types import Deferral, Sampling
+    from runtime.engines.external_deferral import Beside
+    from runtime.types.sampling import Deferral, Sampling
 
     stack = LocalStack(AppConfig.model_validate({"members": {"small": zoo("small")}}))
     try:
@@ -333,7 +334,7 @@ async def test_what_is_written_ahead_changes_no_text_of_real_engines(
 
 @pytest.mark.zoo
 async def test_an_engine_takes_a_router_again_that_it_has_forgotten(tmp_path: Path) -> None:
-    from runtime.engines.deferring import KEPT
+    from runtime.engines.transformers.router_confidence import KEPT
 
     ensembles = {
         f"m{n}": {
@@ -355,9 +356,9 @@ async def test_an_engine_takes_a_router_again_that_it_has_forgotten(tmp_path: Pa
 
 @pytest.mark.zoo
 async def test_a_router_beside_the_model_decides_as_one_in_it(tmp_path: Path) -> None:
-    from runtime.beside import Beside
     from runtime.engines import build_engine
-    from runtime.types import Deferral, Sampling
+    from runtime.engines.external_deferral import Beside
+    from runtime.types.sampling import Deferral, Sampling
 
     known = load_router(Path(router(tmp_path)))
     members = AppConfig.model_validate({"members": {"small": zoo("small")}}).members

@@ -11,8 +11,8 @@ import pytest
 from deployments.config import AppConfig
 from deployments.local import LocalStack
 from policies.token import request
-from runtime.config import TableEngine
-from runtime.engines.scripted import TableLM
+from runtime.config.engines import TableEngine
+from runtime.engines.scripted.models import TableLM
 from runtime.errors import QuorumLost
 from tests.stack import CAT, DOG, animals, answers, ask, running
 

@@ -8,9 +8,9 @@ import pytest
 
 from deployments.config import AppConfig
 from deployments.local import LocalStack
-from runtime.config import TableEngine
-from runtime.engines.rehearsal import FlakyLM
-from runtime.engines.scripted import TableLM
+from runtime.config.engines import TableEngine
+from runtime.engines.scripted.fault_injection import FlakyLM
+from runtime.engines.scripted.models import TableLM
 from tests.policies.token.test_loop import METHODS
 from tests.stack import CAT, DOG, WORDS, Answer, ask
 

@@ -16,10 +16,11 @@ from policies.token import projection as eva
 from policies.token.eva import EVA, SETS, EVAConfig
 from policies.token.projection import build, faithful, project, projection
 from policies.token.similarity import Side, best, common_space, nearest
-from runtime.alignment import table
-from runtime.config import MemberConfig, TableEngine
-from runtime.connection import Connection
-from runtime.engines.scripted import TableLM
+from runtime.config.engines import TableEngine
+from runtime.config.members import MemberConfig
+from runtime.engines.scripted.models import TableLM
+from runtime.session.connection import Connection
+from runtime.vocab import table
 
 ROOT = Path(__file__).parents[3]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from policies.token.relative import RelativeSpace, anchors_of, fuse, search
-from runtime.tokens import Tokenizer, vocabulary_tokenizer
+from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
 
 ROOT = Path(__file__).parents[3]
 UP, RIGHT, BETWEEN = [0.0, 2.0], [3.0, 0.0], [1.0, 1.0]

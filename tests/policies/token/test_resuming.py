@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from runtime.types import Budget, Checkpoint, Span, TokenChoice, Written
+from runtime.types.events import Checkpoint, Written
+from runtime.types.query import Budget
+from runtime.types.spans import Span, TokenChoice
 from tests.stack import animals, ask, running
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from runtime.errors import BadRequest
-from runtime.types import Query, Scored, TokenChoice
+from runtime.types.events import Scored
+from runtime.types.query import Query
+from runtime.types.spans import TokenChoice
 from tests.stack import CAT, animals, running
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from policies.token.rows import Fused, Row, row_of
-from runtime.tokens import Tokenizer, vocabulary_tokenizer
-from runtime.types import Distribution
-from runtime.union import Union
+from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
+from runtime.types.outputs import Distribution
+from runtime.vocab.union import Union
 
 CAT = Tokenizer(vocabulary_tokenizer([" cat", " dog", " the"]))
 """Whole words: ids 0, 1, 2."""

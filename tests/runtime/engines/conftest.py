@@ -23,8 +23,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from runtime.config import TransformersEngine
-from runtime.engines.transformers import TransformersLM
+from runtime.config.engines import TransformersEngine
+from runtime.engines.transformers.engine import TransformersLM
 
 WINDOW = 192
 COMMON = {

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 
-from runtime.engines.kv import Shape
-from runtime.engines.loop import BatchingLoop, Limits
 from runtime.engines.sampling import Ending
-from runtime.engines.work import Call, TokenSequence
+from runtime.engines.transformers.kv_cache import Shape
+from runtime.engines.transformers.scheduler import BatchingLoop, Limits
+from runtime.engines.transformers.sequence import Call, TokenSequence
 from runtime.errors import EngineFault, Overloaded
-from runtime.types import Sampling
+from runtime.types.sampling import Sampling
 
 SHAPE = Shape(1, 1, 1, torch.float32, torch.device("cpu"))
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from runtime.engines import narrow as module
-from runtime.engines.narrow import MOST, NarrowLinear, narrow_linears
-from runtime.engines.transformers import TransformersLM
+from runtime.engines.transformers import small_batch_linear as module
+from runtime.engines.transformers.engine import TransformersLM
+from runtime.engines.transformers.small_batch_linear import MOST, NarrowLinear, narrow_linears
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL")
 

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.engines.kv import KeyValues, PrefixCache, Shape
-from runtime.engines.prefix_tree import Node, PrefixTree, common_prefix
-from runtime.engines.transformers import TransformersLM
-from runtime.types import Sampling
+from runtime.engines.transformers.engine import TransformersLM
+from runtime.engines.transformers.kv_cache import KeyValues, PrefixCache, Shape
+from runtime.engines.transformers.radix_tree import Node, PrefixTree, common_prefix
+from runtime.types.sampling import Sampling
 
 Open = Callable[..., TransformersLM]
 SHAPE = Shape(2, 1, 4, torch.float32, torch.device("cpu"))

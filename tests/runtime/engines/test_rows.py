@@ -14,14 +14,16 @@ import pytest
 import pytest_asyncio
 
 from deployments.local import LocalChannel
-from runtime.coalesce import RemoteEngine
-from runtime.config import TableEngine
+from runtime.calls.remote_engine import RemoteEngine
+from runtime.config.engines import TableEngine
 from runtime.engines.base import Engine
-from runtime.engines.scripted import SlowLM, TableLM
-from runtime.engines.transformers import TransformersLM
+from runtime.engines.scripted.fault_injection import SlowLM
+from runtime.engines.scripted.models import TableLM
+from runtime.engines.transformers.engine import TransformersLM
 from runtime.errors import BadRequest
-from runtime.tokens import Tokenizer
-from runtime.types import ALL, Distribution, Sampling, Tokens
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.outputs import ALL, Distribution, Tokens
+from runtime.types.sampling import Sampling
 
 WORDS = ("the", " cat", " sat", " dog", ".")
 TABLE = {

@@ -14,8 +14,9 @@ from runtime.engines.sampling import (
     uniform,
 )
 from runtime.errors import BadRequest
-from runtime.noise import token_keys
-from runtime.types import ALL, Sampling
+from runtime.rng import token_keys
+from runtime.types.outputs import ALL
+from runtime.types.sampling import Sampling
 
 
 def test_noise_depends_on_seed_and_position_alone_and_fills_the_unit_interval() -> None:

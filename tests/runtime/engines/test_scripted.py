@@ -10,13 +10,16 @@ import sys
 import numpy as np
 import pytest
 
-from runtime.config import EchoEngine, FlakyEngine, SlowEngine, TableEngine
+from runtime.config.engines import EchoEngine, FlakyEngine, SlowEngine, TableEngine
 from runtime.engines import build_engine
 from runtime.engines.base import Engine
-from runtime.engines.scripted import EchoLM, FlakyLM, SlowLM, TableLM
+from runtime.engines.scripted.fault_injection import FlakyLM, SlowLM
+from runtime.engines.scripted.models import EchoLM, TableLM
 from runtime.errors import BadRequest, ConfigError, ContextOverflow, EngineFault
-from runtime.tokens import Tokenizer
-from runtime.types import ALL, Message, Sampling
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.outputs import ALL
+from runtime.types.query import Message
+from runtime.types.sampling import Sampling
 
 WORDS = ("the", " cat", " sat", " dog", ".")
 TABLE = {
@@ -203,5 +206,5 @@ async def test_the_factory_nests_scripted_engines_and_a_closed_one_says_so() -> 
 
 
 def test_scripted_engines_need_no_torch() -> None:
-    code = "import sys, runtime.engines.scripted; sys.exit('torch' in sys.modules)"
+    code = "import sys, runtime.engines.scripted.models; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.engines.seen import SeenRows, tops
-from runtime.engines.transformers import TransformersLM
-from runtime.types import ALL, Sampling
+from runtime.engines.transformers.engine import TransformersLM
+from runtime.engines.transformers.logits_cache import SeenRows, tops
+from runtime.types.outputs import ALL
+from runtime.types.sampling import Sampling
 
 PROMPT, TAIL = [7, 8, 9, 10], [11, 12, 13]
 ALSO = [[3, 200], [], [5]]

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.engines.transformers import TransformersLM
+from runtime.engines.transformers.engine import TransformersLM
 from runtime.errors import BadRequest
-from runtime.types import ALL, Generation, Sampling, Score
+from runtime.types.outputs import ALL, Generation, Score
+from runtime.types.sampling import Sampling
 
 Open = Callable[..., TransformersLM]
 Reference = Callable[..., torch.Tensor]

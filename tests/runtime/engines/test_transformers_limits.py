@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig, PretrainedConfig
 
-from runtime.config import TransformersEngine
-from runtime.engines.checkpoint import window_of
-from runtime.engines.transformers import TransformersLM
+from runtime.config.engines import TransformersEngine
+from runtime.engines.transformers.engine import TransformersLM
+from runtime.engines.transformers.loader import window_of
 from runtime.errors import BadRequest, ConfigError, ContextOverflow, EngineFault, WeightsError
-from runtime.tokens import Tokenizer
-from runtime.types import Sampling
-from runtime.words import complete_words
+from runtime.text.words import complete_words
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.sampling import Sampling
 
 Open = Callable[..., TransformersLM]
 PROMPT = [40, 41, 42, 43]

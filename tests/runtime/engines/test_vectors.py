@@ -11,15 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from runtime.calls import Call, CallRunner
-from runtime.coalesce import RemoteEngine
-from runtime.config import EchoEngine, TableEngine, TransformersEngine
+from runtime.call_context import Terms
+from runtime.calls.messages import Call, CallRunner
+from runtime.calls.remote_engine import RemoteEngine
+from runtime.config.engines import EchoEngine, TableEngine, TransformersEngine
 from runtime.engines import build_engine
-from runtime.engines.scripted import EchoLM, FlakyLM, SlowLM, TableLM
+from runtime.engines.scripted.fault_injection import FlakyLM, SlowLM
+from runtime.engines.scripted.models import EchoLM, TableLM
 from runtime.errors import BadRequest, EngineFault, Unsupported
-from runtime.terms import Terms
 from runtime.weights import resolve
-from runtime.weights.token_vectors import locate
+from runtime.weights.embeddings import locate
 
 
 class Direct:

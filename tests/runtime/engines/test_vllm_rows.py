@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.engines.vllm_rows import distribution, pieces, row, swallowed, tops
-from runtime.engines.warm import WarmPrefixes
+from runtime.engines.vllm.prefix_tracker import WarmPrefixes
+from runtime.engines.vllm.prompt_logprobs import distribution, pieces, row, swallowed, tops
 from runtime.errors import EngineFault
-from runtime.types import ALL
+from runtime.types.outputs import ALL
 
 
 @dataclass

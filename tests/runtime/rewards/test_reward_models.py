@@ -18,14 +18,14 @@ from transformers import (
     Qwen2Model,
 )
 
-from runtime.config import TableEngine, TransformersEngine
-from runtime.engines.scripted import TableLM
-from runtime.engines.transformers import TransformersLM
+from runtime.config.engines import TableEngine, TransformersEngine
+from runtime.config.reward_models import ClassifierReward, StepTagReward
+from runtime.engines.scripted.models import TableLM
+from runtime.engines.transformers.engine import TransformersLM
 from runtime.errors import ConfigError, ContextOverflow, EngineFault, WeightsError
 from runtime.rewards import RewardModelConfig, build_reward_model
 from runtime.rewards.base import Reasoning
 from runtime.rewards.classifier import ClassifierModel
-from runtime.rewards.config import ClassifierReward, StepTagReward
 from runtime.rewards.step_tags import StepTagModel
 from tests.runtime.engines.conftest import COMMON, save_tokenizer
 

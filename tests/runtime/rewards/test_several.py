@@ -8,12 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.config import AppConfig
-from runtime.config import EchoEngine, MemberConfig, ReplicaConfig, TableEngine
+from runtime.config.engines import EchoEngine, TableEngine
+from runtime.config.members import MemberConfig, ReplicaConfig
+from runtime.config.reward_models import SeveralReward, StepTagReward
 from runtime.errors import ContextOverflow, EngineFault
 from runtime.rewards import RewardModelConfig, build_reward_model
 from runtime.rewards.base import Judged, Reasoning, judge_all
-from runtime.rewards.config import SeveralReward, StepTagReward
-from runtime.rewards.several import SeveralModels
+from runtime.rewards.ensemble import SeveralModels
 
 SHORT, LONG = Reasoning("q", ("a", "b")), Reasoning("q", ("a",) * 9)
 

@@ -1,0 +1,110 @@
+"""What a training leaves for serving: safetensors beside a JSON file that describes them.
+
+Both are written whole, the JSON last, which names the hash of the tensors: a folder that holds half
+of an export, or parts of two, is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from runtime.artifacts.mlp import Layers
+from runtime.errors import ConfigError
+
+DAMAGED: Final = (SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError)
+"""What reading values raises that are missing or of another kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An export as it was read."""
+
+    told: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    version: str
+    """Hash of both files."""
+
+    def layers(self, count: int, prefix: str = "") -> Layers:
+        """As ``tensors_of`` named them."""
+        names = [f"{prefix}{number}" for number in range(count)]
+        layers = tuple(
+            (self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]) for name in names
+        )
+        for (weight, bias), name in zip(layers, names, strict=True):
+            if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+                raise ValueError(f"{name}: weights {weight.shape} and biases {bias.shape}")
+            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+                raise ValueError(f"{name} holds NaN or infinity")
+        for (before, _), (after, _), name in zip(layers, layers[1:], names[1:], strict=False):
+            if after.shape[1] != before.shape[0]:
+                raise ValueError(f"{name} takes {after.shape[1]} numbers of {before.shape[0]}")
+        return layers
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of export."""
+
+    name: str
+    """With its article, as errors call it: ``an agent``."""
+    format: str
+    weights: str
+    about: str
+    """The names of both files."""
+    made_by: str
+    """The command that makes one."""
+
+    def write(
+        self, folder: Path, tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+        about = {"format": self.format, **told, "sha256": hashlib.sha256(data).hexdigest()}
+        _replace(folder / self.weights, data)
+        _replace(folder / self.about, (json.dumps(about, indent=1) + "\n").encode())
+
+    @contextmanager
+    def read(self, folder: Path) -> Iterator[Found]:
+        """Raises ``ConfigError`` for a folder that holds none, or half of one, and in place of what
+        its body finds missing in it."""
+        try:
+            text = (folder / self.about).read_text(encoding="utf-8")
+            told = json.loads(text)
+            data = (folder / self.weights).read_bytes()
+        except (OSError, ValueError, RecursionError) as fault:
+            raise ConfigError(
+                f"cannot read {self.name} from {folder} ({fault}); make one with `{self.made_by}`"
+            ) from None
+        if not isinstance(told, dict) or told.get("format") != self.format:
+            found = told.get("format") if isinstance(told, dict) else told
+            raise ConfigError(
+                f"{folder} holds {self.name} of format {found!r}, not {self.format}; train it anew"
+            )
+        if hashlib.sha256(data).hexdigest() != told.get("sha256"):
+            raise ConfigError(
+                f"{folder}: {self.weights} is not the file that {self.about} means; export anew"
+            )
+        version = hashlib.sha256(text.encode() + data).hexdigest()[:12]
+        try:
+            yield Found(told, load(data), version)
+        except DAMAGED as fault:
+            named = self.name.split(" ", 1)[1]
+            raise ConfigError(
+                f"the {named} in {folder} is damaged ({fault!r}); export anew"
+            ) from None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    draft = path.with_suffix(".part")
+    draft.write_bytes(data)
+    draft.replace(path)

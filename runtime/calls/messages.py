@@ -1,0 +1,145 @@
+"""Engine calls as data, so that many of them can travel to a member as one message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from runtime.call_context import Terms, on_terms
+from runtime.engines.base import Engine
+from runtime.errors import EngineFault, OrchestrionError
+from runtime.observability.tracing import Facts, doing
+from runtime.types.outputs import Generation, Score
+from runtime.types.sampling import Sampling
+
+logger = logging.getLogger(__name__)
+
+Verb = Literal["generate", "score", "next_token", "embed", "states", "vectors"]
+
+
+_OPERATIONS: Final = {"generate": "text_completion", "embed": "embeddings"}
+"""Verbs as OpenTelemetry's conventions call them, where they do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One engine call: the verb and its positional arguments."""
+
+    id: str
+    verb: Verb
+    args: tuple[Any, ...]
+    terms: Terms = Terms()
+
+    @property
+    def lane(self) -> str:
+        """Calls of one lane take about the same time, so one need not wait long for another."""
+        if self.verb != "generate":
+            return self.verb
+        sampling = next(arg for arg in self.args if isinstance(arg, Sampling))
+        return f"generate-{sampling.max_tokens.bit_length()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call: a value, or the typed error that the engine raised."""
+
+    value: Any = None
+    error: OrchestrionError | None = None
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class CallRunner:
+    """The receiving end: runs the calls of each message on an engine, all at once."""
+
+    def __init__(self, engine: Engine, member: str = "") -> None:
+        self.engine = engine
+        self._member = member
+        self._running: dict[str, asyncio.Task[Any]] = {}
+
+    @property
+    def running(self) -> int:
+        """Calls under way."""
+        return len(self._running)
+
+    async def run(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Outcomes in the order of the calls. Cancelling this cancels them all."""
+        tasks = []
+        for call in calls:
+            task = asyncio.ensure_future(self._made(call))
+            self._running[call.id] = task
+            tasks.append(task)
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            for call, task in zip(calls, tasks, strict=True):
+                del self._running[call.id]
+                task.cancel()
+        return [_outcome(call, task) for call, task in zip(calls, tasks, strict=True)]
+
+    async def _made(self, call: Call) -> Any:
+        terms = call.terms
+        facts: Facts = {
+            "gen_ai.operation.name": _OPERATIONS.get(call.verb),
+            "gen_ai.provider.name": "orchestrion",
+            "gen_ai.request.model": self._member,
+            "orchestrion.member": self._member,
+            "orchestrion.verb": call.verb,
+            "orchestrion.attempt": terms.attempt,
+            "orchestrion.trace_id": terms.request,
+        }
+        name = f"{call.verb} {self._member}"
+        with on_terms(terms), doing(name, facts, parent=terms.traceparent) as activity:
+            try:
+                async with asyncio.timeout(terms.seconds) as limit:
+                    result = await getattr(self.engine, call.verb)(*call.args)
+            except TimeoutError:
+                if not limit.expired():  # the engine's own
+                    raise
+                late = f"not done in the {terms.seconds:g} s that its sender waits"
+                raise EngineFault(late) from None
+            activity.note(_usage(call, result))
+            return result
+
+    def abort(self, ids: Sequence[str]) -> None:
+        """Cancels calls whose sender no longer waits for them."""
+        for id_ in ids:
+            if id_ in self._running:
+                self._running[id_].cancel()
+
+
+def _usage(call: Call, result: Any) -> Facts:
+    """What a call took, as far as the result tells."""
+    match result:
+        case Generation():
+            return {
+                "gen_ai.usage.input_tokens": len(call.args[0]),
+                "gen_ai.usage.cache_read.input_tokens": result.cached_tokens,
+                "gen_ai.usage.output_tokens": len(result.tokens),
+                "gen_ai.response.finish_reasons": [result.finish],
+            }
+        case [Score(), *_]:
+            prompt, continuations = call.args[:2]
+            return {
+                "gen_ai.usage.input_tokens": len(prompt) + sum(map(len, continuations)),
+                "gen_ai.usage.cache_read.input_tokens": max(one.cached_tokens for one in result),
+            }
+    return {}
+
+
+def _outcome(call: Call, task: asyncio.Task[Any]) -> Outcome:
+    if task.cancelled():
+        return Outcome()  # aborted by its sender, who does not look at it
+    fault = task.exception()
+    if fault is None:
+        return Outcome(task.result())
+    if isinstance(fault, OrchestrionError):
+        return Outcome(error=fault)
+    logger.error("an engine call failed", exc_info=fault, extra={"trace_id": call.terms.request})
+    return Outcome(error=EngineFault(repr(fault)))  # the other calls of its message go on

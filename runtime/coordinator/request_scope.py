@@ -1,0 +1,59 @@
+"""An answer's work in the coordinator, so that logs and activities know whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+
+from runtime.call_context import Whose, on_behalf_of
+from runtime.observability.tracing import Facts, begin, broke_off, within
+from runtime.types.events import Event
+from runtime.types.query import Query
+
+
+async def on_behalf(
+    query: Query, facts: Facts, events: AsyncGenerator[Event, None]
+) -> AsyncGenerator[Event, None]:
+    """The events, each step of the work inside the query's own activity.
+
+    A generator runs in the context of whoever asks for its next event, so what it sets there would
+    be left behind; hence step by step.
+    """
+    operation = "chat" if query.prompt is None else "text_completion"
+    asked: Facts = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": "orchestrion",
+        "gen_ai.request.model": query.model,
+        "gen_ai.request.max_tokens": query.max_tokens,
+        "gen_ai.request.temperature": query.temperature,
+        "gen_ai.request.top_p": query.top_p,
+        "gen_ai.request.seed": query.seed,
+        "orchestrion.ensemble": query.model,
+        "orchestrion.trace_id": query.id,
+        "orchestrion.request_id": query.request_id or None,
+    }
+    name = f"{operation} {query.model}"
+    activity = begin(name, {**asked, **facts}, parent=query.traceparent)
+    request = Whose(query.request_id, query.id)
+    error: str | None = None
+
+    def inside() -> ExitStack:
+        stack = ExitStack()
+        stack.enter_context(within(activity))
+        stack.enter_context(on_behalf_of(request))
+        return stack
+
+    try:
+        while True:
+            with inside():
+                event = await anext(events, None)
+            if event is None:
+                return
+            yield event
+    except BaseException as fault:
+        error = broke_off(fault)
+        raise
+    finally:
+        with inside():
+            await events.aclose()
+        activity.end(error)

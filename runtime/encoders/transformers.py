@@ -1,0 +1,90 @@
+"""Vectors of texts from the body of a transformers model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from runtime.config.aux_models import EncoderConfig
+from runtime.errors import EngineFault, WeightsError
+from runtime.tokenization.files import check_tokenizer
+from runtime.weights import resolve
+from runtime.weights.checkpoint import NO_CODE, without_code
+from runtime.weights.torch_models import FORWARD_FAULTS, load_pretrained, pick_device
+
+
+class TransformerEncoder:
+    """Texts of about one length share a pass; which texts share it changes a vector by rounding
+    only. What is longer than the window is cut at its end.
+
+    Raises at construction: ``WeightsError``.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        folder = resolve(config.weights, config.sha256)
+        self._config = config
+        self._device = pick_device(config.device)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        check_tokenizer(folder)
+        dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
+        try:  # a pooler, which only some checkpoints have, is never asked
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+            self._model = load_pretrained(
+                AutoModel, folder, config.weights, may_lack=("pooler.",), dtype=dtype
+            )
+        except (OSError, KeyError, ValueError, ImportError) as fault:
+            raise WeightsError(
+                f"{config.weights} is not an encoder that transformers can load "
+                f"({without_code(fault)})"
+            ) from fault
+        self._tokenizer.padding_side = "right"
+        if self._tokenizer.pad_token is None:  # what stands on padding is masked out anyway
+            self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
+        self._model.eval().requires_grad_(False).to(self._device)
+        known = self._model.config.get_text_config()
+        limits = [getattr(known, "max_position_embeddings", None), config.max_context]
+        self._window = min((int(n) for n in limits if n), default=512)
+        self.size = int(known.hidden_size)
+        self._lock = threading.Lock()
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 ``[n, size]``. Raises ``EngineFault``."""
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        vectors = np.zeros((len(texts), self.size), dtype=np.float32)
+        with self._lock, torch.inference_mode():
+            for start in range(0, len(order), self._config.batch):
+                places = order[start : start + self._config.batch]
+                vectors[places] = self._forward([texts[place] for place in places])
+        return vectors
+
+    def _forward(self, texts: list[str]) -> np.ndarray:
+        read = self._tokenizer(
+            # A text of no tokens has no state.
+            [text or " " for text in texts],
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=self._window,
+        )
+        mask = read["attention_mask"].to(self._device)
+        try:
+            states = self._model(
+                input_ids=read["input_ids"].to(self._device), attention_mask=mask
+            ).last_hidden_state.float()
+        except FORWARD_FAULTS as fault:
+            raise EngineFault(f"{self._config.weights} could not encode: {fault}") from fault
+        if self._config.pooling == "mean":
+            kept = mask.unsqueeze(-1).float()
+            pooled = (states * kept).sum(1) / kept.sum(1).clamp(min=1)
+        elif self._config.pooling == "first":
+            pooled = states[:, 0]
+        else:
+            pooled = states[torch.arange(len(texts)), mask.sum(1) - 1]
+        told: np.ndarray = pooled.cpu().numpy()
+        return told

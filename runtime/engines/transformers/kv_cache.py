@@ -1,0 +1,134 @@
+"""Keys and values of token sequences: growing buffers, and a prefix cache bounded in bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from runtime.engines.transformers.radix_tree import Node, PrefixTree
+
+SMALLEST = 64
+"""Buffers grow by at least so many tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What every token's keys and values look like in one model."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def bytes(self, capacity: int) -> int:
+        return self.layers * 2 * self.heads * capacity * self.head_dim * self.dtype.itemsize
+
+
+def capacity_for(tokens: int) -> int:
+    """The buffer size, in tokens, that holds ``tokens``. Each step is an eighth to a quarter of the
+    size: appends stay cheap, and the cache's bytes are not spent on empty room."""
+    step = max(SMALLEST, 1 << max(0, tokens.bit_length() - 3))
+    return -(-tokens // step) * step
+
+
+class KeyValues:
+    """One sequence's keys and values, ``[layers, 2, kv_heads, capacity, head_dim]``."""
+
+    def __init__(self, shape: Shape, tokens: int) -> None:
+        self.shape = shape
+        self._buffer = self._new(capacity_for(tokens))
+
+    def _new(self, capacity: int) -> torch.Tensor:
+        shape = self.shape
+        size = (shape.layers, 2, shape.heads, capacity, shape.head_dim)
+        return torch.empty(size, dtype=shape.dtype, device=shape.device)
+
+    @property
+    def capacity(self) -> int:
+        return self._buffer.shape[3]
+
+    @property
+    def bytes(self) -> int:
+        return self.shape.bytes(self.capacity)
+
+    def reserve(self, tokens: int, held: int) -> None:
+        """Makes room for ``tokens``, keeping the first ``held``."""
+        if tokens > self.capacity:
+            grown = self._new(capacity_for(tokens))
+            grown[:, :, :, :held].copy_(self._buffer[:, :, :, :held])
+            self._buffer = grown
+
+    def fork(self, held: int, tokens: int) -> KeyValues:
+        """A copy of the first ``held`` tokens with room for ``tokens``."""
+        copy = KeyValues(self.shape, max(held, tokens))
+        copy._buffer[:, :, :, :held].copy_(self._buffer[:, :, :, :held])
+        return copy
+
+    def places(self, start: int, stop: int) -> tuple[torch.Tensor, ...]:
+        """For each layer the place of those tokens, ``[2, kv_heads, stop - start, head_dim]``."""
+        return self._buffer[:, :, :, start:stop].unbind(0)
+
+    def span(self, start: int, stop: int) -> tuple[torch.Tensor, ...]:
+        """Keys of layer 0, values of layer 0, keys of layer 1 …: ``[1, kv_heads, n, head_dim]``."""
+        return self._buffer[:, :, None, :, start:stop].flatten(0, 1).unbind(0)
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    length: int
+    """Tokens whose keys and values are held."""
+    kv: KeyValues
+    leaf: Node[Entry] | None = None
+
+
+class PrefixCache:
+    """Finished sequences, least recently used out first; ``bytes`` never passes ``bound``."""
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.bytes = 0
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._tree: PrefixTree[Entry] = PrefixTree()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def longest(self, ids: np.ndarray) -> tuple[Entry | None, int]:
+        """An entry that shares most leading tokens with ``ids`` (int64 [n]), and how many."""
+        found, shared = self._tree.longest(ids)
+        if found is not None:
+            self._entries.move_to_end(id(found))
+        return found, shared
+
+    def take(self, entry: Entry) -> KeyValues:
+        """Removes the entry and hands its buffer over."""
+        del self._entries[id(entry)]
+        assert entry.leaf is not None
+        self._tree.remove(entry.leaf)
+        self.bytes -= entry.kv.bytes
+        return entry.kv
+
+    def put(self, ids: np.ndarray, kv: KeyValues, bound: int) -> None:
+        """Keeps a sequence unless another covers it; ``bound`` may be tighter than the cache's."""
+        bound = min(bound, self.bound)
+        if len(ids) == 0 or kv.bytes > bound:
+            return
+        nearest, shared = self.longest(ids)
+        if shared == len(ids):
+            return
+        if nearest is not None and shared == nearest.length:
+            self.take(nearest)
+        entry = Entry(len(ids), kv)
+        entry.leaf = self._tree.add(ids, entry)
+        self._entries[id(entry)] = entry
+        self.bytes += kv.bytes
+        self.shrink(bound)
+
+    def shrink(self, bound: int) -> None:
+        """Drops the least recently used entries until at most ``bound`` bytes are held."""
+        while self._entries and self.bytes > bound:
+            self.take(next(iter(self._entries.values())))

@@ -1,0 +1,174 @@
+"""One forward pass: pieces of many sequences in, what the model says about their tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+
+from runtime.engines.sampling import pick
+from runtime.engines.transformers.logits_cache import SeenRows, tops
+from runtime.engines.transformers.ragged_attention import Piece, Plan, planned
+from runtime.engines.transformers.router_confidence import confidences
+from runtime.engines.transformers.sequence import Row, TokenSequence
+from runtime.errors import EngineFault
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.outputs import ALL, Distribution
+
+MOST_KEPT: Final = 64
+"""Rows of one pass that are remembered: who scores a long text does not come back for each."""
+FEW: Final = 16
+"""Rows of a pass that may share its memory."""
+
+
+class Forward:
+    """A loaded model whose attention is ``ragged_attention``."""
+
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        tokenizer: Tokenizer,
+        eos_ids: tuple[int, ...],
+        seen: SeenRows,
+    ) -> None:
+        self._model, self._device, self._eos_ids = model, device, eos_ids
+        self._tokenizer, self._seen = tokenizer, seen
+        self._hidden: torch.Tensor | None = None
+        model.base_model.register_forward_hook(self._keep_hidden)
+
+    def _keep_hidden(self, module: Any, args: Any, output: Any) -> None:
+        self._hidden = output[0]
+
+    def step(self, work: Sequence[tuple[TokenSequence, int]]) -> None:
+        """Computes the next so many tokens of each sequence, and gives each its results.
+
+        Raises ``EngineFault`` for numbers that are not numbers, and whatever the model raises.
+        """
+        ids: list[int] = []
+        positions: list[int] = []
+        keep: list[int] = []
+        rows: list[Row] = []
+        watched: list[tuple[TokenSequence, slice]] = []
+        pieces: list[Piece] = []
+        for sequence, length in work:
+            assert sequence.kv is not None
+            stop = sequence.done + length
+            offset = len(ids) - sequence.done
+            ids += sequence.known[sequence.done : stop]
+            positions += range(sequence.done, stop)
+            wanted = sequence.rows(length)
+            rows += wanted
+            keep += [offset + row.position for row in wanted]
+            first = sequence.states_from
+            if first is not None and stop > first:
+                start = offset + max(first, sequence.done)
+                watched.append((sequence, slice(start, offset + stop)))
+            pieces.append(Piece(sequence.kv, sequence.done, length))
+        with planned(Plan(pieces)):
+            logits = self._model(
+                input_ids=torch.tensor([ids], device=self._device),
+                position_ids=torch.tensor([positions], device=self._device),
+                use_cache=False,
+                logits_to_keep=torch.tensor(keep, dtype=torch.long, device=self._device),
+            ).logits[0]
+        hidden, self._hidden = self._hidden, None
+        for sequence, length in work:
+            sequence.done += length
+        assert hidden is not None
+        if rows:
+            self._read(logits, rows, hidden[0], keep)
+        for sequence, places in watched:
+            sequence.states += list(hidden[0, places].float().cpu().numpy())
+
+    def _read(
+        self, raw: torch.Tensor, rows: list[Row], hidden: torch.Tensor, keep: list[int]
+    ) -> None:
+        """``raw``: ``[rows, vocab]``; ``hidden[keep]`` are the states before them."""
+        logits = raw.float()
+        norms = torch.logsumexp(logits, dim=-1)
+        if bool(norms.isnan().any()):
+            raise EngineFault("the model computes NaN; load it in float32 or check its weights")
+        targets = self._targets(logits, rows)
+        deferred = self._hand_over(targets, rows, logits, norms, hidden, keep)
+        index = torch.tensor(targets, device=logits.device)[:, None]
+        logprobs = (logits.gather(1, index)[:, 0] - norms).tolist()
+        told = self._tops(logits, norms, rows)
+        for i, row in enumerate(rows):
+            if i in deferred:
+                row.sequence.defer()
+            else:
+                row.sequence.accept(row, targets[i], logprobs[i], told.get(i))
+
+    def _hand_over(
+        self,
+        targets: list[int],
+        rows: list[Row],
+        logits: torch.Tensor,
+        norms: torch.Tensor,
+        hidden: torch.Tensor,
+        keep: list[int],
+    ) -> set[int]:
+        """Puts what somebody else has offered in the place of what was picked, where the model had
+        better not write itself; the rows where nothing was offered."""
+        places = [
+            i
+            for i, row in enumerate(rows)
+            if row.sequence.handover is not None and row.target is None
+        ]
+        if not places:
+            return set()
+        states = hidden[[keep[i] for i in places]]
+        told = confidences([rows[i] for i in places], logits[places], norms[places], states)
+        deferred: set[int] = set()
+        for i, value in zip(places, told, strict=True):
+            handover = rows[i].sequence.handover
+            assert handover is not None
+            token = handover.choose(value, targets[i])
+            if token is None:
+                deferred.add(i)
+            else:
+                targets[i] = token
+        return deferred
+
+    def _targets(self, logits: torch.Tensor, rows: list[Row]) -> list[int]:
+        """The known next token of each row, or the one that is picked there."""
+        targets: list[int] = []
+        greedy: list[int] = []
+        for i, row in enumerate(rows):
+            target, sampling = row.target, row.sequence.sampling
+            if target is None and sampling is not None:
+                if sampling.temperature == 0 and not sampling.ignore_eos:
+                    greedy.append(i)
+                    target = 0
+                else:
+                    banned = self._eos_ids if sampling.ignore_eos else ()
+                    keyed = sampling.text_noise_from is not None
+                    keys = self._tokenizer.noise_keys if keyed else None
+                    line = logits[i].cpu().numpy()
+                    target = pick(line, sampling, row.position + 1, banned, keys)
+            targets.append(target or 0)
+        if greedy:
+            # argmax gives the first, that is, the lowest id among equals.
+            for i, token in zip(greedy, logits[greedy].argmax(dim=-1).tolist(), strict=True):
+                targets[i] = token
+        return targets
+
+    def _tops(
+        self, logits: torch.Tensor, norms: torch.Tensor, rows: list[Row]
+    ) -> dict[int, Distribution]:
+        by_k: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            if row.sequence.top_k and row.position >= row.sequence.top_from:
+                by_k.setdefault(row.sequence.top_k, []).append(i)
+        told: dict[int, Distribution] = {}
+        for k, places in by_k.items():
+            wanted = [rows[i].sequence.wanted(rows[i].position) for i in places]
+            told.update(zip(places, tops(logits[places], norms[places], k, wanted), strict=True))
+            if k != ALL and len(places) <= MOST_KEPT:
+                for i, norm in zip(places, norms[places].tolist(), strict=True):
+                    # A row that is not copied keeps its whole pass in memory.
+                    line = logits[i].clone() if len(rows) > FEW else logits[i]
+                    self._seen.put(rows[i].context, line, norm)
+        return told

@@ -1,0 +1,93 @@
+"""A model's confidence in its next tokens, computed beside the model: only decisions leave it."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+
+from runtime.artifacts.token_router import Router
+from runtime.engines.deferral import chance
+from runtime.engines.transformers.sequence import Layers, Row
+from runtime.errors import BadRequest, UnknownRouter
+from runtime.types.sampling import Deferral, Signal
+
+KEPT: Final = 8
+"""Routers that an engine remembers: ensembles that share a member have their own."""
+
+
+class Routers:
+    """Routers by version, on the model's device; those used longest ago are forgotten."""
+
+    def __init__(self, model: str, width: int, device: torch.device) -> None:
+        self._model, self._width, self._device = model, width, device
+        self._known: OrderedDict[str, Layers] = OrderedDict()
+
+    def check(self, defer: Deferral | None) -> None:
+        """Takes the router that a call brings. Raises ``UnknownRouter`` where one is needed,
+        ``BadRequest`` for one that reads other states."""
+        if defer is None or defer.by != "router":
+            return
+        if defer.weights is not None:
+            if defer.weights.size != self._width:
+                raise BadRequest(
+                    f"the router reads states of {defer.weights.size} values, but those of "
+                    f"{self._model!r} have {self._width}; it was trained for another model"
+                )
+            self._known[defer.router] = self._placed(defer.weights)
+        if defer.router not in self._known:
+            raise UnknownRouter(self._model, defer.router)
+        self._known.move_to_end(defer.router)
+        while len(self._known) > KEPT:
+            self._known.popitem(last=False)
+
+    def layers(self, version: str) -> Layers:
+        return self._known[version]
+
+    def _placed(self, router: Router) -> Layers:
+        def placed(array: object) -> torch.Tensor:
+            return torch.as_tensor(array, dtype=torch.float32, device=self._device)
+
+        return [(placed(weight), placed(bias)) for weight, bias in router.layers]
+
+
+def confidences(
+    rows: Sequence[Row], logits: torch.Tensor, norms: torch.Tensor, states: torch.Tensor
+) -> list[float]:
+    """Of rows that may be handed over: ``logits [n, vocab]``, their ``norms [n]`` and the states
+    before them ``[n, width]``. Rows of one router go through it together."""
+    told = [0.0] * len(rows)
+    groups: dict[tuple[Signal, int], list[int]] = {}
+    for place, row in enumerate(rows):
+        sampling = row.sequence.sampling
+        assert sampling is not None and sampling.defer is not None
+        by = sampling.defer.by
+        if by == "random":
+            told[place] = chance(sampling.seed, row.position + 1)
+        else:
+            router = id(row.sequence.router) if by == "router" else 0
+            groups.setdefault((by, router), []).append(place)
+    for (signal, _), places in groups.items():
+        if signal == "router":
+            value = states[places].float()
+            layers = rows[places[0]].sequence.router
+            assert layers is not None
+            for number, (weight, bias) in enumerate(layers):
+                value = torch.nn.functional.linear(value, weight, bias)
+                if number < len(layers) - 1:
+                    value = value.relu()
+            found = value[:, 0].sigmoid()
+        else:
+            probabilities = (logits[places] - norms[places, None]).exp()
+            if signal == "margin":
+                best = probabilities.topk(2, dim=-1).values
+                found = best[:, 0] - best[:, 1]
+            else:
+                entropy = torch.special.entr(probabilities).sum(-1)
+                found = (1.0 - entropy / math.log(logits.shape[-1])).clamp(0.0, 1.0)
+        for place, sure in zip(places, found.tolist(), strict=True):
+            told[place] = sure
+    return told

@@ -1,0 +1,27 @@
+"""What a coordinator asks besides its members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from runtime.encoders.client import EncoderConnection
+from runtime.rewards.client import RewardConnection
+
+
+@dataclass(frozen=True)
+class Aides:
+    """Models that judge or read, but write nothing."""
+
+    judge: RewardConnection | None = None
+    """The process reward model."""
+    encoder: EncoderConnection | None = None
+    """The text encoder."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(aide.name for aide in (self.judge, self.encoder) if aide is not None)
+
+
+ALONE: Final = Aides()
+"""Members only."""

@@ -1,0 +1,92 @@
+"""What members propose and judge: texts with their probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.outputs import Distribution, EngineFinish, Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Text that a member proposes as the continuation."""
+
+    author: str
+    text: str
+    logprobs: tuple[float, ...]
+    """Of the author's own tokens, its EOS included when ``final``."""
+    final: bool
+    """The author ends the answer after this text."""
+    finish: EngineFinish = "length"
+    tokens: tuple[int, ...] = ()
+    piece_ends: tuple[int, ...] = ()
+    """Character offset in ``text`` at which each token's text ends."""
+    before: tuple[float, ...] = ()
+    """Logprobs of the text that the draft was written after, where that was judged with it."""
+    top: tuple[Distribution, ...] = ()
+    """The alternatives to each token, where they were asked for."""
+
+    def cut(self, length: int) -> Draft:
+        """The first ``length`` characters, with the tokens that end within them.
+
+        A token that is cut through counts as left out, unless no other is left: then it stays in
+        the score, since a candidate must have one.
+        """
+        if length >= len(self.text):
+            return self
+        kept = max(1, sum(end <= length for end in self.piece_ends))
+        return replace(
+            self,
+            text=self.text[:length],
+            logprobs=self.logprobs[:kept],
+            tokens=self.tokens[:kept],
+            top=self.top[:kept],
+            piece_ends=tuple(min(end, length) for end in self.piece_ends[:kept]),
+            final=False,
+        )
+
+
+def read(author: str, tokenizer: Tokenizer, reply: Generation) -> Draft:
+    """An engine's tokens as text, cut back to whole characters."""
+    final = reply.finish == "eos"
+    written = reply.tokens[:-1] if final else reply.tokens
+    whole = len(written) if final else tokenizer.whole_characters(written)
+    kept = written[:whole]
+    ends, data = [], b""
+    for token in kept:
+        data += tokenizer.token_bytes[token]
+        ends.append(len(data.decode("utf-8", errors="ignore")))
+    text = tokenizer.decode(kept)
+    count = whole + (1 if final else 0)
+    return Draft(
+        author=author,
+        text=text,
+        logprobs=reply.logprobs[:count],
+        final=final,
+        finish=reply.finish,
+        tokens=reply.tokens[:count],
+        before=reply.tail_logprobs,
+        top=(reply.top or ())[:count],
+        piece_ends=(*(min(end, len(text)) for end in ends), *([len(text)] if final else [])),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Text to be judged; ``final`` adds the judge's own EOS."""
+
+    text: str
+    final: bool = False
+
+
+def perplexity(logprobs: Sequence[float]) -> float:
+    """exp of the mean negative logprob (natural log)."""
+    return math.exp(-sum(logprobs) / len(logprobs))
+
+
+def mean_probability(logprobs: Sequence[float]) -> float:
+    """The arithmetic mean of the tokens' probabilities."""
+    return sum(math.exp(value) for value in logprobs) / len(logprobs)

@@ -1,0 +1,169 @@
+"""Which token of one vocabulary stands for which token of another.
+
+Made once for an ordered pair of tokenizers, in seconds, and kept in the cache: it depends on the
+two tokenizers only, not on weights.
+"""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from runtime.tokenization.tokenizer import Tokenizer
+from runtime.vocab import npz_cache
+
+FORMAT = 1
+"""Raise it when the same tokenizers would give another alignment."""
+
+_BATCH = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """From vocabulary A to vocabulary B."""
+
+    to: np.ndarray
+    """int32 [V_a]: the id in B of the token with exactly the same bytes; else the first of the
+    tokens that B writes these bytes with; -1 for control tokens, unused ids, and bytes that B
+    cannot write."""
+    exact: np.ndarray
+    """bool [V_a]: whether ``to`` has exactly the same bytes."""
+    pieces: np.ndarray
+    """uint8 [V_a]: how many of B's tokens that takes (255: or more); 0 where ``to`` is -1."""
+    overlap: int
+    """Byte strings that are tokens in both."""
+    seconds: float
+    """What making it took."""
+    file: Path
+    cached: bool
+    """Whether it was read from ``file`` or made just now."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of A that have an image."""
+        return int((self.to >= 0).sum())
+
+    @property
+    def coverage(self) -> float:
+        """Share of A's tokens with an image in B whose image is exact."""
+        return float(self.exact.sum()) / max(self.tokens, 1)
+
+    @property
+    def mean_pieces(self) -> float:
+        """B's tokens for one of A's, on average."""
+        return float(self.pieces.sum(dtype=np.int64)) / max(self.tokens, 1)
+
+    @property
+    def bytes_on_disk(self) -> int:
+        return self.file.stat().st_size if self.file.exists() else 0
+
+
+def align(a: Tokenizer, b: Tokenizer) -> Alignment:
+    """From the cache, or made and put there. May take seconds: call it in a thread."""
+    prints = (a.definition.fingerprint, b.definition.fingerprint)
+    key = f"{FORMAT} {prints[0]} {prints[1]}"
+    file = npz_cache.place("alignments", f"{prints[0][:16]}-{prints[1][:16]}-{FORMAT}.npz")
+    found = _read(file, key, a, b)
+    if found is not None:
+        return found
+    made = _make(a, b, file)
+    npz_cache.save(
+        file,
+        key,
+        {
+            "to": made.to,
+            "exact": made.exact,
+            "pieces": made.pieces,
+            "overlap": np.array(made.overlap),
+            "seconds": np.array(made.seconds),
+        },
+    )
+    return made
+
+
+def _read(file: Path, key: str, a: Tokenizer, b: Tokenizer) -> Alignment | None:
+    arrays = npz_cache.load(file, key)
+    if arrays is None or arrays.keys() != {"to", "exact", "pieces", "overlap", "seconds"}:
+        return None
+    to, exact, pieces = arrays["to"], arrays["exact"], arrays["pieces"]
+    whole = all(array.shape == (a.vocab_size,) for array in (to, exact, pieces))
+    if not whole or (to.dtype, exact.dtype, pieces.dtype) != (np.int32, np.bool_, np.uint8):
+        return None
+    if not (-1 <= to.min(initial=-1) and to.max(initial=-1) < b.vocab_size):
+        return None
+    overlap, seconds = int(arrays["overlap"]), float(arrays["seconds"])
+    return Alignment(to, exact, pieces, overlap, seconds, file, cached=True)
+
+
+def _make(a: Tokenizer, b: Tokenizer, file: Path) -> Alignment:
+    started = time.monotonic()
+    to = np.full(a.vocab_size, -1, dtype=np.int32)
+    pieces = np.zeros(a.vocab_size, dtype=np.uint8)
+    known = b.ids_of
+    others = []
+    for token, data in enumerate(a.token_bytes):
+        if data in known:
+            to[token], pieces[token] = known[data], 1
+        elif data:
+            others.append(token)
+    exact = to >= 0
+    for first in range(0, len(others), _BATCH):
+        batch = others[first : first + _BATCH]
+        written = _written([a.token_bytes[token] for token in batch], b)
+        for token, ids in zip(batch, written, strict=True):
+            if ids:
+                to[token], pieces[token] = ids[0], min(len(ids), 255)
+    overlap = len({a.token_bytes[token] for token in np.flatnonzero(exact).tolist()})
+    made = Alignment(to, exact, pieces, overlap, 0.0, file, cached=False)
+    return replace(made, seconds=time.monotonic() - started)
+
+
+def _written(data: Sequence[bytes], b: Tokenizer) -> list[list[int]]:
+    """How B writes each byte string; nothing for one that it cannot write from its start on.
+
+    Whole characters are read as text. Bytes that are part of a character are written with B's
+    single-byte tokens, where it has them.
+    """
+    parts = [_parts(one) for one in data]
+    texts = [part for one in parts for part in one if isinstance(part, str)]
+    encoded = iter(b.encode_each(texts))
+    result: list[list[int]] = []
+    for one in parts:
+        ids: list[int] = []
+        for part in one:
+            if isinstance(part, str):
+                ids += next(encoded)
+            else:
+                ids += [b.ids_of.get(bytes([byte]), -1) for byte in part]
+        cannot = not ids or ids[0] < 0 or ids[0] in b.special_ids
+        result.append([] if cannot else ids)
+    return result
+
+
+def _parts(data: bytes) -> list[str | bytes]:
+    """Cut into whole characters (as text) and the bytes between them."""
+    try:
+        return [data.decode()]
+    except UnicodeDecodeError:
+        pass
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
+    text = decoder.decode(data, final=True)
+    parts: list[str | bytes] = []
+    for character in text:
+        if "\udc80" <= character <= "\udcff":
+            byte = character.encode("utf-8", errors="surrogateescape")
+            last = parts[-1] if parts else ""
+            if isinstance(last, bytes):
+                parts[-1] = last + byte
+            else:
+                parts.append(byte)
+        elif parts and isinstance(parts[-1], str):
+            parts[-1] += character
+        else:
+            parts.append(character)
+    return parts

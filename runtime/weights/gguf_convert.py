@@ -1,0 +1,127 @@
+"""``python -m runtime.weights.gguf_convert FILE.gguf FOLDER``: GGUF to a float32 checkpoint.
+
+Float32 because every engine then reads the same numbers. What transformers leaves out is written
+from the GGUF's own metadata: whether BOS leads a prompt, every id that ends an answer, the chat
+template, and the digits rule of SmolLM's pre-tokenizer.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from runtime.weights.checkpoint import NO_CODE
+from runtime.weights.gguf import FAULT, STEP
+
+
+def main(file: Path, folder: Path) -> int:
+    """Returns the exit status; a fault is told on a line of standard output."""
+    import gguf
+
+    _step("reading the file")
+    # transformers opens the file once for the config, the weights and the tokenizer each, and
+    # reading its 262 144 token strings takes most of the time of a small model's conversion.
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
+    try:
+        reader = gguf.GGUFReader(str(file))
+    except ValueError as fault:
+        print(f"{FAULT}{file.name} is no GGUF file ({fault})", flush=True)
+        return 3
+    needed = sum(int(tensor.n_elements) for tensor in reader.tensors) * 4 + (256 << 20)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        print(f"{FAULT}not enough disk: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+        return 3
+    facts = {
+        name: field.contents()
+        for name, field in reader.fields.items()
+        if name.startswith("tokenizer.") and len(field.data) <= 1
+    }
+    _write(file, folder, facts)
+    return 0
+
+
+def _write(file: Path, folder: Path, facts: dict[str, Any]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    _step("unpacking the weights")
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+        **NO_CODE,
+    )
+    _step("writing the weights")
+    model.generation_config.eos_token_id = eos_ids(facts) or model.config.eos_token_id
+    model.save_pretrained(folder)
+    del model
+    _step("reading the tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **NO_CODE)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = facts.get("tokenizer.chat_template")
+    tokenizer.add_bos_token = tokenizer.bos_token is not None and leads_with_bos(facts)
+    _step("writing the tokenizer")
+    tokenizer.save_pretrained(folder)
+    complete_tokenizer(folder, tokenizer.add_bos_token, facts.get("tokenizer.ggml.pre"))
+
+
+def eos_ids(facts: dict[str, Any]) -> list[int]:
+    """Every id that ends an answer: end of text, and end of turn where the file names one."""
+    names = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
+    return list(dict.fromkeys(int(facts[name]) for name in names if name in facts))
+
+
+def leads_with_bos(facts: dict[str, Any]) -> bool:
+    """The file's word, or llama.cpp's default: BOS for SentencePiece vocabularies only."""
+    spoken = facts.get("tokenizer.ggml.add_bos_token")
+    return facts.get("tokenizer.ggml.model") == "llama" if spoken is None else bool(spoken)
+
+
+def complete_tokenizer(folder: Path, add_bos: bool, pre: str | None) -> None:
+    """Adds what ``save_pretrained`` leaves out."""
+    config = folder / "tokenizer_config.json"
+    told = json.loads(config.read_text(encoding="utf-8")) | {"add_bos_token": add_bos}
+    config.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+    if pre == "smollm":
+        # Each digit stands alone: "  7" is two spaces and a digit, not a space and " 7".
+        file = folder / "tokenizer.json"
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if document["pre_tokenizer"]["type"] == "ByteLevel":
+            document["pre_tokenizer"] = {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "Digits", "individual_digits": True},
+                    document["pre_tokenizer"],
+                ],
+            }
+            file.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+
+
+def _end_with_caller() -> None:
+    """A converter that outlives its caller would write where the next one writes."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
+            pass
+        os._exit(4)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _step(what: str) -> None:
+    print(STEP + what, flush=True)
+
+
+if __name__ == "__main__":
+    _end_with_caller()
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
