@@ -18,8 +18,8 @@ from deployments.config import AppConfig
 from deployments.credentials import api_key
 from deployments.evaluate import SEED, Row
 from deployments.progress import bar, console
-from policies.cascade.base import RouteConfig
-from policies.cascade.transfer import transfer
+from policies.cascade.sequential.base import RouteConfig
+from policies.cascade.sequential.transfer_prompt import transfer
 from runtime.config.evaluation import EvaluationConfig
 from runtime.data.grading import given_answer, same_answer
 from runtime.data.questions import Question

@@ -17,7 +17,7 @@ from deployments.world import Setup
 from envs.answers import Ask, Reply
 from envs.loop import Loop
 from envs.query_log import Replay, parts, write
-from policies.cascade.agent import Agent
+from policies.cascade.sequential.agent import Agent
 from runtime.data.questions import read_questions
 
 if TYPE_CHECKING:

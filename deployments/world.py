@@ -27,7 +27,7 @@ from envs.loop import Loop
 from envs.quality import Judge, RewardModelConfig, build_quality
 from envs.query_log import Replay
 from envs.remembered import Remembered
-from policies.cascade.der import DERConfig
+from policies.cascade.sequential.der import DERConfig
 from runtime.data.questions import read_questions
 from runtime.encoders.client import Encoder, EncoderConnection
 from runtime.errors import ConfigError

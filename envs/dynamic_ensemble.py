@@ -26,7 +26,7 @@ from envs.loop import Loop
 from envs.mdp import RewardConfig, State, Step, called, stopped
 from envs.quality import Quality
 from envs.side_by_side import SideBySide
-from policies.cascade.state import Scaling
+from policies.cascade.sequential.features import Scaling
 from runtime.data.questions import Question
 
 OBSERVATION, MASK = "observations", "action_mask"

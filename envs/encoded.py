@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from envs.mdp import State
-from policies.cascade.state import features, scaling, state_text
+from policies.cascade.sequential.features import features, scaling, state_text
 from runtime.data.questions import Question
 
 

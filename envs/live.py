@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.answers import Ask, Reply
 from envs.loop import Loop
-from policies.cascade.transfer import TRANSFER, transfer
+from policies.cascade.sequential.transfer_prompt import TRANSFER, transfer
 from runtime.call_context import Terms
 from runtime.calls.ledger import Accounts
 from runtime.calls.retries import persistently

@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.live import TOGETHER, unlimited
 from envs.loop import Loop
-from policies.token.handover import check_pair
+from policies.token.deferral.base import check_pair
 from runtime.artifacts.token_router import Router
 from runtime.calls.retries import persistently
 from runtime.engines.base import Engine

@@ -14,8 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from envs.dynamic_ensemble import World
 from envs.fitting import fit
 from envs.mdp import State
-from policies.cascade.agent import through
-from runtime.artifacts.mlp import Layers
+from runtime.artifacts.mlp import Layers, through
 
 TOGETHER = 64
 """Questions that are asked at a time."""

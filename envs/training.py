@@ -18,7 +18,7 @@ from envs.dynamic_ensemble import World
 from envs.module import AgentModule
 from envs.perceptron import layers_of
 from envs.ppo import DER, FreshEnvRunner, Learns, ppo
-from policies.cascade.agent import Agent
+from policies.cascade.sequential.agent import Agent
 from runtime.artifacts.mlp import Layers
 from runtime.errors import ConfigError, EngineFault
 from runtime.rng import apart

@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from policies.base import Policy
-from policies.cascade.der import DER, DERConfig
-from policies.cascade.routes import (
+from policies.cascade.sequential.baselines import (
     FixedRoute,
     FixedRouteConfig,
     RandomRoute,
     RandomRouteConfig,
 )
+from policies.cascade.sequential.der import DER, DERConfig
 from policies.process.best_of import (
     BestOfEnsemble,
     BestOfEnsembleConfig,

@@ -13,8 +13,8 @@ from deployments.config import AppConfig, ServeFile, load
 from deployments.http.reach import refuse_exposed
 from deployments.pair_world import load_pair_setup
 from deployments.world import load_setup
-from policies.cascade.agent import load_agent
-from policies.token.citer import RoutedConfig
+from policies.cascade.sequential.agent import load_agent
+from policies.token.deferral.routed import RoutedConfig
 from runtime.artifacts.token_router import load_router
 from runtime.config.access import AccessConfig, KeyBudget, KeyConfig, KeysFile
 from runtime.errors import ConfigError

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from policies.process.base import Line
-from policies.process.beams import Beam, BeamConfig, BeamSearch, best
+from policies.process.beam_search import Beam, BeamConfig, BeamSearch, best
 from policies.process.steps import Step, likelihoods, write
 from runtime.concurrency import together
 from runtime.session.member import Member

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from policies.process.base import Line
-from policies.process.beams import Beam, BeamConfig, BeamSearch
+from policies.process.beam_search import Beam, BeamConfig, BeamSearch
 from policies.process.config import JudgedConfig
 from policies.process.steps import Step, worth, write
 from runtime.concurrency import together

@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from policies.span.base import Judgements, Round, Verdict, by_author
-from policies.span.specfuse import SegmentConfig, SegmentPolicy, segment_scores
+from policies.span.segments import SegmentConfig, SegmentPolicy, segment_scores
 from runtime.session.session import Session
 
 

@@ -30,9 +30,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from policies.base import Policy
-from policies.token.agreement import Hypothesis, Offer, active, agree, may_follow
-from policies.token.choose import Wish, choose
-from policies.token.rows import Fused
+from policies.token.fusion.rows import Fused
+from policies.token.fusion.sampling import Wish, choose
+from policies.token.numerics.agreement import Hypothesis, Offer, active, agree, may_follow
 from runtime.config.ensembles import PolicyConfig
 from runtime.errors import ContextOverflow
 from runtime.rng import END, token_keys

@@ -16,23 +16,11 @@ where it takes over.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from policies.newest import Newest
-from policies.token.handover import HandoverConfig, HandoverPolicy
-from runtime.artifacts.token_router import ABOUT, Router, load_router
-from runtime.errors import ConfigError
-from runtime.session.connection import Connection
-from runtime.types.sampling import Signal
-
-
-class RoutedConfig(HandoverConfig):
-    router: str
-    """Folder of the exported router; a relative one counts from the working folder. A new export
-    is taken by the next request."""
+from policies.token.deferral.routed import Routed, RoutedConfig
 
 
 class CITERConfig(RoutedConfig):
@@ -40,40 +28,6 @@ class CITERConfig(RoutedConfig):
     threshold: float = Field(0.95, ge=0, le=1)
     """tau: the small member writes a token when the router gives it at least this probability of
     being good enough; a request may name its own (``ensemble.threshold``)."""
-
-
-class Routed(HandoverPolicy[RoutedConfig]):
-    """Token-level routing by a trained router."""
-
-    def __init__(self, config: RoutedConfig) -> None:
-        super().__init__(config)
-        self._newest = Newest(Path(config.router), ABOUT, load_router, self._check)
-
-    @property
-    def by(self) -> Signal:
-        return "router"
-
-    async def router(self, small: Connection | None) -> Router | None:
-        router = await self._newest.current()
-        if small is not None and router.reads != small.spec.model:
-            raise ConfigError(
-                f"the router in {self.config.router} reads the states of {router.reads!r}, and "
-                f"{small.name!r} runs {small.spec.model!r}; train one for it"
-            )
-        if small is not None and router.size != small.spec.hidden_size:
-            raise ConfigError(
-                f"the router in {self.config.router} reads states of {router.size} values, but "
-                f"those of {small.name!r} have {small.spec.hidden_size}; train one for it"
-            )
-        return router
-
-    def _check(self, router: Router) -> None:
-        """Raises ``ConfigError`` for a router of another method: their thresholds differ."""
-        if router.method != self.config.type:
-            raise ConfigError(
-                f"the router in {self.config.router} was trained for {router.method}, not "
-                f"{self.config.type}; configure that, or train one"
-            )
 
 
 class CITER(Routed):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from policies.token.citer import Routed, RoutedConfig
+from policies.token.deferral.routed import Routed, RoutedConfig
 
 
 class CoLLMConfig(RoutedConfig):

@@ -3,8 +3,8 @@ Collaboration" (arXiv 2404.12715)
 
 Each token: every member's distribution is carried into a space relative to the tokens that all
 share, the weighted mean is taken there, and a short search finds the distribution over the main
-member's vocabulary that comes nearest to it (policies/token/relative.py has the maths and says what
-differs from the published code). The main member is ``main``, or the first one.
+member's vocabulary that comes nearest to it (policies/token/numerics/relative_space.py has the
+maths and says what differs from the published code). The main member is ``main``, or the first one.
 
 - Where the main member would end the answer, it ends: as published.
 - Greedy: where all members would choose the same token there is nothing to search for; the
@@ -25,11 +25,11 @@ from typing import ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from policies.token.base import TokenPolicy
-from policies.token.config import TokenConfig
-from policies.token.lookup import candidates
-from policies.token.relative import RelativeSpace, anchors_of, fuse
-from policies.token.rows import Fused, Fuser, Row, normalised
+from policies.token.fusion.config import TokenConfig
+from policies.token.fusion.lookup import candidates
+from policies.token.fusion.loop import TokenPolicy
+from policies.token.fusion.rows import Fused, Fuser, Row, normalised
+from policies.token.numerics.relative_space import RelativeSpace, anchors_of, fuse
 from runtime.session.connection import Connection
 from runtime.session.session import Session
 from runtime.vocab import vector_table

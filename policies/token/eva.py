@@ -2,8 +2,8 @@
 
 Each token: every member's ``top_k`` best tokens are softmaxed and carried into the pivot member's
 vocabulary by a projection that was learnt from the embeddings of the tokens that both share
-(policies/token/projection.py has the maths and says what differs from the published code); members
-whose choice nobody else finds likely are left out; the weighted mean decides. The pivot is
+(policies/token/numerics/projection.py has the maths and says what differs from the published code);
+members whose choice nobody else finds likely are left out; the weighted mean decides. The pivot is
 ``pivot``, or the first member.
 
 Cost: as every token method, and once for each pair of models a projection, which takes minutes for
@@ -19,11 +19,11 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.sparse import csr_array
 
-from policies.token.base import TokenPolicy
-from policies.token.config import TokenConfig
+from policies.token.fusion.config import TokenConfig
+from policies.token.fusion.loop import TokenPolicy
+from policies.token.fusion.rows import Fused, Fuser, Row, leading, normalised
 from policies.token.gac import mean
-from policies.token.projection import faithful, project, projection
-from policies.token.rows import Fused, Fuser, Row, leading, normalised
+from policies.token.numerics.projection import faithful, project, projection
 from runtime.session.connection import Connection
 from runtime.session.session import Session
 from runtime.vocab import Table, table
@@ -32,7 +32,7 @@ from runtime.vocab.union import NO_KEY, Union
 
 SETS: Final = 4
 """Sets of members whose projections are kept at hand: requests may ask for fewer members. The
-projections themselves are kept once for each pair (policies/token/projection.py)."""
+projections themselves are kept once for each pair (policies/token/numerics/projection.py)."""
 
 
 class EVAConfig(TokenConfig):

@@ -20,9 +20,9 @@ from typing import ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from policies.token.base import TokenPolicy
-from policies.token.config import TokenConfig
-from policies.token.rows import Fused, Fuser, Row
+from policies.token.fusion.config import TokenConfig
+from policies.token.fusion.loop import TokenPolicy
+from policies.token.fusion.rows import Fused, Fuser, Row
 from runtime.session.session import Session
 from runtime.vocab.union import Union
 

@@ -27,15 +27,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from policies.token.base import TokenPolicy
-from policies.token.config import TokenConfig
 from policies.token.deepen import DeePEn, DeePEnConfig
 from policies.token.eva import EVA, EVAConfig
+from policies.token.fusion.config import TokenConfig
+from policies.token.fusion.lookup import Lookup, candidates
+from policies.token.fusion.loop import TokenPolicy
+from policies.token.fusion.request import TokenRequest
+from policies.token.fusion.rows import Fused, Fuser, Row, normalised
+from policies.token.fusion.teacher_forcing import begin, teach
 from policies.token.gac import GaCFuser
-from policies.token.lookup import Lookup, candidates
-from policies.token.request import TokenRequest
-from policies.token.rows import Fused, Fuser, Row, normalised
-from policies.token.teach import begin, teach
 from policies.token.unite import UniTeFuser, lookup_of
 from runtime.session.connection import Connection
 from runtime.session.session import Session

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from policies.token.handover import HandoverConfig, HandoverPolicy
+from policies.token.deferral.base import HandoverPolicy
+from policies.token.deferral.config import HandoverConfig
 from runtime.types.sampling import Signal
 
 

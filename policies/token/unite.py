@@ -22,10 +22,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from policies.token.base import TokenPolicy
-from policies.token.config import TokenConfig
-from policies.token.lookup import Lookup, candidates
-from policies.token.rows import Fused, Fuser, Row, normalised
+from policies.token.fusion.config import TokenConfig
+from policies.token.fusion.lookup import Lookup, candidates
+from policies.token.fusion.loop import TokenPolicy
+from policies.token.fusion.rows import Fused, Fuser, Row, normalised
 from runtime.session.session import Session
 from runtime.vocab.union import Union
 

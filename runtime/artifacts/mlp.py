@@ -17,3 +17,13 @@ def tensors_of(layers: Layers, prefix: str = "") -> dict[str, np.ndarray]:
         found[f"{prefix}{number}.weight"] = weight.astype(np.float32)
         found[f"{prefix}{number}.bias"] = bias.astype(np.float32)
     return found
+
+
+def through(layers: Layers, features: np.ndarray) -> np.ndarray:
+    """A perceptron's output ``[n, out]``, tanh between its layers."""
+    state = features.astype(np.float32)
+    for number, (weight, bias) in enumerate(layers):
+        state = state @ weight.T + bias
+        if number < len(layers) - 1:
+            state = np.tanh(state)
+    return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +50,23 @@ class Progress:
     """At most so many of the same; a search may end earlier."""
     found: Mapping[str, float] = field(default_factory=dict)
     """More figures, by the method's own names."""
+
+
+def packed(token: TokenChoice) -> dict[str, Any]:
+    return {
+        "data": token.data.decode("latin-1"),
+        "logprob": token.logprob,
+        "top": [[data.decode("latin-1"), logprob] for data, logprob in token.top],
+        "choices": {name: data.decode("latin-1") for name, data in token.choices.items()},
+        "weights": dict(token.weights),
+    }
+
+
+def unpacked(token: Mapping[str, Any]) -> TokenChoice:
+    return TokenChoice(
+        data=token["data"].encode("latin-1"),
+        logprob=token["logprob"],
+        top=tuple((data.encode("latin-1"), logprob) for data, logprob in token["top"]),
+        choices={name: data.encode("latin-1") for name, data in token["choices"].items()},
+        weights=dict(token["weights"]),
+    )

@@ -20,7 +20,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from policies.cascade.agent import load_agent
+from policies.cascade.sequential.agent import load_agent
 from tests.clusters.machines import ROOT, Machine, machines, missing
 from tests.deployments.test_serve import COUNT, NUMBERS
 from tests.deployments.test_train import files as training_files

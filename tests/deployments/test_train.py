@@ -22,7 +22,7 @@ from deployments.config import IMPORT_PATH
 from deployments.world import Setup, load_setup
 from envs.loop import Loop
 from envs.query_log import Replay, record, write
-from policies.cascade.agent import load_agent
+from policies.cascade.sequential.agent import load_agent
 from runtime.errors import ConfigError
 from tests.deployments.test_serve import free_port
 from tests.policies.cascade.agents import PROMPT

@@ -16,8 +16,8 @@ from envs.mdp import State
 from envs.module import AgentModule
 from envs.ppo import ppo
 from envs.training import exported
-from policies.cascade.agent import load_agent
-from policies.cascade.transfer import TRANSFER
+from policies.cascade.sequential.agent import load_agent
+from policies.cascade.sequential.transfer_prompt import TRANSFER
 from tests.envs.answers import TASKS, world
 from tests.ray_cluster import small_ray
 

@@ -19,7 +19,7 @@ from envs.query_log import Replay, record, write
 from envs.terminator import train_terminator
 from envs.training import CHECKPOINTS, CURVE, Told, Training
 from envs.warm_start import ROUTES, clone
-from policies.cascade.agent import Agent
+from policies.cascade.sequential.agent import Agent
 from runtime.errors import ConfigError
 from tests.envs.answers import KNOWN, TASKS, Table, world
 from tests.ray_cluster import small_ray

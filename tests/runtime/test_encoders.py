@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from transformers import AutoModel, AutoTokenizer
 
 from deployments.config import AppConfig
-from policies.cascade.der import DERConfig
+from policies.cascade.sequential.der import DERConfig
 from runtime.encoders import EncoderConfig, TextEncoder, build_encoder
 from runtime.errors import WeightsError
 from tests.policies.cascade.agents import ECHO, PROMPT, agent

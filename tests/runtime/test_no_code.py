@@ -16,7 +16,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from policies.cascade.agent import load_agent
+from policies.cascade.sequential.agent import load_agent
 from runtime.artifacts.token_router import load_router
 from runtime.config.engines import TransformersEngine, VllmEngine
 from runtime.config.reward_models import ClassifierReward

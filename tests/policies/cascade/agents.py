@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.cascade.agent import Agent
+from policies.cascade.sequential.agent import Agent
 from runtime.artifacts.mlp import Layers
 from runtime.engines.scripted.base import HIDDEN as WIDTH
 

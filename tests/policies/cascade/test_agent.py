@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.cascade.agent import ABOUT, WEIGHTS, Agent, load_agent
-from policies.cascade.state import features, state_text
-from policies.cascade.transfer import TRANSFER, checked, transfer
+from policies.cascade.sequential.agent import ABOUT, WEIGHTS, Agent, load_agent
+from policies.cascade.sequential.features import features, state_text
+from policies.cascade.sequential.transfer_prompt import TRANSFER, checked, transfer
 from runtime.errors import ConfigError
 
 
@@ -75,7 +75,7 @@ def test_half_an_export_is_not_taken_for_one(tmp_path: Path) -> None:
 
 def test_an_agent_is_served_without_torch_ray_or_gymnasium() -> None:
     script = (
-        "import sys, policies.cascade.agent;"
+        "import sys, policies.cascade.sequential.agent;"
         "print(sorted({'torch', 'ray', 'gymnasium', 'transformers'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.cascade.agent import ABOUT, WEIGHTS
+from policies.cascade.sequential.agent import ABOUT, WEIGHTS
 from runtime.engines.scripted.base import HIDDEN as WIDTH
 from runtime.errors import BadRequest, ConfigError, QuorumLost
 from runtime.types.events import Ended, Searched, Written

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deployments.config import AppConfig
-from policies.process.beams import Beam, best
+from policies.process.beam_search import Beam, best
 from policies.process.cbs import next_quotas, shared_out
 from runtime.types.events import Ended, Searched, Written
 from runtime.types.query import Budget, Message, Query

@@ -8,8 +8,9 @@ import pytest
 
 from policies.span.base import Round, by_author, distinct
 from policies.span.cool_fusion import first_common_end
+from policies.span.segments import whole_segment
 from policies.span.specem import hedge, rewards
-from policies.span.specfuse import leaving, softmax, whole_segment
+from policies.span.specfuse import leaving, softmax
 from policies.span.sweetspan import faithful, whole_words
 from runtime.text.draft import Draft, mean_probability, perplexity
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from policies.token.projection import project, projection
-from policies.token.relative import RelativeSpace, anchors_of, fuse
+from policies.token.numerics.projection import project, projection
+from policies.token.numerics.relative_space import RelativeSpace, anchors_of, fuse
 from runtime.config.engines import EchoEngine
 from runtime.config.members import MemberConfig
 from runtime.engines.base import EngineSpec

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from policies.token import abe
-from policies.token.agreement import END, Hypothesis, Offer, active, agree, may_follow
+from policies.token.numerics.agreement import END, Hypothesis, Offer, active, agree, may_follow
 from tests.stack import animals, answers
 
 NEW = Hypothesis(0, 0, 0.0)

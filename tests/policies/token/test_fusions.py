@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policies.token.choose import Wish, best, choose, nucleus
-from policies.token.config import SafeConfig
+from policies.token.fusion.config import SafeConfig
+from policies.token.fusion.lookup import Lookup, candidates
+from policies.token.fusion.rows import Fused, row_of
+from policies.token.fusion.safe import stands
+from policies.token.fusion.sampling import Wish, best, choose, nucleus
 from policies.token.gac import GaCFuser, mean
-from policies.token.lookup import Lookup, candidates
 from policies.token.packllm import LogitFuser, losses, optimal, similar
-from policies.token.rows import Fused, row_of
-from policies.token.safe import stands
 from policies.token.unite import UniTeFuser
 from runtime.rng import gumbel, token_keys
 from runtime.types.outputs import Distribution

@@ -10,7 +10,7 @@ import pytest
 
 from deployments.config import AppConfig
 from deployments.local import LocalStack
-from policies.token import request
+from policies.token.fusion import request
 from runtime.config.engines import TableEngine
 from runtime.engines.scripted.models import TableLM
 from runtime.errors import QuorumLost

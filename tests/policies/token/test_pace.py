@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from policies.token.pace import AGAIN, SHORT, Pace, Plan, lengths
+from policies.token.fusion.draft_scheduler import AGAIN, SHORT, Pace, Plan, lengths
 
 NAMES = ["quick", "slow"]
 

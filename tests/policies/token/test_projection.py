@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from policies.token import projection as eva
 from policies.token.eva import EVA, SETS, EVAConfig
-from policies.token.projection import build, faithful, project, projection
-from policies.token.similarity import Side, best, common_space, nearest
+from policies.token.numerics import projection as eva
+from policies.token.numerics.projection import build, faithful, project, projection
+from policies.token.numerics.similarity import Side, best, common_space, nearest
 from runtime.config.engines import TableEngine
 from runtime.config.members import MemberConfig
 from runtime.engines.scripted.models import TableLM

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from policies.token.relative import RelativeSpace, anchors_of, fuse, search
+from policies.token.numerics.relative_space import RelativeSpace, anchors_of, fuse, search
 from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
 
 ROOT = Path(__file__).parents[3]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from policies.token.rows import Fused, Row, row_of
+from policies.token.fusion.rows import Fused, Row, row_of
 from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
 from runtime.types.outputs import Distribution
 from runtime.vocab.union import Union

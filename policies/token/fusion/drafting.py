@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from policies.token.request import TokenRequest
-from policies.token.rows import Row
+from policies.token.fusion.request import TokenRequest
+from policies.token.fusion.rows import Row
 from runtime.errors import ContextOverflow
 from runtime.rng import END
 from runtime.session.member import Member

@@ -1,143 +1,21 @@
-"""The loop that methods of token-level routing share: a small member writes, and before a token
-that it had better not choose it hands over to a large one.
-
-The small member's engine computes its confidence next to the model and stops where that is below
-the threshold, so a whole stretch of small tokens is one call and no state leaves the engine. There
-the large member, which reads all that it missed in the same call, writes that token and ``ahead``
-more in case it is needed again: these are offered to the small member's engine, which takes them in
-place of handing over as long as the text is the one that they were written for. The text is that of
-the plain loop, a decision and a call for every token, for greedy and for drawn tokens (an engine's
-noise hangs on the place), as far as an engine computes the same numbers alone and in a batch.
-
-With one member lost, the other writes on alone.
-"""
+"""The state of one answer that two members write: who wrote what, and what is written ahead."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Final
 
-from pydantic import Field, model_validator
-
-from policies.base import Policy
-from policies.token.exact import ExactText, Written
-from policies.token.told import packed, unpacked
+from policies.token.deferral.config import HandoverConfig
+from policies.token.deferral.exact_text import ExactText, Written
 from runtime.artifacts.token_router import Router
-from runtime.config.ensembles import PolicyConfig
-from runtime.errors import ConfigError, ContextOverflow
-from runtime.session.connection import Connection
+from runtime.errors import ContextOverflow
 from runtime.session.member import Member
 from runtime.session.session import Session
 from runtime.types.outputs import Generation
 from runtime.types.sampling import Deferral, Sampling, Signal
-from runtime.types.spans import Span, TokenChoice
+from runtime.types.spans import Span, TokenChoice, packed, unpacked
 
-H = TypeVar("H", bound="HandoverConfig")
 LINE: Final = "\n"
-
-
-class HandoverConfig(PolicyConfig):
-    """Two members: the small one first, unless ``small`` and ``large`` say so."""
-
-    small: str | None = None
-    """Who writes. Absent: the first member."""
-    large: str | None = None
-    """Who is handed over to. Absent: the other one."""
-    threshold: float = Field(0.5, ge=0, le=1)
-    """The small member writes a token when its confidence is at least this; a request may name its
-    own (``ensemble.threshold``)."""
-    ahead: int = Field(5, ge=0)
-    """Tokens that the large member writes beyond the one that it is asked for, as far as its line
-    goes: what is hard comes in a row, and a new line begins with what is easy. The text stays the
-    same; more save calls, and are wasted where the small member goes on by itself."""
-    chunk_tokens: int = Field(32, ge=1)
-    """Tokens that the small member writes in one call at most; smaller streams more finely."""
-    plain: bool = False
-    """The reference: a decision outside the engine for every token, a call for the small member's
-    token and one for its state. The same text."""
-    temperature: float = Field(0.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _two_members(self) -> HandoverConfig:
-        if len(self.members) != 2:
-            raise ValueError(
-                f"members: a small and a large one, not {len(self.members)}; make two ensembles"
-            )
-        for field, name in (("small", self.small), ("large", self.large)):
-            if name is not None and name not in self.members:
-                raise ValueError(f"{field}: {name!r} is not among members {list(self.members)}")
-        if self.small is not None and self.small == self.large:
-            raise ValueError(f"small and large are both {self.small!r}; name two members")
-        return self
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        """Small and large."""
-        first, second = self.members
-        if self.small == second or self.large == first:
-            return second, first
-        return first, second
-
-    @property
-    def takes_threshold(self) -> bool:
-        return True
-
-
-class HandoverPolicy(Policy[H]):
-    """A method says how the small member's confidence is told."""
-
-    level: ClassVar[str] = "token"
-    tells_logprobs: ClassVar[bool] = True
-    scoreless: ClassVar[str] = (
-        "this method decides who writes a token and gives none a probability of its own"
-    )
-
-    @property
-    @abstractmethod
-    def by(self) -> Signal: ...
-
-    async def router(self, small: Connection | None) -> Router | None:
-        """The trained router, for methods with one; it must read the states of ``small``."""
-        return None
-
-    async def warm(self, connections: Any) -> None:
-        await self.router(None)
-
-    async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
-        writing = await self._begin(session)
-        while session.ending is None:
-            for span in await writing.round():
-                yield span
-
-    async def _begin(self, session: Session) -> Writing:
-        small, large = self.config.pair
-        connections = {name: member.connection for name, member in session.live.items()}
-        if small in connections and large in connections:
-            check_pair(connections[small], connections[large])
-        router = await self.router(connections.get(small))
-        return Writing(session, self.config, self.by, router)
-
-
-def check_pair(small: Connection, large: Connection) -> None:
-    """Raises ``ConfigError`` for members whose ids do not stand for the same texts."""
-    one, other = small.tokenizer, large.tokenizer
-    if one.token_bytes == other.token_bytes and one.special_ids == other.special_ids:
-        return
-    found = next(
-        (
-            f"id {place} stands for {a!r} and {b!r}"
-            for place, (a, b) in enumerate(zip(one.token_bytes, other.token_bytes, strict=False))
-            if a != b
-        ),
-        f"they have {len(one.token_bytes)} and {len(other.token_bytes)} tokens",
-    )
-    raise ConfigError(
-        f"{small.name!r} and {large.name!r} do not share a tokenizer ({found}); token-level "
-        "routing needs models of one family, and gac, unite or deepen fuse any"
-    )
 
 
 class Writing:

@@ -28,10 +28,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from policies.cascade.agent import ABOUT, Agent, load_agent
-from policies.cascade.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
-from policies.cascade.state import features, state_text
-from policies.newest import Newest
+from policies.cascade.sequential.agent import ABOUT, Agent, load_agent
+from policies.cascade.sequential.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
+from policies.cascade.sequential.features import features, state_text
+from runtime.artifacts.hot_reload import Newest
 from runtime.errors import ConfigError
 from runtime.rng import apart
 from runtime.session.connection import Connection

@@ -10,10 +10,9 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Final
 
-from policies.token.choose import Wish, best
-from policies.token.config import TokenConfig
-from policies.token.rows import Fused, Fuser, Row, normalised, row_of
-from policies.token.told import packed, unpacked
+from policies.token.fusion.config import TokenConfig
+from policies.token.fusion.rows import Fused, Fuser, Row, normalised, row_of
+from policies.token.fusion.sampling import Wish, best
 from runtime.rng import END
 from runtime.session.member import Member
 from runtime.session.session import Session
@@ -21,7 +20,7 @@ from runtime.text.draft import Draft
 from runtime.text.pieces import Ahead, PieceContext
 from runtime.types.outputs import ALL, Distribution
 from runtime.types.sampling import Sampling
-from runtime.types.spans import Span, TokenChoice
+from runtime.types.spans import Span, TokenChoice, packed, unpacked
 from runtime.vocab.union import END_KEY, NO_KEY, Union
 
 SMALL_VOCABULARY: Final = 4096

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from policies.token.rows import Row
+from policies.token.fusion.rows import Row
 from runtime.text.pieces import spell
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.vocab.union import END_KEY, Union

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast
 from pydantic import AfterValidator, Field, model_validator
 
 from policies.base import Policy
-from policies.cascade.transfer import TRANSFER, checked, transfer
+from policies.cascade.sequential.transfer_prompt import TRANSFER, checked, transfer
 from runtime.config.ensembles import PolicyConfig
 from runtime.errors import BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
 from runtime.rng import apart

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from policies.token.request import Rows, TokenRequest
-from policies.token.rows import Row
+from policies.token.fusion.request import Rows, TokenRequest
+from policies.token.fusion.rows import Row
 from runtime.errors import BadRequest
 from runtime.session.session import Session
 from runtime.text.pieces import PieceContext

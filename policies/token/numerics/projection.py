@@ -40,7 +40,15 @@ from typing import Final
 import numpy as np
 from scipy.sparse import csr_array
 
-from policies.token.similarity import CHUNK, Side, best, blocks, common_space, nearest, unit
+from policies.token.numerics.similarity import (
+    CHUNK,
+    Side,
+    best,
+    blocks,
+    common_space,
+    nearest,
+    unit,
+)
 from runtime.session.connection import Connection
 from runtime.vocab import Table, aligned, npz_cache
 from runtime.vocab.single_flight import Once

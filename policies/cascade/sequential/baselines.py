@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from policies.cascade.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
+from policies.cascade.sequential.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
 from runtime.rng import apart
 from runtime.session.session import Session
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
-from policies.token.told import packed, unpacked
 from runtime.session.session import Session
 from runtime.text.draft import Draft
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.outputs import EngineFinish
-from runtime.types.spans import Span, TokenChoice
+from runtime.types.spans import Span, TokenChoice, packed, unpacked
 
 LONGEST_WAIT: Final = 16
 """Tokens that are held back at most for the end of a character to come."""

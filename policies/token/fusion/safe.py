@@ -16,8 +16,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from policies.token.config import SafeConfig
-from policies.token.rows import Row
+from policies.token.fusion.config import SafeConfig
+from policies.token.fusion.rows import Row
 
 
 def stands(

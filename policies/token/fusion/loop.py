@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from policies.base import Policy
-from policies.token.choose import choose
-from policies.token.config import TokenConfig
-from policies.token.drafting import Drafted, draft
-from policies.token.pace import Pace, Plan
-from policies.token.request import Rows, TokenRequest, joined
-from policies.token.rows import Fuser, Row
-from policies.token.safe import stands
-from policies.token.teach import score_text
+from policies.token.fusion.config import TokenConfig
+from policies.token.fusion.draft_scheduler import Pace, Plan
+from policies.token.fusion.drafting import Drafted, draft
+from policies.token.fusion.request import Rows, TokenRequest, joined
+from policies.token.fusion.rows import Fuser, Row
+from policies.token.fusion.safe import stands
+from policies.token.fusion.sampling import choose
+from policies.token.fusion.teacher_forcing import score_text
 from runtime.errors import BadRequest, BudgetSpent, ContextOverflow
 from runtime.session.connection import Connection
 from runtime.session.member import Member

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from policies.cascade.state import Scaling
+from policies.cascade.sequential.features import Scaling
 from runtime.artifacts.files import Kind
-from runtime.artifacts.mlp import Layers, tensors_of
+from runtime.artifacts.mlp import Layers, tensors_of, through
 
 WEIGHTS, ABOUT = "agent.safetensors", "agent.json"
 KIND: Final = Kind("an agent", "orchestrion-agent-1", WEIGHTS, ABOUT, "orchestrion train der")
@@ -100,13 +100,3 @@ def load_agent(folder: Path) -> Agent:
             about=told["about"],
             version=found.version,
         )
-
-
-def through(layers: Layers, features: np.ndarray) -> np.ndarray:
-    """A perceptron's output ``[n, out]``, tanh between its layers."""
-    state = features.astype(np.float32)
-    for number, (weight, bias) in enumerate(layers):
-        state = state @ weight.T + bias
-        if number < len(layers) - 1:
-            state = np.tanh(state)
-    return state

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.token.rows import Fused
+from policies.token.fusion.rows import Fused
 from runtime.rng import gumbel
 
 

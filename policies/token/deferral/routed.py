@@ -1,0 +1,53 @@
+"""The base of deferral methods whose confidence a trained token router computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from policies.token.deferral.base import HandoverPolicy
+from policies.token.deferral.config import HandoverConfig
+from runtime.artifacts.hot_reload import Newest
+from runtime.artifacts.token_router import ABOUT, Router, load_router
+from runtime.errors import ConfigError
+from runtime.session.connection import Connection
+from runtime.types.sampling import Signal
+
+
+class RoutedConfig(HandoverConfig):
+    router: str
+    """Folder of the exported router; a relative one counts from the working folder. A new export
+    is taken by the next request."""
+
+
+class Routed(HandoverPolicy[RoutedConfig]):
+    """Token-level routing by a trained router."""
+
+    def __init__(self, config: RoutedConfig) -> None:
+        super().__init__(config)
+        self._newest = Newest(Path(config.router), ABOUT, load_router, self._check)
+
+    @property
+    def by(self) -> Signal:
+        return "router"
+
+    async def router(self, small: Connection | None) -> Router | None:
+        router = await self._newest.current()
+        if small is not None and router.reads != small.spec.model:
+            raise ConfigError(
+                f"the router in {self.config.router} reads the states of {router.reads!r}, and "
+                f"{small.name!r} runs {small.spec.model!r}; train one for it"
+            )
+        if small is not None and router.size != small.spec.hidden_size:
+            raise ConfigError(
+                f"the router in {self.config.router} reads states of {router.size} values, but "
+                f"those of {small.name!r} have {small.spec.hidden_size}; train one for it"
+            )
+        return router
+
+    def _check(self, router: Router) -> None:
+        """Raises ``ConfigError`` for a router of another method: their thresholds differ."""
+        if router.method != self.config.type:
+            raise ConfigError(
+                f"the router in {self.config.router} was trained for {router.method}, not "
+                f"{self.config.type}; configure that, or train one"
+            )
