@@ -22,11 +22,11 @@ from deployments.backends import Here, Served
 from deployments.cluster import fetch_weights, serving
 from deployments.progress import bar
 from deployments.world import Setup, load_setup
-from envs.answers import Ask, Reply
-from envs.config import LiveAnswers, LoggedAnswers
-from envs.dynamic_ensemble import DynamicEnsembleVectorEnv, World
-from envs.loop import Loop
-from envs.query_log import parts, write
+from envs.dynamic_ensemble.config import LiveAnswers, LoggedAnswers
+from envs.dynamic_ensemble.env import DynamicEnsembleVectorEnv, World
+from envs.members.event_loop import Loop
+from envs.members.recording import parts
+from runtime.data.query_log import Ask, Reply, write
 
 PORT = 8769
 CONFIG = Path("examples/train_der_zoo.yaml")

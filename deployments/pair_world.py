@@ -16,12 +16,13 @@ from deployments.backends import Backends, Here, Served
 from deployments.config import AppConfig, load, validated
 from deployments.wiring import connect
 from deployments.yaml_file import read_yaml
-from envs.loop import Loop
-from envs.pair import LivePair
-from envs.preferences import text_of
-from envs.quality import RewardModelConfig, build_quality
-from envs.token_config import TokenTrainingConfig
-from envs.token_routing import TokenWorld
+from envs.members.event_loop import Loop
+from envs.quality.build import build_quality
+from envs.quality.config import RewardModelConfig
+from envs.token_routing.config import TokenTrainingConfig
+from envs.token_routing.env import TokenWorld
+from envs.token_routing.model_pair import LivePair
+from envs.token_routing.preferences import text_of
 from policies.token.citer import CITERConfig
 from runtime.data.questions import read_questions
 from runtime.errors import ConfigError

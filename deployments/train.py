@@ -14,15 +14,15 @@ from deployments.curve import draw
 from deployments.progress import bar, console
 from deployments.training_cluster import members_up
 from deployments.world import Setup
-from envs.answers import Ask, Reply
-from envs.loop import Loop
-from envs.query_log import Replay, parts, write
+from envs.members.event_loop import Loop
+from envs.members.recording import parts
 from policies.cascade.sequential.agent import Agent
+from runtime.data.query_log import Ask, Replay, Reply, write
 from runtime.data.questions import read_questions
 
 if TYPE_CHECKING:
-    from envs.dynamic_ensemble import World
-    from envs.training import Told, Training
+    from envs.dynamic_ensemble.env import World
+    from envs.training.trainer import Told, Training
 
 HEADER = f"{'iteration':>9}{'steps':>9}{'reward':>9}{'accuracy':>10}{'cost':>11}{'calls':>7}"
 
@@ -35,16 +35,17 @@ def train(setup: Setup, fresh: bool) -> Path:
     started = time.monotonic()
     with _cluster(setup):
         # They import ray, which must be told first to stay on loopback.
-        from envs.one_shot import train_one_shot
-        from envs.terminator import train_terminator
-        from envs.training import Training, forget
-        from envs.warm_start import clone
+        from envs.dynamic_ensemble.one_shot import train_one_shot
+        from envs.dynamic_ensemble.spec import DER
+        from envs.dynamic_ensemble.terminator import train_terminator
+        from envs.dynamic_ensemble.warm_start import clone
+        from envs.training.trainer import Training, forget
 
         with contextlib.closing(setup):
             world = setup({})  # what is wrong with it shows before anything old is deleted
             if fresh:
                 forget(folder)
-            run = Training(training.ppo, setup, folder, setup.about, training.checkpoint_every)
+            run = Training(training.ppo, setup, folder, setup.about, training.checkpoint_every, DER)
             with contextlib.closing(run):
                 warm = training.warm_start
                 if warm is not None and run.done == 0:
@@ -81,7 +82,7 @@ def train(setup: Setup, fresh: bool) -> Path:
 
 def _agent(setup: Setup, run: Training, world: World) -> Agent:
     """What PPO has trained, as it is served."""
-    from envs.training import exported
+    from envs.dynamic_ensemble.export import exported
 
     last = {"reward": run.curve[-1].reward, "accuracy": run.curve[-1].accuracy}
     about = {"training": setup.fingerprint, "iterations": run.done, "last": last}

@@ -17,8 +17,8 @@ from runtime.artifacts.token_router import Router
 from runtime.errors import ConfigError, EngineFault
 
 if TYPE_CHECKING:
-    from envs.preference_training import Learnt
-    from envs.token_routing import TokenWorld
+    from envs.token_routing.env import TokenWorld
+    from envs.token_routing.preference_training import Learnt
 
 
 def train(setup: PairSetup, fresh: bool) -> Path:
@@ -58,9 +58,9 @@ def _rounds(
 ) -> tuple[list[tuple[Learnt, dict[str, Any]]], Any]:
     """Collects and trains as often as configured; each round's router is exported at once. Also
     the first round's records."""
-    from envs.collectors import collect_all
-    from envs.preference_training import keep, kept, train_preferences
-    from envs.preferences import Round, counts, left_out, read, write
+    from envs.token_routing.collectors import collect_all
+    from envs.token_routing.preference_training import keep, kept, train_preferences
+    from envs.token_routing.preferences import Round, counts, left_out, read, write
 
     training = setup.training
     found: list[tuple[Learnt, dict[str, Any]]] = []
@@ -115,7 +115,7 @@ def _rounds(
 def _co_llm(setup: PairSetup, table: Any) -> tuple[Layers, dict[str, Any]]:
     """From the first round's records: the objective knows no preferences, so all rounds' are
     alike."""
-    from envs.preference_training import train_co_llm
+    from envs.token_routing.co_llm import train_co_llm
 
     layers, loss = train_co_llm(table, setup.training.preference)
     console.print(f"Co-LLM: {loss:.4f} nats for a token", highlight=False)
@@ -124,10 +124,10 @@ def _co_llm(setup: PairSetup, table: Any) -> tuple[Layers, dict[str, Any]]:
 
 def _tuned(setup: PairSetup, learnt: Learnt, fresh: bool) -> tuple[Layers, dict[str, Any]]:
     """PPO in the environment, from the last round's router."""
-    from envs.ppo import TOKENS
-    from envs.router_module import RouterModule
-    from envs.router_net import folded
-    from envs.training import Training, forget
+    from envs.token_routing.rl_module import RouterModule
+    from envs.token_routing.router_net import folded
+    from envs.token_routing.spec import TOKENS
+    from envs.training.trainer import Training, forget
 
     training = setup.training
     assert training.ppo is not None

@@ -18,16 +18,18 @@ from deployments.backends import Backends, Here, Served
 from deployments.config import AppConfig, load, validated
 from deployments.wiring import connect
 from deployments.yaml_file import read_yaml
-from envs.answers import Answers
-from envs.config import LoggedAnswers, TrainingConfig
-from envs.dynamic_ensemble import World
-from envs.encoded import Encoded
-from envs.live import LiveMembers, unlimited
-from envs.loop import Loop
-from envs.quality import Judge, RewardModelConfig, build_quality
-from envs.query_log import Replay
-from envs.remembered import Remembered
+from envs.dynamic_ensemble.config import LoggedAnswers, TrainingConfig
+from envs.dynamic_ensemble.env import World
+from envs.dynamic_ensemble.observations import Encoded
+from envs.members.base import Answers
+from envs.members.cached import Remembered
+from envs.members.event_loop import Loop
+from envs.members.live import LiveMembers, unlimited
+from envs.quality.build import build_quality
+from envs.quality.config import RewardModelConfig
+from envs.quality.reward_model import Judge
 from policies.cascade.sequential.der import DERConfig
+from runtime.data.query_log import Replay
 from runtime.data.questions import read_questions
 from runtime.encoders.client import Encoder, EncoderConnection
 from runtime.errors import ConfigError

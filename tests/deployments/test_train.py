@@ -20,9 +20,10 @@ import yaml
 from deployments.backends import Here
 from deployments.config import IMPORT_PATH
 from deployments.world import Setup, load_setup
-from envs.loop import Loop
-from envs.query_log import Replay, record, write
+from envs.members.event_loop import Loop
+from envs.members.recording import record
 from policies.cascade.sequential.agent import load_agent
+from runtime.data.query_log import Replay, write
 from runtime.errors import ConfigError
 from tests.deployments.test_serve import free_port
 from tests.policies.cascade.agents import PROMPT
@@ -223,8 +224,7 @@ def test_what_is_wrong_is_told_by_line(tmp_path: Path, training: Any, named: str
 
 
 def test_a_worlds_answers_come_from_the_log(tmp_path: Path) -> None:
-    from envs.answers import Ask, Reply
-    from envs.query_log import Unrecorded
+    from runtime.data.query_log import Ask, Reply, Unrecorded
 
     log = tmp_path / "log.parquet"
     setup = load_setup(files(tmp_path, answers={"type": "log", "path": str(log)}))

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from envs.answers import Ask, Reply
-from envs.dynamic_ensemble import World
-from envs.mdp import RewardConfig, State
-from envs.quality import ExactMatch, ExactMatchConfig
+from envs.dynamic_ensemble.env import World
+from envs.dynamic_ensemble.mdp import RewardConfig, State
+from envs.quality.config import ExactMatchConfig
+from envs.quality.text_match import ExactMatch
+from runtime.data.query_log import Ask, Reply
 from runtime.data.questions import Question
 
 TASKS = (Question("How much is 2 + 2?", "4"), Question("Who barks?", "dog"))

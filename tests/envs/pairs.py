@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.pair import Look, Taught
-from envs.quality import ExactMatch, ExactMatchConfig
-from envs.token_config import TokenReward
-from envs.token_routing import TokenWorld
+from envs.quality.config import ExactMatchConfig
+from envs.quality.text_match import ExactMatch
+from envs.token_routing.config import TokenReward
+from envs.token_routing.env import TokenWorld
+from envs.token_routing.model_pair import Look, Taught
 from runtime.artifacts.token_router import Router
 from runtime.data.questions import Question
 from runtime.types.outputs import Tokens

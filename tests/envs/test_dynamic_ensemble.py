@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs.dynamic_ensemble import (
+from envs.dynamic_ensemble.env import (
     MASK,
     OBSERVATION,
     DynamicEnsembleEnv,
     DynamicEnsembleVectorEnv,
 )
-from envs.mdp import RewardConfig
+from envs.dynamic_ensemble.mdp import RewardConfig
 from tests.envs.answers import Table, world
 
 SUMS, ANIMALS, BROKEN, STOP = range(4)

@@ -8,11 +8,11 @@ import pytest
 
 from deployments.local import LocalChannel
 from deployments.wiring import connect
-from envs.answers import Ask
-from envs.live import LiveMembers
-from envs.loop import Loop
+from envs.members.event_loop import Loop
+from envs.members.live import LiveMembers
 from runtime.config.engines import EchoEngine, FlakyEngine
 from runtime.config.members import MemberConfig, Price
+from runtime.data.query_log import Ask
 from runtime.engines import build_engine
 from runtime.observability.metrics import Counts
 from runtime.session.connection import Connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from envs.mdp import RewardConfig, State, called, stopped
+from envs.dynamic_ensemble.mdp import RewardConfig, State, called, stopped
 
 CONFIG = RewardConfig(alpha=2.0)
 PAPER = RewardConfig(alpha=2.0, ends="threshold", first_gains=False)

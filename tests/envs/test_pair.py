@@ -11,9 +11,9 @@ import pytest
 from deployments.backends import Here
 from deployments.config import AppConfig
 from deployments.wiring import connect
-from envs import pair as pairs
-from envs.loop import Loop
-from envs.pair import LivePair
+from envs.members.event_loop import Loop
+from envs.token_routing import model_pair as pairs
+from envs.token_routing.model_pair import LivePair
 from runtime.errors import ConfigError
 from runtime.observability.metrics import Counts
 from tests.policies.token.test_handover import LARGE, NAMES, SMALL

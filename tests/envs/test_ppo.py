@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from envs.config import PPOSettings
-from envs.dynamic_ensemble import MASK, OBSERVATION, World
-from envs.mdp import State
-from envs.module import AgentModule
-from envs.ppo import ppo
-from envs.training import exported
+from envs.dynamic_ensemble.env import MASK, OBSERVATION, World
+from envs.dynamic_ensemble.export import exported
+from envs.dynamic_ensemble.mdp import State
+from envs.dynamic_ensemble.rl_module import AgentModule
+from envs.dynamic_ensemble.spec import DER
+from envs.training.config import PPOSettings
+from envs.training.ppo import ppo
 from policies.cascade.sequential.agent import load_agent
 from policies.cascade.sequential.transfer_prompt import TRANSFER
 from tests.envs.answers import TASKS, world
@@ -41,7 +42,7 @@ def a_world(config: Any) -> World:
 
 
 def test_it_learns_whom_to_ask_and_when_to_stop(cluster: None, tmp_path: Path) -> None:
-    algorithm = ppo(SETTINGS, a_world).build_algo()
+    algorithm = ppo(SETTINGS, a_world, DER).build_algo()
     try:
         told = [algorithm.train()["env_runners"] for _ in range(SETTINGS.iterations)]
         module = algorithm.get_module()
@@ -66,7 +67,7 @@ def test_it_learns_whom_to_ask_and_when_to_stop(cluster: None, tmp_path: Path) -
 
 
 def test_masked_actions_are_never_drawn(cluster: None) -> None:
-    algorithm = ppo(SETTINGS, a_world).build_algo()
+    algorithm = ppo(SETTINGS, a_world, DER).build_algo()
     try:
         module = algorithm.get_module()
         first = world().observe([State(TASKS[0].question)])

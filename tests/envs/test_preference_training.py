@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from envs.config import PPOSettings
-from envs.preference_training import auc, train_co_llm, train_preferences
-from envs.preferences import collect, states, table_of
-from envs.router_net import RouterNet, folded
-from envs.token_config import PreferenceSettings
-from envs.token_routing import TokenWorld
+from envs.token_routing.co_llm import train_co_llm
+from envs.token_routing.config import PreferenceSettings
+from envs.token_routing.env import TokenWorld
+from envs.token_routing.preference_training import auc, train_preferences
+from envs.token_routing.preferences import collect, states, table_of
+from envs.token_routing.router_net import RouterNet, folded
+from envs.training.config import PPOSettings
 from runtime.artifacts.token_router import ABOUT, WEIGHTS, Router, load_router
 from runtime.errors import ConfigError
 from tests.envs.pairs import TASKS, Pair, world
@@ -86,9 +87,9 @@ def test_co_llm_defers_where_the_large_member_knows_better() -> None:
 
 @pytest.mark.slow
 def test_preferences_and_tuning_learn_to_hand_figures_over(tmp_path: Path) -> None:
-    from envs.ppo import TOKENS
-    from envs.router_module import RouterModule
-    from envs.training import Training
+    from envs.token_routing.rl_module import RouterModule
+    from envs.token_routing.spec import TOKENS
+    from envs.training.trainer import Training
 
     table = table_of(collect(Pair(), QUALITY, TASKS * 8, FIRST), {})
     with small_ray():
@@ -100,7 +101,7 @@ def test_preferences_and_tuning_learn_to_hand_figures_over(tmp_path: Path) -> No
         settings = PPOSettings(
             iterations=4, batch=256, minibatch=64, environments=8, rate=1e-3, gamma=1.0, seed=1
         )
-        run = Training(settings, a_world, tmp_path / "run", {}, every=2, what=TOKENS)
+        run = Training(settings, a_world, tmp_path / "run", {}, every=2, spec=TOKENS)
         try:
             state = run.module.get_state()
             run.load(state | {k: v for k, v in learnt.state.items() if k.startswith("net.")})

@@ -7,15 +7,9 @@ from collections.abc import Sequence
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from envs.quality import (
-    ExactMatch,
-    ExactMatchConfig,
-    QualityConfig,
-    RewardModelConfig,
-    TokenF1,
-    TokenF1Config,
-    build_quality,
-)
+from envs.quality.build import build_quality
+from envs.quality.config import ExactMatchConfig, QualityConfig, RewardModelConfig, TokenF1Config
+from envs.quality.text_match import ExactMatch, TokenF1
 from runtime.data.questions import Question
 from runtime.errors import ConfigError
 from runtime.rewards.base import Reasoning

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from envs.answers import Ask, Reply
-from envs.dynamic_ensemble import OBSERVATION, DynamicEnsembleVectorEnv, World
-from envs.query_log import Replay, Unrecorded, record, write
+from envs.dynamic_ensemble.env import OBSERVATION, DynamicEnsembleVectorEnv, World
+from envs.members.recording import record
+from runtime.data.query_log import Ask, Replay, Reply, Unrecorded, write
 from runtime.errors import ConfigError
 from tests.envs.answers import COSTS, KNOWN, TASKS, Shape, Table, world
 

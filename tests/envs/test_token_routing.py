@@ -11,9 +11,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from envs.preferences import Round, collect, counts, read, states, table_of, write
-from envs.quality import ExactMatch, ExactMatchConfig
-from envs.token_routing import LARGE, SMALL, TokenRoutingEnv, TokenRoutingVectorEnv
+from envs.quality.config import ExactMatchConfig
+from envs.quality.text_match import ExactMatch
+from envs.token_routing.env import LARGE, SMALL, TokenRoutingEnv, TokenRoutingVectorEnv
+from envs.token_routing.preferences import Round, collect, counts, read, states, table_of, write
 from runtime.artifacts.token_router import Router
 from runtime.data.questions import Question
 from runtime.errors import ConfigError

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.answers import Ask
-from envs.config import PPOSettings, TrainingConfig
-from envs.dynamic_ensemble import OBSERVATION, World
-from envs.mdp import RewardConfig, State
-from envs.one_shot import train_one_shot
-from envs.query_log import Replay, record, write
-from envs.terminator import train_terminator
-from envs.training import CHECKPOINTS, CURVE, Told, Training
-from envs.warm_start import ROUTES, clone
+from envs.dynamic_ensemble.config import TrainingConfig
+from envs.dynamic_ensemble.env import OBSERVATION, World
+from envs.dynamic_ensemble.mdp import RewardConfig, State
+from envs.dynamic_ensemble.one_shot import train_one_shot
+from envs.dynamic_ensemble.spec import DER
+from envs.dynamic_ensemble.terminator import train_terminator
+from envs.dynamic_ensemble.warm_start import ROUTES, clone
+from envs.members.recording import record
+from envs.training.config import PPOSettings
+from envs.training.trainer import CHECKPOINTS, CURVE, Told, Training
 from policies.cascade.sequential.agent import Agent
+from runtime.data.query_log import Ask, Replay, write
 from runtime.errors import ConfigError
 from tests.envs.answers import KNOWN, TASKS, Table, world
 from tests.ray_cluster import small_ray
@@ -49,7 +51,7 @@ def a_world(config: Any) -> World:
 def run(folder: Path, iterations: int, about: Any = ABOUT) -> tuple[list[Told], dict[str, Any]]:
     """The curve and the weights after so many iterations, in a process that has just begun."""
     settings = SETTINGS.model_copy(update={"iterations": iterations})
-    training = Training(settings, a_world, folder, about, every=2)
+    training = Training(settings, a_world, folder, about, every=2, spec=DER)
     try:
         training.run(lambda told: None)
         return training.curve, training.module.get_state()
@@ -127,7 +129,7 @@ def test_the_best_routes_are_cloned(tmp_path: Path) -> None:
 def test_a_run_starts_from_a_clone(tmp_path: Path) -> None:
     here = world()
     layers, _ = clone(here, a_log(tmp_path), tmp_path, QUICK, epochs=200)
-    training = Training(SETTINGS, a_world, tmp_path / "run", ABOUT, every=2)
+    training = Training(SETTINGS, a_world, tmp_path / "run", ABOUT, every=2, spec=DER)
     try:
         training.start_from(layers)
         state = training.module.get_state()
@@ -152,7 +154,7 @@ def test_rounds_that_would_cut_every_episode_are_refused() -> None:
 
 
 def test_remembered_answers_cost_again_and_failures_are_asked_again() -> None:
-    from envs.remembered import Remembered
+    from envs.members.cached import Remembered
 
     table = Table()
     answers = Remembered(table)

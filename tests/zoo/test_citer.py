@@ -13,8 +13,8 @@ import pytest
 
 from deployments.backends import Here
 from deployments.pair_world import PairSetup, load_pair_setup
-from envs.preferences import Pair, Round, collect, counts, table_of
-from envs.token_routing import LARGE, SMALL, TokenWorld
+from envs.token_routing.env import LARGE, SMALL, TokenWorld
+from envs.token_routing.preferences import Pair, Round, collect, counts, table_of
 from runtime.artifacts.token_router import Router
 from runtime.data.questions import read_questions
 from tests.ray_cluster import small_ray
@@ -60,8 +60,8 @@ def written(world: TokenWorld, choose: Choose) -> tuple[float, float]:
 
 
 def test_a_short_training_beats_random_routing(world: TokenWorld, tmp_path: Path) -> None:
-    from envs.preference_training import train_preferences
-    from envs.token_config import PreferenceSettings
+    from envs.token_routing.config import PreferenceSettings
+    from envs.token_routing.preference_training import train_preferences
 
     unseen = read_questions(ROOT / "examples/zoo/questions/citer_test.jsonl", TESTED_ON)
     test = replace(world, tasks=unseen)

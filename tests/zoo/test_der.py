@@ -13,8 +13,8 @@ import pytest
 
 from deployments.backends import Here
 from deployments.world import Setup, load_setup
-from envs.dynamic_ensemble import MASK, OBSERVATION, World
-from envs.mdp import State
+from envs.dynamic_ensemble.env import MASK, OBSERVATION, World
+from envs.dynamic_ensemble.mdp import State
 from runtime.data.questions import read_questions
 from tests.ray_cluster import small_ray
 
@@ -74,7 +74,9 @@ def paid(world: World, choose: Any) -> tuple[float, float]:
 def test_a_short_training_beats_the_random_route(
     setup: Setup, world: World, tmp_path: Path
 ) -> None:
-    from envs.training import Training, exported
+    from envs.dynamic_ensemble.export import exported
+    from envs.dynamic_ensemble.spec import DER
+    from envs.training.trainer import Training
 
     unseen = read_questions(ROOT / "examples/zoo/questions/der_test.jsonl", TESTED_ON)
     test = replace(world, tasks=unseen)
@@ -87,7 +89,9 @@ def test_a_short_training_beats_the_random_route(
     told = []
     for seed in SEEDS:
         settings = setup.training.ppo.model_copy(update={"iterations": 30, "seed": seed})
-        run = Training(settings, the_world, tmp_path / str(seed), {"seed": seed}, every=100)
+        run = Training(
+            settings, the_world, tmp_path / str(seed), {"seed": seed}, every=100, spec=DER
+        )
         try:
             run.run(lambda _: None)
             agent = exported(run.module, world, "reader", {}, setup.der.transfers(), {})

@@ -1,6 +1,6 @@
 """A trained agent as it is served: safetensors and JSON, numpy only.
 
-``envs/training.py`` makes one of a trained network; nothing here knows what trained it.
+``envs/training/trainer.py`` makes one of a trained network; nothing here knows what trained it.
 """
 
 from __future__ import annotations

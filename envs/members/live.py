@@ -1,0 +1,125 @@
+"""Live members behind an environment: whole answers, all calls of a step in flight together."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from envs.members.event_loop import Loop
+from policies.cascade.sequential.transfer_prompt import TRANSFER, transfer
+from runtime.call_context import Terms
+from runtime.calls.ledger import Accounts
+from runtime.calls.retries import persistently
+from runtime.data.query_log import Ask, Reply
+from runtime.errors import ContextOverflow, MemberFailed
+from runtime.observability.metrics import Meter
+from runtime.observability.recorder import Report
+from runtime.rng import apart
+from runtime.session.connection import Connection
+from runtime.session.member import Member
+from runtime.text.incremental import Context
+from runtime.text.stop_strings import before_stop
+from runtime.types.events import Checkpoint
+from runtime.types.query import Budget, Message
+from runtime.types.sampling import Sampling
+
+TOGETHER: Final = 256
+"""Calls in flight at a time: more would wait in the members' queues, which are bounded."""
+
+
+def unlimited(name: str, report: Report) -> Accounts:
+    """Of what is asked without a request: no limit but the configured tries, and whoever is full is
+    waited for."""
+    accounts = Accounts(Terms(), Budget(), report, (name,), Checkpoint())
+    accounts.begun = True
+    return accounts
+
+
+class LiveMembers:
+    """Members over their connections, from a process that has no event loop of its own, such as one
+    of RLlib's runners.
+
+    ``connect`` is called in the loop's own thread, once; ``loop`` is closed with the members.
+    ``prompts`` are knowledge transfer prompts of members that have their own. A member's failure,
+    after its configured retries, is a reply that costs what its prompt would have; so is a text
+    that its window cannot hold.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Mapping[str, Connection]],
+        sampling: Sampling,
+        prompts: Mapping[str, str],
+        meter: Meter,
+        loop: Loop,
+    ) -> None:
+        self._connect, self._sampling, self._prompts = connect, sampling, prompts
+        self._report = Report("training", meter)
+        self._connections: Mapping[str, Connection] | None = None
+        self._calls = itertools.count()
+        self._gate: asyncio.Semaphore | None = None
+        self._loop = loop
+
+    def ask(self, asked: Sequence[Ask]) -> list[Reply]:
+        return self._loop.run(self._ask(asked))
+
+    def embed(self, member: str, texts: Sequence[str]) -> np.ndarray:
+        """The states that a member has after texts, float32 ``[n, hidden size]``."""
+        return self._loop.run(self._embed(member, texts))
+
+    async def _embed(self, name: str, texts: Sequence[str]) -> np.ndarray:
+        if self._connections is None:
+            self._connections = self._connect()
+        connection = self._connections[name]
+        accounts = unlimited(name, self._report)
+        await persistently(connection.config, name, accounts, connection.open)
+        tokenizer, limit = connection.tokenizer, connection.spec.context_length
+        member = Member(connection, Context(tokenizer, ()), accounts)
+        ids = [tokenizer.encode_prompt(text)[:limit] for text in texts]
+        return np.stack(await asyncio.gather(*map(member.embed, ids)))
+
+    async def _ask(self, asked: Sequence[Ask]) -> list[Reply]:
+        if self._connections is None:
+            self._connections = self._connect()
+        if self._gate is None:
+            self._gate = asyncio.Semaphore(TOGETHER)
+        seeds = [apart(self._sampling.seed, next(self._calls)) for _ in asked]
+        return list(await asyncio.gather(*map(self._one, asked, seeds)))
+
+    async def _one(self, ask: Ask, seed: int) -> Reply:
+        assert self._gate is not None
+        async with self._gate:
+            return await self._reply(ask, seed)
+
+    async def _reply(self, ask: Ask, seed: int) -> Reply:
+        assert self._connections is not None
+        connection = self._connections[ask.member]
+        accounts = unlimited(ask.member, self._report)
+        started, tokens = time.monotonic(), 0
+        stops = connection.config.stop
+        sampling = replace(self._sampling, seed=seed, stop=stops)
+        try:
+            await persistently(connection.config, ask.member, accounts, connection.open)
+            text = transfer(ask.question, ask.previous, self._prompts.get(ask.member, TRANSFER))
+            prompt = connection.tokenizer.chat([Message("user", text)])
+            tokens = len(prompt)
+            if tokens >= connection.spec.context_length:
+                raise ContextOverflow(ask.member, tokens, connection.spec.context_length)
+            member = Member(connection, Context(connection.tokenizer, prompt), accounts)
+            draft = await member.draft(sampling)
+        except (MemberFailed, ContextOverflow) as fault:
+            least = tokens * connection.config.price.input / 1e6
+            cost = max(accounts.spent().cost, least)
+            return Reply(None, cost, time.monotonic() - started, str(fault))
+        text = before_stop(draft.text, stops)
+        return Reply(text.strip(), accounts.spent().cost, time.monotonic() - started)
+
+    def close(self) -> None:
+        """Ends the loop's thread; calls under way are given up."""
+        self._loop.close()

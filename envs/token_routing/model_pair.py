@@ -1,0 +1,294 @@
+"""A small and a large member that share a tokenizer, as token-level routing learns from them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+
+from envs.members.event_loop import Loop
+from envs.members.live import TOGETHER, unlimited
+from policies.token.deferral.base import check_pair
+from runtime.artifacts.token_router import Router
+from runtime.calls.retries import persistently
+from runtime.engines.base import Engine
+from runtime.errors import ContextOverflow, MemberFailed
+from runtime.observability.metrics import Meter
+from runtime.observability.recorder import Report
+from runtime.session.connection import Connection
+from runtime.session.member import Member
+from runtime.text.incremental import Context
+from runtime.text.stop_strings import before_stop
+from runtime.types.outputs import Tokens
+from runtime.types.query import Message
+from runtime.types.sampling import Deferral, Sampling
+
+T = TypeVar("T")
+
+AHEAD: Final = 16
+"""Greedy tokens that are asked for at once: an episode that goes along them needs no further
+call."""
+REMEMBERED: Final = 200_000
+"""Places whose state and next token are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The small member at one place."""
+
+    state: np.ndarray
+    """float32 ``[width]``: its last-layer state."""
+    own: int
+    """The token that it would write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What both say along a given text; everything is before each of its ``n`` tokens."""
+
+    states: np.ndarray
+    """The small member's, float32 ``[n, width]``."""
+    small: tuple[int, ...]
+    """Its greedy tokens."""
+    large: tuple[int, ...]
+    small_logprobs: tuple[float, ...]
+    """Of the given tokens."""
+    large_logprobs: tuple[float, ...]
+
+
+class LivePair:
+    """Both over their connections, from a process without an event loop of its own. Greedy.
+
+    ``connect`` is called in the loop's own thread, once. Calls of one method are in flight
+    together. A member's failure, after its configured retries, is ``None`` in its place.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Mapping[str, Connection]],
+        small: str,
+        large: str,
+        meter: Meter,
+        loop: Loop,
+    ) -> None:
+        self._connect, self.small, self.large = connect, small, large
+        self._report = Report("training", meter)
+        self._loop = loop
+        self._connections: Mapping[str, Connection] | None = None
+        self._ready: dict[str, Connection] = {}
+        """Those that are open."""
+        self._gate: asyncio.Semaphore | None = None
+        self._looks: OrderedDict[bytes, Look] = OrderedDict()
+        self._next: OrderedDict[bytes, int] = OrderedDict()
+
+    # -- texts -------------------------------------------------------------------------------
+
+    @property
+    def reads(self) -> str:
+        """Whose states a router reads: the small member's model."""
+        return self._opened(self.small).spec.model
+
+    @property
+    def width(self) -> int:
+        return self._opened(self.small).spec.hidden_size
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts at which an answer of theirs ends."""
+        names = (self.small, self.large)
+        return tuple(dict.fromkeys(stop for n in names for stop in self._opened(n).config.stop))
+
+    def ends(self, ids: Sequence[int]) -> bool:
+        """Whether an answer is complete."""
+        names = (self.small, self.large)
+        if ids[-1] in {i for name in names for i in self._opened(name).spec.eos_ids}:
+            return True
+        stops = self.stops
+        text = self._opened(self.small).tokenizer.decode(ids) if stops else ""
+        return before_stop(text, stops) != text
+
+    def prompt(self, question: str, name: str | None = None) -> tuple[int, ...]:
+        """What a member is asked with: the small one, or ``name``."""
+        tokenizer = self._opened(name or self.small).tokenizer
+        return tuple(tokenizer.chat([Message("user", question)]))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """A whole answer's ids, with the EOS."""
+        connection = self._opened(self.small)
+        return (*connection.tokenizer.encode(text), connection.spec.eos_ids[0])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer up to where it is served; control tokens are dropped."""
+        return before_stop(self._opened(self.small).tokenizer.decode(ids), self.stops)
+
+    # -- calls -------------------------------------------------------------------------------
+
+    def looks(self, questions: Sequence[str], answers: Sequence[Tokens]) -> list[Look | None]:
+        """The small member after each answer so far."""
+        places = [
+            (*self.prompt(question), *answer)
+            for question, answer in zip(questions, answers, strict=True)
+        ]
+        return self._found(places, self._looks, self._small_path)
+
+    def large_tokens(self, questions: Sequence[str], answers: Sequence[Tokens]) -> list[int | None]:
+        """What the large member would write after each answer so far."""
+        places = [
+            (*self.prompt(question, self.large), *answer)
+            for question, answer in zip(questions, answers, strict=True)
+        ]
+        return self._found(places, self._next, self._large_path)
+
+    def _found(
+        self,
+        places: Sequence[tuple[int, ...]],
+        known: OrderedDict[bytes, T],
+        path: Callable[[tuple[int, ...]], Awaitable[dict[bytes, T]]],
+    ) -> list[T | None]:
+        """What is known of places, after asking for the rest. Those used longest ago are forgotten,
+        once all are told."""
+        keys = {place: _key(place) for place in places}
+        new = [place for place, key in keys.items() if key not in known]
+        for found in self._loop.run(self._all([path(place) for place in new])):
+            known.update(found or {})
+        told = [known.get(keys[place]) for place in places]
+        for key in keys.values():
+            if key in known:
+                known.move_to_end(key)
+        while len(known) > REMEMBERED:
+            known.popitem(last=False)
+        return told
+
+    def teach(self, questions: Sequence[str], texts: Sequence[Tokens]) -> list[Taught | None]:
+        """Both along given texts, in one pass each."""
+        work = [self._taught(q, list(t)) for q, t in zip(questions, texts, strict=True)]
+        return self._loop.run(self._all(work))
+
+    def write_on(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[Tokens],
+        router: Router | None,
+        threshold: float,
+        most: int,
+    ) -> list[tuple[int, ...] | None]:
+        """Whole answers from beginnings: by the small member alone, or with the large one where the
+        router says so."""
+        work = [
+            self._written(q, list(a), router, threshold, most)
+            for q, a in zip(questions, answers, strict=True)
+        ]
+        return self._loop.run(self._all(work))
+
+    # -- in the loop -------------------------------------------------------------------------
+
+    def _opened(self, name: str) -> Connection:
+        if name not in self._ready:
+            self._ready[name] = self._loop.run(self._connection(name))
+        return self._ready[name]
+
+    async def _connection(self, name: str) -> Connection:
+        if self._connections is None:
+            made = self._connect()
+            for member in (self.small, self.large):
+                accounts, connection = unlimited(member, self._report), made[member]
+                await persistently(connection.config, member, accounts, connection.open)
+            check_pair(made[self.small], made[self.large])
+            self._gate = asyncio.Semaphore(TOGETHER)
+            self._connections = made
+        return self._connections[name]
+
+    async def _member(self, name: str) -> Member:
+        connection = await self._connection(name)
+        accounts = unlimited(name, self._report)
+        return Member(connection, Context(connection.tokenizer, ()), accounts)
+
+    async def _all(self, work: Sequence[Awaitable[T]]) -> list[T | None]:
+        await self._connection(self.small)
+
+        async def one(part: Awaitable[T]) -> T | None:
+            assert self._gate is not None
+            async with self._gate:
+                try:
+                    return await part
+                except (MemberFailed, ContextOverflow):
+                    return None
+
+        return list(await asyncio.gather(*map(one, work)))
+
+    async def _small_path(self, place: tuple[int, ...]) -> dict[bytes, Look]:
+        member = await self._member(self.small)
+        reply = await member.write(place, Sampling(max_tokens=AHEAD, stop=member.stops))
+        ids = reply.tokens
+        states = await member.prepare(lambda engine: engine.states(place, ids[:-1]))
+        return {
+            _key((*place, *ids[:n])): Look(state, token)
+            for n, (state, token) in enumerate(zip(states, ids, strict=True))
+        }
+
+    async def _large_path(self, place: tuple[int, ...]) -> dict[bytes, int]:
+        member = await self._member(self.large)
+        reply = await member.write(place, Sampling(max_tokens=AHEAD, stop=member.stops))
+        return {_key((*place, *reply.tokens[:n])): t for n, t in enumerate(reply.tokens)}
+
+    async def _taught(self, question: str, ids: list[int]) -> Taught:
+        told = {}
+        for name in (self.small, self.large):
+            member = await self._member(name)
+            tokenizer = member.connection.tokenizer
+            prompt = tokenizer.chat([Message("user", question)])
+            told[name] = (member, prompt)
+        small, prompt = told[self.small]
+        large, other = told[self.large]
+
+        async def score(engine: Engine, prompt: list[int]) -> tuple[list[int], tuple[float, ...]]:
+            [reply] = await engine.score(prompt, [ids], 1)
+            assert reply.top is not None
+            best = [_best(row.ids, row.logprobs) for row in reply.top]
+            return best, reply.logprobs
+
+        (own, own_logprobs), (its, its_logprobs), states = await asyncio.gather(
+            small.prepare(lambda engine: score(engine, prompt)),
+            large.prepare(lambda engine: score(engine, other)),
+            small.prepare(lambda engine: engine.states(prompt, ids[:-1])),
+        )
+        return Taught(states, tuple(own), tuple(its), own_logprobs, its_logprobs)
+
+    async def _written(
+        self, question: str, ids: list[int], router: Router | None, threshold: float, most: int
+    ) -> tuple[int, ...]:
+        small = await self._member(self.small)
+        large = await self._member(self.large)
+        message = [Message("user", question)]
+        own = small.connection.tokenizer.chat(message)
+        other = large.connection.tokenizer.chat(message)
+        eos = {*small.connection.spec.eos_ids, *large.connection.spec.eos_ids}
+        stops = (*small.stops, *large.stops)
+        defer = None if router is None else Deferral("router", threshold, router.version)
+        while len(ids) < most and not (ids and ids[-1] in eos):
+            wish = Sampling(max_tokens=most - len(ids), stop=stops, defer=defer)
+            reply = await small.write([*own, *ids], wish, router)
+            ids += reply.tokens
+            if reply.finish == "stop" or not (reply.tokens or reply.finish == "deferred"):
+                break
+            if reply.finish == "deferred" and len(ids) < most:
+                reply = await large.write([*other, *ids], Sampling(max_tokens=1))
+                ids += reply.tokens
+        return tuple(ids)
+
+    def close(self) -> None:
+        """Ends the loop's thread; calls under way are given up."""
+        self._loop.close()
+
+
+def _best(ids: np.ndarray | None, logprobs: np.ndarray) -> int:
+    return int(np.argmax(logprobs)) if ids is None else int(ids[0])
+
+
+def _key(place: Sequence[int]) -> bytes:
+    return hashlib.blake2b(np.asarray(place, dtype=np.int32).tobytes(), digest_size=16).digest()

@@ -1,0 +1,60 @@
+"""Configuration of PPO, and of the questions that a training reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from envs.quality.config import ExactMatchConfig, QualityConfig
+from runtime.config.base import Strict
+
+
+class PPOSettings(Strict):
+    """PPO (arXiv 1707.06347). Where the paper's own settings would not learn in little time (its
+    networks start from a language model), ours are RLlib's usual ones; ``clip`` and ``gamma`` are
+    the paper's."""
+
+    iterations: int = Field(60, ge=1)
+    batch: int = Field(512, ge=16)
+    """Environment steps between two updates."""
+    minibatch: int = Field(128, ge=8)
+    epochs: int = Field(6, ge=1)
+    """Passes over a batch."""
+    rate: float = Field(1e-3, gt=0)
+    clip: float = Field(0.3, gt=0)
+    gamma: float = Field(0.95, gt=0, le=1)
+    """Discount of later rewards."""
+    lambda_: float = Field(0.95, ge=0, le=1)
+    """Of generalised advantages (arXiv 1506.02438); the paper takes plain returns, which is 1."""
+    entropy: float = Field(0.01, ge=0)
+    hidden: tuple[int, ...] = (256,)
+    """Sizes of the hidden layers; the paper's is one of 256."""
+    environments: int = Field(32, ge=1)
+    """Questions that are worked on at the same time, in each runner."""
+    runners: int = Field(0, ge=0)
+    """Actors that collect experience; 0 collects in the trainer's own process."""
+    seed: int = 0
+
+
+class TaughtOn(Strict):
+    """What every training's file says. Paths are relative to the working folder, as they are in the
+    Serve config."""
+
+    serve: str
+    """The Serve config with the members and the ensemble."""
+    questions: str
+    """A JSONL file with ``question`` and ``answer``."""
+    limit: int | None = Field(None, ge=1)
+    """The first so many questions; absent: all."""
+    max_tokens: int = Field(64, ge=1)
+    """Of one answer."""
+    quality: QualityConfig = ExactMatchConfig()
+    run: str
+    """Folder of checkpoints, TensorBoard events and what else the training keeps."""
+    checkpoint_every: int = Field(10, ge=1)
+    """Iterations between two checkpoints."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run)

@@ -1,0 +1,179 @@
+"""A training run: rounds of PPO, its curve, and checkpoints from which it goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ray.exceptions import RayError
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from tensorboardX import SummaryWriter
+
+from envs.training.config import PPOSettings
+from envs.training.ppo import FreshEnvRunner, TrainingSpec, ppo
+from runtime.artifacts.mlp import Layers
+from runtime.errors import ConfigError, EngineFault
+from runtime.rng import apart
+
+CURVE, SETTINGS, CHECKPOINTS, EVENTS = "curve.jsonl", "settings.json", "checkpoints", "tensorboard"
+KEPT: Final = 2
+"""Checkpoints that are kept: the newest, and one in case that one was being written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One iteration; means over the episodes that ended lately."""
+
+    iteration: int
+    steps: int
+    """Environment steps since the beginning."""
+    reward: float
+    accuracy: float
+    """Share of the episodes whose last answer was good enough."""
+    quality: float
+    cost: float
+    calls: float
+    """Length of the routes."""
+    entropy: float
+    """Of the agent's choice, nats."""
+
+
+def forget(folder: Path) -> None:
+    """Removes a run, and nothing else that is in its folder."""
+    for name in (CURVE, SETTINGS):
+        (folder / name).unlink(missing_ok=True)
+    for name in (CHECKPOINTS, EVENTS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+class Training:
+    """PPO in a folder of its own.
+
+    Raises ``ConfigError`` where the folder holds a run with other settings.
+    """
+
+    def __init__(
+        self,
+        settings: PPOSettings,
+        world: Callable[[Mapping[str, Any]], Any],
+        folder: Path,
+        about: Mapping[str, Any],
+        every: int,
+        spec: TrainingSpec,
+    ) -> None:
+        self._settings, self._folder, self._every = settings, folder, every
+        self._check(about)
+        self._algorithm = ppo(settings, world, spec).build_algo()
+        self.curve = self._restore()
+        self._writer = SummaryWriter(str(folder / EVENTS))
+
+    @property
+    def done(self) -> int:
+        """Iterations so far, those before a restart included."""
+        return len(self.curve)
+
+    @property
+    def module(self) -> TorchRLModule:
+        """What is trained."""
+        return self._algorithm.get_module()
+
+    def start_from(self, layers: Layers) -> None:
+        """Takes over an actor that was trained before, such as a clone of the best routes."""
+        state = self.module.get_state()
+        for number, (weight, bias) in enumerate(layers):
+            state[f"actor.{2 * number}.weight"], state[f"actor.{2 * number}.bias"] = weight, bias
+        self.load(state)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes over the weights of a module."""
+        learner = {"rl_module": {"default_policy": state}}
+        self._algorithm.learner_group.set_state({"learner": learner})
+        self._algorithm.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self._algorithm.learner_group
+        )
+
+    def run(self, tell: Callable[[Told], None]) -> None:
+        """Trains until all iterations are done, and tells of each."""
+        while self.done < self._settings.iterations:
+            told = self._iterate()
+            self.curve.append(told)
+            with (self._folder / CURVE).open("a") as file:
+                file.write(json.dumps(asdict(told)) + "\n")
+            for name, value in asdict(told).items():
+                if name != "iteration":
+                    self._writer.add_scalar(name, value, told.iteration)
+            if self.done % self._every == 0 or self.done == self._settings.iterations:
+                self._save()
+            tell(told)
+
+    def _iterate(self) -> Told:
+        number = self.done + 1
+        seed = apart(self._settings.seed, "round", number) % 2**31
+
+        def begin(runner: Any) -> None:
+            assert isinstance(runner, FreshEnvRunner)
+            runner.begin(seed)
+
+        self._algorithm.env_runner_group.foreach_env_runner(begin)
+        try:
+            result = self._algorithm.train()
+        except RayError as fault:
+            raise EngineFault(
+                f"a process that collects experience has died ({type(fault).__name__}); started "
+                "again, the run goes on from its last checkpoint, and `runners: 0` shows a fault "
+                "that comes back"
+            ) from fault
+        met, learnt = result["env_runners"], result["learners"]["default_policy"]
+        return Told(
+            iteration=number,
+            steps=int(result["num_env_steps_sampled_lifetime"]),
+            reward=float(met["episode_return_mean"]),
+            accuracy=float(met["episode"]["good"]),
+            quality=float(met["episode"]["quality"]),
+            cost=float(met["episode"]["cost"]),
+            calls=float(met["episode"]["calls"]),
+            entropy=float(learnt["entropy"]),
+        )
+
+    # -- the folder --------------------------------------------------------------------------
+
+    def _check(self, about: Mapping[str, Any]) -> None:
+        """Another run's checkpoints must not be gone on from; longer is no other run."""
+        told = json.loads(json.dumps(about))
+        file = self._folder / SETTINGS
+        if file.exists() and json.loads(file.read_text()) != told:
+            raise ConfigError(
+                f"{self._folder} holds a run with other settings; name another folder under run:, "
+                "or begin anew with --fresh"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(told, indent=1) + "\n")
+
+    def _save(self) -> None:
+        folder = self._folder / CHECKPOINTS
+        draft = folder / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        self._algorithm.save_to_path(str(draft.resolve()))
+        draft.rename(folder / f"{self.done:06d}")
+        for old in sorted(folder.glob("[0-9]*"))[:-KEPT]:
+            shutil.rmtree(old)
+
+    def _restore(self) -> list[Told]:
+        """Goes on from the newest checkpoint; what came after it is done again."""
+        found = sorted((self._folder / CHECKPOINTS).glob("[0-9]*"))
+        done = int(found[-1].name) if found else 0
+        file = self._folder / CURVE
+        lines = file.read_text().splitlines()[:done] if file.exists() else []
+        file.write_text("".join(line + "\n" for line in lines))
+        if found:
+            self._algorithm.restore_from_path(str(found[-1].resolve()))
+        return [Told(**json.loads(line)) for line in lines]
+
+    def close(self) -> None:
+        """Stops RLlib; what is in the folder stays."""
+        self._writer.close()
+        self._algorithm.stop()

@@ -1,0 +1,136 @@
+"""A log of answers in Parquet: recorded once from live members, replayed as often as one likes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runtime.errors import ConfigError
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("previous", pa.string()),
+        pa.field("member", pa.string(), nullable=False),
+        pa.field("answer", pa.string()),
+        pa.field("cost", pa.float64(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+ABOUT: Final = b"orchestrion"
+"""Key of the file's own description: prompts, sampling and prices that the answers hold for."""
+
+
+class Unrecorded(ConfigError):
+    """A call that the log does not hold. Nothing is made up in its place."""
+
+    def __init__(self, ask: Ask) -> None:
+        shown = "nothing" if ask.previous is None else repr(ask.previous)
+        super().__init__(
+            f"the query log has no answer of {ask.member!r} to {ask.question!r} after {shown}; "
+            "record it with `orchestrion record`, or train on live members"
+        )
+
+
+def write(path: Path, rows: Iterable[tuple[Ask, Reply]], about: Mapping[str, Any]) -> None:
+    """Writes a log. ``about`` says what the answers hold for; replay compares it."""
+    table = pa.Table.from_pylist(
+        [
+            {
+                "question": ask.question,
+                "previous": ask.previous,
+                "member": ask.member,
+                "answer": reply.text,
+                "cost": reply.cost,
+                "seconds": reply.seconds,
+                "error": reply.error,
+            }
+            for ask, reply in rows
+        ],
+        schema=SCHEMA.with_metadata({ABOUT: json.dumps(about, sort_keys=True).encode()}),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(path.suffix + ".part")
+    pq.write_table(table, draft)
+    draft.replace(path)
+
+
+class Replay:
+    """Recorded answers in place of members.
+
+    Raises at construction: ``ConfigError`` for a file that cannot be read or is no query log, and
+    for one that was recorded under other conditions than ``about`` asks for.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
+        try:
+            table = pq.read_table(path)
+            known = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
+        except (OSError, pa.ArrowException, ValueError) as fault:
+            raise ConfigError(
+                f"cannot read the query log {path} ({fault}); make one with `orchestrion record`"
+            ) from None
+        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        if missing:
+            raise ConfigError(f"{path} is no query log: it lacks the columns {', '.join(missing)}")
+        self.about: dict[str, Any] = known
+        for key, wanted in (about or {}).items():
+            if self.about.get(key) != wanted:
+                raise ConfigError(
+                    f"{path} was recorded with {key} {self.about.get(key)!r}, and {wanted!r} is "
+                    "configured; record it anew with `orchestrion record`"
+                )
+        self._replies = {
+            Ask(row["member"], row["question"], row["previous"]): Reply(
+                row["answer"], row["cost"], row["seconds"], row["error"]
+            )
+            for row in table.to_pylist()
+        }
+
+    def __len__(self) -> int:
+        return len(self._replies)
+
+    def ask(self, asked: Sequence[Ask]) -> list[Reply]:
+        """Raises ``Unrecorded``."""
+        return [self._find(ask) for ask in asked]
+
+    def find(self, ask: Ask) -> Reply | None:
+        """The recorded reply, if there is one."""
+        return self._replies.get(ask)
+
+    def _find(self, ask: Ask) -> Reply:
+        reply = self.find(ask)
+        if reply is None:
+            raise Unrecorded(ask)
+        return reply
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One call: a member, the question, and the last answer, which the member is shown."""
+
+    member: str
+    question: str
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of a call."""
+
+    text: str | None
+    """``None`` where it failed."""
+    cost: float
+    """In the configured currency; a call that failed costs what it had used."""
+    seconds: float = 0.0
+    error: str | None = None
