@@ -23,9 +23,11 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from deployments.backends import Served
-from deployments.cluster import fetch_weights, serving
-from deployments.config import AppConfig, load
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.backends import Served
+from deployments.launch.local_ray import serving
+from deployments.launch.weights import fetch_weights
 from deployments.progress import bar
 from deployments.wiring import connect
 from policies.token.citer import CITERConfig

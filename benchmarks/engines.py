@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.span import PORT, long_prompt
-from deployments.cluster import APP, fetch_weights, serving
-from deployments.config import AppConfig, load
-from deployments.names import member_deployment
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.local_ray import APP, serving
+from deployments.launch.weights import fetch_weights
 from deployments.progress import bar, console
+from deployments.serving.names import member_deployment
 from runtime.config.engines import EngineConfig, TransformersEngine, VllmEngine
 from runtime.engines import Engine, build_engine
 from runtime.tokenization.tokenizer import Tokenizer

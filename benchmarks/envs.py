@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.backends import Here, Served
-from deployments.cluster import fetch_weights, serving
+from deployments.launch.backends import Here, Served
+from deployments.launch.local_ray import serving
+from deployments.launch.weights import fetch_weights
 from deployments.progress import bar
-from deployments.world import Setup, load_setup
+from deployments.training.der_setup import Setup, load_setup
 from envs.dynamic_ensemble.config import LiveAnswers, LoggedAnswers
 from envs.dynamic_ensemble.env import DynamicEnsembleVectorEnv, World
 from envs.members.event_loop import Loop

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 from openai import OpenAI
 
-from deployments.cluster import APP, serving
-from deployments.config import AppConfig
-from deployments.names import member_deployment
+from deployments.config.app_config import AppConfig
+from deployments.launch.local_ray import APP, serving
+from deployments.serving.names import member_deployment
 
 PORT = 8769
 MEMBER = "capitals"

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import ask, coordinator
-from deployments.cluster import fetch_weights, serving
-from deployments.config import AppConfig, load
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.local_ray import serving
+from deployments.launch.weights import fetch_weights
 from deployments.progress import bar
 from policies.process.le_mcts import LEMCTSConfig
 from runtime.data.questions import read_questions

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 from openai import AsyncOpenAI
 
-from deployments.names import ensemble_deployment
+from deployments.serving.names import ensemble_deployment
 
 
 async def ask(

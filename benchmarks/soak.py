@@ -27,8 +27,8 @@ from typing import Any
 import psutil
 from openai import APIError, AsyncOpenAI
 
-from deployments.cluster import serving
-from deployments.config import load
+from deployments.config.serve_file import load
+from deployments.launch.local_ray import serving
 from runtime.data.questions import read_questions
 
 CONFIG = Path("examples/zoo_two_hop.yaml")

@@ -21,8 +21,10 @@ from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
 
-from deployments.cluster import APP, fetch_weights, serving
-from deployments.config import AppConfig, load
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.local_ray import APP, serving
+from deployments.launch.weights import fetch_weights
 from deployments.progress import bar, console
 from runtime.config.engines import TransformersEngine
 from runtime.data.questions import read_questions
@@ -128,7 +130,7 @@ def zoo(config: AppConfig) -> dict[str, Any]:
     """16 requests at a time against one at a time, and what coalescing messages saves."""
     from ray import serve
 
-    from deployments.names import ensemble_deployment
+    from deployments.serving.names import ensemble_deployment
 
     split = config.ensembles["specfuse"].model_copy(update={"coalesce": False})
     config = config.model_copy(update={"ensembles": config.ensembles | {"specfuse-split": split}})

@@ -8,17 +8,18 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.config import AppConfig
-from deployments.coordinator import CoordinatorServer
-from deployments.http.ensemble import Ensemble
+from deployments.config.app_config import AppConfig
+from deployments.handles.channels import ServeChannel
+from deployments.handles.ensemble import ServeEnsemble
+from deployments.http.answerer import Ensemble
 from deployments.http.gateway import build_api
-from deployments.listening import refuse_exposed_replica
-from deployments.metrics import RayMeter
 from deployments.models import elsewhere, own
-from deployments.names import ensemble_deployment, member_deployment
-from deployments.observing import observe
-from deployments.replicas import coordinator_options, gateway_options, replicated
-from deployments.serve_channel import ServeChannel, ServeEnsemble
+from deployments.serving.bind_address import refuse_exposed_replica
+from deployments.serving.coordinator import CoordinatorServer
+from deployments.serving.names import ensemble_deployment, member_deployment
+from deployments.serving.ray_metrics import RayMeter
+from deployments.serving.replica_logging import observe
+from deployments.serving.replica_options import coordinator_options, gateway_options, replicated
 from deployments.wiring import alone
 
 

@@ -13,12 +13,12 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.config import AppConfig
-from deployments.encoder import EncoderServer
-from deployments.member import MemberServer
-from deployments.names import encoder_deployment, member_deployment, reward_deployment
-from deployments.replicas import DRAIN_S, member_options
-from deployments.reward import RewardServer
+from deployments.config.app_config import AppConfig
+from deployments.serving.encoder import EncoderServer
+from deployments.serving.member import MemberServer
+from deployments.serving.names import encoder_deployment, member_deployment, reward_deployment
+from deployments.serving.replica_options import DRAIN_S, member_options
+from deployments.serving.reward import RewardServer
 
 
 @dataclass(frozen=True)

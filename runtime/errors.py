@@ -183,3 +183,14 @@ class BudgetSpent(OrchestrionError):
 
     def __str__(self) -> str:
         return f"the request's {self.which} budget is used up"
+
+
+class NotReady(OrchestrionError):
+    """A model cannot answer yet: ``NotReady(model, state)``."""
+
+    def __init__(self, model: str, state: str) -> None:
+        super().__init__(model, state)
+        self.model, self.state = model, state
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} is not ready ({self.state})"

@@ -10,7 +10,7 @@ import ray
 
 @contextmanager
 def small_ray() -> Iterator[None]:
-    """Without Serve; ``deployments.cluster.serving`` starts what endpoints need."""
+    """Without Serve; ``deployments.launch.local_ray.serving`` starts what endpoints need."""
     ray.init(
         "local",
         num_cpus=2,

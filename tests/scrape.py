@@ -9,7 +9,7 @@ import urllib.request
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from deployments.cluster import scrape_url
+from deployments.launch.local_ray import scrape_url
 
 OFTEN = ("RAY_metrics_report_interval_ms", "1000")
 """Set in the environment of a cluster, its processes tell their metrics every second, not ten."""

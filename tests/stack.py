@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.config import AppConfig
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.launch.in_process import LocalStack
 from runtime.types.events import Checkpoint, Ended, Written
 from runtime.types.query import Message, Query
 

@@ -8,11 +8,12 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from deployments.cluster import serve_options
-from deployments.config import AppConfig, ServeFile, load
-from deployments.http.reach import refuse_exposed
-from deployments.pair_world import load_pair_setup
-from deployments.world import load_setup
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import ServeFile, load
+from deployments.http.auth.network import refuse_exposed
+from deployments.launch.local_ray import serve_options
+from deployments.training.citer_setup import load_pair_setup
+from deployments.training.der_setup import load_setup
 from policies.cascade.sequential.agent import load_agent
 from policies.token.deferral.routed import RoutedConfig
 from runtime.artifacts.token_router import load_router

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployments.config import load
-from deployments.doctor import computer, gather, packages, plan, vllm_build
+from deployments.config.serve_file import load
+from deployments.doctor import hardware, members, packages, probe, vllm_build
 from deployments.doctor.facts import Finding, Installed, Machine
 from runtime.errors import ConfigError
 
@@ -18,7 +18,7 @@ def examine(installed: Installed, machine: Machine) -> list[Finding]:
     return [
         *packages.check(installed, machine),
         *vllm_build.check(installed, machine),
-        *computer.check(installed, machine),
+        *hardware.check(installed, machine),
     ]
 
 
@@ -28,5 +28,5 @@ def examine_config(file: Path, installed: Installed, machine: Machine) -> list[F
         _, config = load(file)
     except ConfigError as fault:
         return [Finding("wrong", "config", str(fault), f"correct {file}")]
-    weights = gather.weights(config)
-    return list(plan.check(config, weights, installed, machine, str(file)))
+    weights = probe.weights(config)
+    return list(members.check(config, weights, installed, machine, str(file)))

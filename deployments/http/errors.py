@@ -10,9 +10,8 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from deployments.http.catalogue import NotReady
-from deployments.http.json_bytes import encode
-from deployments.http.resume import PARAM
+from deployments.http.openai.json_bytes import encode
+from deployments.http.openai.resume import PARAM
 from runtime.errors import (
     BadRequest,
     ConfigError,
@@ -20,6 +19,7 @@ from runtime.errors import (
     Diverged,
     Forbidden,
     MemberFailed,
+    NotReady,
     OrchestrionError,
     Overloaded,
     QuorumLost,

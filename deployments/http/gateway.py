@@ -14,26 +14,32 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from deployments.http.access import Access, caller_of, metered
 from deployments.http.admission import Admission
-from deployments.http.arrivals import arrivals
-from deployments.http.catalogue import Catalogue
-from deployments.http.disconnect import ClientLeft, while_connected
-from deployments.http.edge import Edge, body_of
-from deployments.http.ensemble import Ensemble
+from deployments.http.answerer import Ensemble
+from deployments.http.auth.keys import keyring
+from deployments.http.auth.metering import metered
+from deployments.http.auth.middleware import Access, caller_of
 from deployments.http.errors import fault_of, unavailable
-from deployments.http.exchange import Exchange, chat_exchange, check_choices, completion_exchange
-from deployments.http.json_bytes import encode
-from deployments.http.keyring import keyring
-from deployments.http.openai_reply import CHAT, TEXT, Form, whole
-from deployments.http.openai_schema import ChatAsked, CompletionAsked, Prompt, parse
-from deployments.http.openapi import openapi
-from deployments.http.resume import KEY, past_of
-from deployments.http.sse import EventStream
-from deployments.http.streaming import events
-from deployments.http.traces import OwnTraces, Traces
-from deployments.http.transcript import Transcript
-from deployments.http.watch import Watch, refused, understood
+from deployments.http.model_catalog import Catalogue
+from deployments.http.openai.exchange import (
+    Exchange,
+    chat_exchange,
+    check_choices,
+    completion_exchange,
+)
+from deployments.http.openai.formats import CHAT, TEXT, Form, whole
+from deployments.http.openai.json_bytes import encode
+from deployments.http.openai.openapi import openapi
+from deployments.http.openai.requests import ChatAsked, CompletionAsked, Prompt, parse
+from deployments.http.openai.resume import KEY, past_of
+from deployments.http.openai.transcript import Transcript
+from deployments.http.request_id import Edge, body_of
+from deployments.http.request_tracing import Watch, refused, understood
+from deployments.http.streaming.chunks import events
+from deployments.http.streaming.disconnect import ClientLeft, while_connected
+from deployments.http.streaming.merge import arrivals
+from deployments.http.streaming.sse import EventStream
+from deployments.http.trace_store import OwnTraces, Traces
 from runtime.config.gateway import GatewayConfig
 from runtime.errors import BadRequest, OrchestrionError
 from runtime.observability.metrics import RESUMED, Counts, Meter

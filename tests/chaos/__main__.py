@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from deployments.cluster import serving
+from deployments.launch.local_ray import serving
 from tests.chaos.storm import figures, load, storm
 from tests.chaos.world import FAMILIES, NUMBERS, config
 

@@ -17,7 +17,7 @@ import httpx
 import psutil
 from openai import APIError, AsyncOpenAI
 
-from deployments.cluster import APP
+from deployments.launch.local_ray import APP
 from examples.unbroken import unbroken
 
 REPLICA = re.compile(rf"ServeReplica:{APP}:([\w-]+)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
 from tests.policies.cascade.agents import agent, by_calls
 
 LINES, WIDTH = 20, 5

@@ -63,7 +63,7 @@ def test_gpu_workers_come_and_go_and_the_head_is_no_worker() -> None:
         assert kind["min_workers"] == 0
         assert kind["resources"] == {name: 1}, "members are pinned by the node type's name"
     assert sum(kind["max_workers"] for kind in kinds.values()) == config["max_workers"]
-    assert kinds["l4"]["max_workers"] >= 3, "deployments/gpu_7b_trio.yaml takes three"
+    assert kinds["l4"]["max_workers"] >= 3, "deployments/recipes/gpu_7b_trio.yaml takes three"
     several = [name for name, kind in kinds.items() if kind["max_workers"]]
     assert several == ["l4"], "an unpinned member could land on a dearer card"
 

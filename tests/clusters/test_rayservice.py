@@ -18,15 +18,15 @@ from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import build_app
-from deployments.config import AppConfig
-from deployments.http.reach import refuse_exposed
+from deployments.config.app_config import AppConfig
+from deployments.http.auth.network import refuse_exposed
 from deployments.models import build_models
 from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError
 from tests.clusters.machines import ROOT
 
 PATH: Final = ROOT / "deployments/clusters/rayservice.yaml"
-SOURCE: Final = ROOT / "deployments/gpu_7b_trio.yaml"
+SOURCE: Final = ROOT / "deployments/recipes/gpu_7b_trio.yaml"
 KUBERNETES: Final = "1.33"
 
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from deployments.cluster import APP
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
+from deployments.launch.local_ray import APP
 from tests.deployments.test_serve import COUNT, NUMBERS, free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

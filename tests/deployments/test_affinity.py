@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments import affinity
-from deployments.affinity import Places, affinity_key
+from deployments.handles import affinity
+from deployments.handles.affinity import Places, affinity_key
 from runtime.call_context import Terms
 
 A, B, C = Terms("a"), Terms("b"), Terms("c")

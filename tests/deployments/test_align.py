@@ -11,9 +11,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from deployments import cli
-from deployments.align import compare, tokenizer_of
-from deployments.config import IMPORT_PATH, load
+from deployments.cli import app as cli
+from deployments.cli.align import compare, tokenizer_of
+from deployments.config.serve_file import IMPORT_PATH, load
 from runtime.errors import ConfigError, WeightsError
 from tests.stack import animals
 
@@ -89,7 +89,7 @@ def test_a_name_that_is_nothing_is_told(config: Path) -> None:
 
 def test_no_model_library_is_loaded() -> None:
     script = (
-        "import sys; from deployments.align import compare;"
+        "import sys; from deployments.cli.align import compare;"
         "compare('zoo:small', 'zoo:capitals', None);"
         "print(sorted({'torch', 'transformers', 'vllm', 'ray'} & set(sys.modules)))"
     )

@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
 
-from deployments import cli
-from deployments.ask import Palette, Shown, accounts, picture
-from deployments.cluster import serving
-from deployments.config import AppConfig
+from deployments.cli import app as cli
+from deployments.cli.ask import Palette, Shown, accounts, picture
+from deployments.config.app_config import AppConfig
 from deployments.credentials import api_key
-from deployments.http.keyring import Keyring
+from deployments.http.auth.keys import Keyring
+from deployments.launch.local_ray import serving
 from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError
 from tests.stack import animals
@@ -41,7 +41,7 @@ def test_print_config_shows_what_was_resolved() -> None:
 def test_ray_is_not_loaded_before_it_is_told_to_stay_on_loopback() -> None:
     """It reads that once, at its first import; too late, and it listens on every address."""
     script = (
-        "import sys, deployments.cli, deployments.cluster, deployments.config;"
+        "import sys, deployments.cli, deployments.launch.local_ray, deployments.config.serve_file;"
         "print('ray' in sys.modules)"
     )
     run = subprocess.run(
@@ -124,7 +124,7 @@ def test_ray_that_was_imported_too_early_is_not_started() -> None:
     """It would listen on the machine's own address."""
     script = (
         "import ray, os; os.environ.pop('RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER', None)\n"
-        "from deployments.cluster import serving\n"
+        "from deployments.launch.local_ray import serving\n"
         "from deployments.config import AppConfig\n"
         "config = AppConfig.model_validate({'members': {'one': {'engine': {'type': 'echo'}}}})\n"
         "with serving(config, port=0): pass"

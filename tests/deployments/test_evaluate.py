@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.config import AppConfig
-from deployments.evaluate import as_json, compare, fact_authors, table
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.evaluation.runner import as_json, compare, fact_authors, table
+from deployments.launch.in_process import LocalStack
 from runtime.config.evaluation import EvaluationConfig
 from runtime.data.grading import given_answer, same_answer
 from runtime.data.questions import Question, read_questions

@@ -12,8 +12,9 @@ import yaml
 from ray.serve.schema import DeploymentSchema, ServeDeploySchema
 
 from deployments.app import build_app
-from deployments.config import AppConfig, load
-from deployments.replicas import member_options
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.serving.replica_options import member_options
 from runtime.config.engines import VllmEngine
 from runtime.config.members import MemberConfig
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
-from deployments.config import AppConfig
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.launch.in_process import LocalStack
 from runtime.tokenization.tokenizer import Tokenizer
 from tests.deployments.http.ensembles import served
 

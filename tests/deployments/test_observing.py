@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deployments.observing import SERVE, observe, trace
+from deployments.serving.replica_logging import SERVE, observe, trace
 from runtime.call_context import Terms, Whose, on_behalf_of, on_terms
 from runtime.config.tracing import TracingConfig
 from runtime.errors import ConfigError
@@ -119,7 +119,7 @@ class Handle:
 async def test_a_lost_coordinator_leaves_a_line_with_the_requests_ids() -> None:
     from ray.exceptions import ActorDiedError
 
-    from deployments.serve_channel import ServeEnsemble
+    from deployments.handles.ensemble import ServeEnsemble
 
     end = Ended("stop", "eos", 1, 1, {})
     handle: Any = Handle(Stream(ActorDiedError()), Stream([end]))

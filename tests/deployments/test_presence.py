@@ -10,7 +10,7 @@ import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
-from deployments.presence import FIRST_LOOK_S, Presence
+from deployments.handles.availability import FIRST_LOOK_S, Presence
 from runtime.errors import EngineFault
 
 

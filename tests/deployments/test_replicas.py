@@ -10,7 +10,12 @@ from pydantic import ValidationError
 from ray.serve.config import RequestRouterConfig
 from ray.serve.schema import DeploymentSchema
 
-from deployments.replicas import CallsPerReplica, member_options, messages_at_once, replicated
+from deployments.serving.replica_options import (
+    CallsPerReplica,
+    member_options,
+    messages_at_once,
+    replicated,
+)
 from runtime.config.engines import VllmEngine, innermost
 from runtime.config.members import MemberConfig
 

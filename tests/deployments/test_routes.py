@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deployments.config import AppConfig
-from deployments.evaluate import Row
-from deployments.local import LocalStack
-from deployments.routes import route_rows
+from deployments.config.app_config import AppConfig
+from deployments.evaluation.route_baselines import route_rows
+from deployments.evaluation.runner import Row
+from deployments.launch.in_process import LocalStack
 from runtime.config.evaluation import EvaluationConfig
 from runtime.data.questions import Question
 from runtime.errors import ConfigError

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 
-from deployments.cluster import APP, scrape_url, serving
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
+from deployments.launch.local_ray import APP, scrape_url, serving
 from tests.scrape import OFTEN, samples, wait_for
 from tests.stack import animals, answers
 
@@ -135,7 +135,7 @@ def test_the_first_span_reaches_the_client_before_the_answer_is_complete(client:
 async def test_calls_of_concurrent_requests_share_messages(url: str) -> None:
     from ray import serve
 
-    from deployments.names import ensemble_deployment
+    from deployments.serving.names import ensemble_deployment
 
     handle = serve.get_deployment_handle(ensemble_deployment("sweet"), APP)
     before = await handle.stats.remote()

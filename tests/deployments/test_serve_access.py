@@ -15,9 +15,9 @@ import psutil
 import pytest
 from openai import AuthenticationError, OpenAI, PermissionDeniedError, RateLimitError
 
-from deployments.cluster import APP, serving
-from deployments.config import AppConfig
-from deployments.http.keyring import hash_of
+from deployments.config.app_config import AppConfig
+from deployments.http.auth.keys import hash_of
+from deployments.launch.local_ray import APP, serving
 from runtime.errors import ConfigError
 from tests.deployments.test_serve import COUNT, NUMBERS, free_port
 from tests.stack import animals

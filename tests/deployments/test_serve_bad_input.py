@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from deployments.cluster import serving
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
+from deployments.launch.local_ray import serving
 from tests.deployments.http.families import families
 from tests.deployments.http.test_fuzz_bodies import BYTES, GOOD
 from tests.deployments.test_serve import free_port

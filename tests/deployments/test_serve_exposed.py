@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from deployments.cluster import APP, _start_ray, _stop, _wait_until_up
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
+from deployments.launch.local_ray import APP, _start_ray, _stop, _wait_until_up
 from runtime.errors import EngineFault
 from tests.stack import animals
 

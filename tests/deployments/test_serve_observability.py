@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.cluster import serving
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
+from deployments.launch.local_ray import serving
 from tests.collector import Collector, collecting
 from tests.deployments.test_grafana import SERVE
 from tests.deployments.test_serve import free_port

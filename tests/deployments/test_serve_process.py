@@ -12,9 +12,9 @@ import psutil
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from deployments.cluster import APP, serving
-from deployments.config import AppConfig
-from deployments.names import ensemble_deployment, reward_deployment
+from deployments.config.app_config import AppConfig
+from deployments.launch.local_ray import APP, serving
+from deployments.serving.names import ensemble_deployment, reward_deployment
 from runtime.types.query import Message
 from tests.deployments.test_serve import free_port, replica_pid
 from tests.policies.process.maze import GOLD, maze

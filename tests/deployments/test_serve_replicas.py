@@ -15,10 +15,10 @@ import pytest
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.cluster import APP, serving
-from deployments.config import AppConfig
-from deployments.names import member_deployment
-from deployments.serve_channel import ServeChannel
+from deployments.config.app_config import AppConfig
+from deployments.handles.channels import ServeChannel
+from deployments.launch.local_ray import APP, serving
+from deployments.serving.names import member_deployment
 from runtime.call_context import Terms, on_terms
 from runtime.calls.messages import Call
 from runtime.calls.remote_engine import RemoteEngine

@@ -17,9 +17,9 @@ import psutil
 import pytest
 import yaml
 
-from deployments.backends import Here
-from deployments.config import IMPORT_PATH
-from deployments.world import Setup, load_setup
+from deployments.config.serve_file import IMPORT_PATH
+from deployments.launch.backends import Here
+from deployments.training.der_setup import Setup, load_setup
 from envs.members.event_loop import Loop
 from envs.members.recording import record
 from policies.cascade.sequential.agent import load_agent

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from deployments.config import IMPORT_PATH
-from deployments.pair_world import load_pair_setup
+from deployments.config.serve_file import IMPORT_PATH
+from deployments.training.citer_setup import load_pair_setup
 from runtime.artifacts.token_router import load_router
 from runtime.errors import ConfigError
 from tests.deployments.test_train import orchestrion

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from deployments.cluster import serving
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
+from deployments.launch.local_ray import serving
 from tests.deployments.test_serve import free_port
 from tests.scrape import OFTEN, samples, wait_for
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from deployments.local import LocalChannel
+from deployments.launch.in_process import LocalChannel
 from deployments.wiring import connect
 from envs.members.event_loop import Loop
 from envs.members.live import LiveMembers

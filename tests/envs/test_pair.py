@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deployments.backends import Here
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
+from deployments.launch.backends import Here
 from deployments.wiring import connect
 from envs.members.event_loop import Loop
 from envs.token_routing import model_pair as pairs

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.local import LocalStack
+from deployments.launch.in_process import LocalStack
 from runtime.errors import BadRequest
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.events import Scored

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.config import AppConfig, load
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.in_process import LocalStack
 from policies.process.tree import Tree
 from runtime.types.query import Budget, Message
 from tests.pretrained.test_two_llms import QUICKSTART, config, folders

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from deployments.config import AppConfig, load
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.in_process import LocalStack
 from runtime.types.query import Message
 from tests.pretrained.test_two_llms import QUICKSTART, folders
 from tests.stack import ask

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.naive_specfuse import Naive, write
-from deployments.config import AppConfig, load
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
 from runtime.config.engines import TransformersEngine
 from runtime.errors import WeightsError
 from runtime.types.query import Message

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployments.local import LocalStack
+from deployments.launch.in_process import LocalStack
 from runtime.call_context import current_terms
 from runtime.calls.messages import Call, Outcome
 from runtime.calls.remote_engine import RemoteEngine

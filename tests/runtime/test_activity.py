@@ -164,7 +164,10 @@ def test_nothing_is_recorded_where_nobody_asked_for_it() -> None:
     assert begin("x", {}) is UNRECORDED
     with doing("x", {}) as activity:
         assert activity is UNRECORDED is current_activity()
-    script = "import sys, deployments.local; print('runtime.observability.otel' in sys.modules)"
+    script = (
+        "import sys, deployments.launch.in_process;"
+        "print('runtime.observability.otel' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

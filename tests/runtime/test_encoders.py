@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModel, AutoTokenizer
 
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
 from policies.cascade.sequential.der import DERConfig
 from runtime.encoders import EncoderConfig, TextEncoder, build_encoder
 from runtime.errors import WeightsError

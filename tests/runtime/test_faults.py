@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployments.local import LocalStack
+from deployments.launch.in_process import LocalStack
 from runtime.calls.remote_engine import RemoteEngine
 from runtime.engines.base import EngineSpec
 from runtime.errors import ContextOverflow, EngineFault, QuorumLost

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deployments.local import LocalStack
+from deployments.launch.in_process import LocalStack
 from runtime.types.events import Checkpoint, Ended, Event, Recalled, Written
 from runtime.types.query import Budget, Message, Query
 from runtime.types.spans import Span

@@ -16,8 +16,8 @@ import pytest_asyncio
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.config import AppConfig
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.launch.in_process import LocalStack
 from runtime.call_context import Terms, on_terms
 from runtime.config import vllm_args
 from runtime.config.engines import TransformersEngine, VllmEngine

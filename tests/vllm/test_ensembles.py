@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from deployments.config import AppConfig, load
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.in_process import LocalStack
 from runtime.config.engines import TransformersEngine, VllmEngine
 from runtime.data.grading import given_answer, same_answer
 from runtime.data.questions import read_questions

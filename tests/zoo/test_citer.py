@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.backends import Here
-from deployments.pair_world import PairSetup, load_pair_setup
+from deployments.launch.backends import Here
+from deployments.training.citer_setup import PairSetup, load_pair_setup
 from envs.token_routing.env import LARGE, SMALL, TokenWorld
 from envs.token_routing.preferences import Pair, Round, collect, counts, table_of
 from runtime.artifacts.token_router import Router

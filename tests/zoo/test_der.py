@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.backends import Here
-from deployments.world import Setup, load_setup
+from deployments.launch.backends import Here
+from deployments.training.der_setup import Setup, load_setup
 from envs.dynamic_ensemble.env import MASK, OBSERVATION, World
 from envs.dynamic_ensemble.mdp import State
 from runtime.data.questions import read_questions

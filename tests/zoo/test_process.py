@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from deployments.config import AppConfig, load
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.in_process import LocalStack
 from examples.zoo import facts, labels, reward
 from policies.process.tree import Tree
 from runtime.data.grading import given_answer, same_answer

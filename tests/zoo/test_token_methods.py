@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from deployments.config import AppConfig, load
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.in_process import LocalStack
 from runtime.data.grading import given_answer, same_answer
 from runtime.data.questions import read_questions
 from runtime.types.query import Message

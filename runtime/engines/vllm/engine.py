@@ -53,7 +53,7 @@ class VllmLM:
     its second (GPU) vLLM's own noise, which is keyed by seed and position too.
 
     ``stat_loggers`` are vLLM's own factories of metrics, which call the model ``name``; see
-    ``deployments/metrics.py``.
+    ``deployments/serving/ray_metrics.py``.
 
     Raises at construction: ``WeightsError``, ``ConfigError`` (both name the remedy).
     """

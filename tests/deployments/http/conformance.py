@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from deployments.http.openapi import document
+from deployments.http.openai.openapi import document
 from tests.deployments.http.ensembles import Reply
 
 BASE = "urn:openapi"

@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from deployments.http.ensemble import Ensemble
+from deployments.http.answerer import Ensemble
 from deployments.http.gateway import build_api
 from runtime.config.gateway import GatewayConfig
 from runtime.types.events import Checkpoint, Ended, Event, Written

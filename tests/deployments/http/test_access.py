@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi import FastAPI
 
-from deployments.config import AppConfig
-from deployments.http.access import spent
-from deployments.http.ensemble import Ensemble
+from deployments.config.app_config import AppConfig
+from deployments.http.answerer import Ensemble
+from deployments.http.auth.keys import hash_of
+from deployments.http.auth.metering import spent
 from deployments.http.gateway import build_api
-from deployments.http.keyring import hash_of
-from deployments.local import LocalStack
+from deployments.launch.in_process import LocalStack
 from runtime.config.gateway import GatewayConfig
 from runtime.errors import QuorumLost
 from runtime.types.events import Checkpoint, Ended, Event, MemberUsage, Recalled, Written
@@ -322,7 +322,7 @@ async def test_several_gateways_grant_a_part_each(tmp_path: Path) -> None:
 async def test_limits_change_with_the_file_and_what_was_spent_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.http.keyring.LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr("deployments.http.auth.keys.LOOK_AGAIN_S", 0.0)
     paid = Paid()
     api = guarded(tmp_path, {"m": paid}, budget={"tokens": 30})
     statuses = [(await call(api, "POST", CHAT, body(), bearer(ANN))).status for _ in range(2)]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from openai import BadRequestError, OpenAI
 
-from deployments.config import AppConfig
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.launch.in_process import LocalStack
 from tests.deployments.http.ensembles import served
 from tests.stack import CAT, animals
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deployments.http.keyring import Keyring, hash_of, new_key
+from deployments.http.auth.keys import Keyring, hash_of, new_key
 from runtime.config.access import AccessConfig, Allowance, KeyBudget
 from runtime.errors import ConfigError
 

@@ -6,8 +6,8 @@ import calendar
 
 import pytest
 
-from deployments.http.account import Account
-from deployments.http.limits import Bucket, Left, Spent, began, ends, left, part
+from deployments.http.auth.key_usage import Account
+from deployments.http.auth.quotas import Bucket, Left, Spent, began, ends, left, part
 from runtime.config.access import Allowance, KeyBudget
 from runtime.errors import QuotaSpent, TooMany
 from runtime.types.query import Budget

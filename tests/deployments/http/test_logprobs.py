@@ -12,9 +12,9 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from deployments.config import AppConfig
-from deployments.http.logprobs import Told, Waiting, chat, completion, placed
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.http.openai.logprobs import Told, Waiting, chat, completion, placed
+from deployments.launch.in_process import LocalStack
 from runtime.types.spans import Span, TokenChoice
 from tests.deployments.http.ensembles import Chorus, api_of, body, call, served
 from tests.deployments.http.test_openai_contract import assert_no_extras

@@ -18,8 +18,8 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from deployments.config import AppConfig
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.launch.in_process import LocalStack
 from tests.deployments.http.ensembles import WORDS, Chorus, api_of, served
 
 ASK = [{"role": "user", "content": "Say something long about France."}]

@@ -12,13 +12,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from openapi_spec_validator import validate
 
-from deployments.http.openai_schema import (
+from deployments.http.openai.openapi import document
+from deployments.http.openai.requests import (
     BudgetOptions,
     ChatAsked,
     CompletionAsked,
     EnsembleOptions,
 )
-from deployments.http.openapi import document
 from runtime.errors import EngineFault, MemberFailed, Overloaded, QuorumLost
 from tests.deployments.http.conformance import conforms
 from tests.deployments.http.ensembles import Chorus, Faulty, Loading, Reply, api_of, body, call

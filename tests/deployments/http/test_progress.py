@@ -17,10 +17,10 @@ from openai import OpenAI
 from rich.console import Console
 from typer.testing import CliRunner
 
-from deployments import tree as trees
-from deployments.cli import app
-from deployments.config import AppConfig
-from deployments.local import LocalStack
+from deployments.cli import tree as trees
+from deployments.cli.app import app
+from deployments.config.app_config import AppConfig
+from deployments.launch.in_process import LocalStack
 from policies.process import le_mcts
 from policies.process.tree import ROOT, Rules, Tree
 from runtime.errors import ConfigError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.http.reach import check_reach, is_loopback, refuse_exposed
+from deployments.http.auth.network import check_reach, is_loopback, refuse_exposed
 from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError, Forbidden
 

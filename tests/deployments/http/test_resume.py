@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from deployments.http.resume import Mark, Sent, past_of
-from deployments.local import LocalStack
+from deployments.http.openai.resume import Mark, Sent, past_of
+from deployments.launch.in_process import LocalStack
 from runtime.errors import BadRequest, Diverged
 from tests.deployments.http.conformance import conforms
 from tests.deployments.http.ensembles import Reply, body, call

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from openai import BadRequestError, OpenAI
 
-from deployments import sweep
-from deployments.config import AppConfig
-from deployments.evaluate import Row, compare
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.evaluation import threshold_sweep
+from deployments.evaluation.runner import Row, compare
+from deployments.launch.in_process import LocalStack
 from runtime.config.evaluation import EvaluationConfig, SweepConfig
 from runtime.data.questions import Question
 from runtime.errors import ConfigError
@@ -66,9 +66,9 @@ def test_a_sweep_asks_at_every_threshold(url: str, tmp_path: Path) -> None:
     rows = asyncio.run(compare(url, questions, WISH))
     assert [row.name for row in rows] == ["small", "large", "m @ 0.1", "m @ 0.5"]
     assert [row.handed_over for row in rows[2:]] == [pytest.approx(3 / 9), pytest.approx(3 / 5)]
-    curves = sweep.curves(rows, WISH)
+    curves = threshold_sweep.curves(rows, WISH)
     assert curves["m"].accuracies[-1] == 1.0
-    sweep.draw(curves, tmp_path / "c.svg")
+    threshold_sweep.draw(curves, tmp_path / "c.svg")
     assert "accuracy" in (tmp_path / "c.svg").read_text()
 
 
@@ -88,7 +88,7 @@ def test_curves_by_hand() -> None:
         row("m @ 0.5", "ensemble", 0.9, threshold=0.5, handed_over=0.4),
         row("m @ 0.1", "ensemble", 0.6, threshold=0.1, handed_over=0.2),
     ]
-    curve = sweep.curves(rows, WISH)["m"]
+    curve = threshold_sweep.curves(rows, WISH)["m"]
     assert curve.shares == (0.0, 0.2, 0.4, 1.0)
     assert curve.at(0.1) == pytest.approx(0.4) and curve.at(0.3) == pytest.approx(0.75)
     assert curve.needed(0.75) == pytest.approx(0.3)

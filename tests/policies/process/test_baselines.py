@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
 from policies.process.beam_search import Beam, best
 from policies.process.cbs import next_quotas, shared_out
 from runtime.types.events import Ended, Searched, Written

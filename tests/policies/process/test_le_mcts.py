@@ -145,7 +145,7 @@ async def test_stop_strings_end_a_chain() -> None:
 
 
 def test_a_reward_model_must_exist() -> None:
-    from deployments.config import AppConfig
+    from deployments.config.app_config import AppConfig
 
     with pytest.raises(ValueError, match="did you mean 'prm'"):
         AppConfig.model_validate(maze(search={"reward": "prn"}))

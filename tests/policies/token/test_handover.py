@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.config import AppConfig
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.launch.in_process import LocalStack
 from runtime.artifacts.token_router import Router, load_router
 from runtime.errors import ConfigError
 from runtime.tokenization.tokenizer import Tokenizer

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from deployments.config import AppConfig
-from deployments.local import LocalStack
+from deployments.config.app_config import AppConfig
+from deployments.launch.in_process import LocalStack
 from runtime.config.engines import TableEngine
 from runtime.engines.scripted.fault_injection import FlakyLM
 from runtime.engines.scripted.models import TableLM

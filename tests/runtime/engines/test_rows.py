@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from deployments.local import LocalChannel
+from deployments.launch.in_process import LocalChannel
 from runtime.calls.remote_engine import RemoteEngine
 from runtime.config.engines import TableEngine
 from runtime.engines.base import Engine

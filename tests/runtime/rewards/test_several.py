@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from pydantic import ValidationError
 
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
 from runtime.config.engines import EchoEngine, TableEngine
 from runtime.config.members import MemberConfig, ReplicaConfig
 from runtime.config.reward_models import SeveralReward, StepTagReward

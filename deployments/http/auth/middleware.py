@@ -1,0 +1,129 @@
+"""Who calls, what they may do, and what it costs them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deployments.http.auth.key_usage import Account
+from deployments.http.auth.keys import Key, Keyring
+from deployments.http.auth.network import check_reach
+from deployments.http.auth.quotas import part
+from deployments.http.errors import fault_of
+from deployments.http.model_catalog import Catalogue
+from runtime.config.access import Allowance
+from runtime.config.gateway import GatewayConfig
+from runtime.errors import Forbidden, OrchestrionError, QuotaSpent, TooMany, Unauthorised
+from runtime.observability.metrics import REFUSED, Meter
+
+ALWAYS_OPEN: Final = ("/health", "/ready")
+"""For whatever watches the server; ``/ready`` tells a stranger no names."""
+
+
+ANY: Final = "any"
+"""Refused before its body was read, so that nobody knows which model was meant."""
+REASONS: Final[Mapping[type[OrchestrionError], str]] = {
+    TooMany: "rate",
+    QuotaSpent: "quota",
+    Unauthorised: "key",
+    Forbidden: "reach",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose request it is; without a name where no keys are needed."""
+
+    name: str | None = None
+    allowance: Allowance = Allowance()
+    account: Account | None = None
+    stranger: bool = False
+    """Not to be let in, but for what is always open."""
+
+    def may_ask(self, model: str) -> bool:
+        return self.allowance.models is None or model in self.allowance.models
+
+    def choose(self, catalogue: Catalogue, asked: str | None) -> str:
+        """The model that is meant. Raises ``Forbidden`` for one that is not for this key."""
+        model = catalogue.resolve(asked, self.may_ask)
+        if not self.may_ask(model):
+            raise Forbidden(f"this key may not use model {model!r}", "model_not_allowed", "model")
+        return model
+
+
+def caller_of(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+class Access:
+    """ASGI middleware: refuses strangers before their bodies are read, and books what begins."""
+
+    def __init__(
+        self, app: ASGIApp, config: GatewayConfig, keys: Keyring | None, meter: Meter
+    ) -> None:
+        self._app = app
+        self._meter = meter
+        self._config = config
+        self._keys = keys
+        self._accounts: defaultdict[str, Account] = defaultdict(Account)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        caller = self._caller(scope)
+        booked: Account | None = None
+        try:
+            self._admit(scope, caller)
+            if scope["method"] == "POST" and caller.account is not None:
+                caller.account.enter(caller.allowance)
+                booked = caller.account
+        except OrchestrionError as refusal:
+            if path not in ALWAYS_OPEN:
+                self._meter.record(REFUSED, 1, ANY, REASONS.get(type(refusal), "key"))
+                await fault_of(refusal).response()(scope, receive, send)
+                return
+            caller = Caller(stranger=True)
+        scope.setdefault("state", {})["caller"] = caller
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if booked is not None:
+                booked.leave()
+
+    def _caller(self, scope: Scope) -> Caller:
+        if self._keys is None:
+            return Caller()
+        key = self._key(Headers(scope=scope).get("authorization"))
+        if key is None:
+            return Caller(stranger=True)
+        allowance = part(key.allowance, self._config.replicas)
+        return Caller(key.name, allowance, self._accounts[key.name])
+
+    def _key(self, authorization: str | None) -> Key | None:
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or self._keys is None:
+            return None
+        return self._keys.find(token.strip().encode())
+
+    def _admit(self, scope: Scope, caller: Caller) -> None:
+        headers = Headers(scope=scope)
+        if caller.stranger:
+            told = "is not one of this server's" if "authorization" in headers else "is missing"
+            raise Unauthorised(f"the API key {told}; send it as: Authorization: Bearer KEY")
+        server = scope.get("server")
+        check_reach(
+            self._config.access,
+            None if server is None else str(server[0]),
+            headers.get("host"),
+            headers.get("origin"),
+            self._config.allow_origins,
+        )

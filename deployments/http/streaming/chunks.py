@@ -1,0 +1,148 @@
+"""A reply as it is written: each accepted span goes out at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from deployments.http.answerer import Ensemble
+from deployments.http.errors import fault_of
+from deployments.http.openai.exchange import Exchange
+from deployments.http.openai.formats import Form, choice, head
+from deployments.http.openai.logprobs import Told
+from deployments.http.openai.resume import Sent
+from deployments.http.openai.transcript import Transcript
+from deployments.http.streaming import sse
+from deployments.http.streaming.merge import arrivals
+from deployments.http.trace_store import OwnTraces
+from runtime.errors import OrchestrionError
+from runtime.types.events import Ended, Event, Recalled, Scored, Searched, Written
+
+log = logging.getLogger(__name__)
+
+
+async def events(
+    form: Form, exchange: Exchange, ensemble: Ensemble, traces: OwnTraces, keep_alive_s: float
+) -> AsyncGenerator[bytes, None]:
+    """Server-sent events of one reply.
+
+    Nothing is yielded before the first word, the first fault or ``keep_alive_s`` of silence, so a
+    fault up to there propagates. Later faults become an error event, the last one.
+    """
+    chunks = Chunks(form, exchange)
+    transcript = Transcript(exchange)
+    clock = asyncio.get_running_loop().time
+    begun = open = False
+    heard = clock()
+    """When the client was last sent something: much may arrive that it has already."""
+    try:
+        async with aclosing(arrivals(ensemble, exchange.queries, keep_alive_s)) as arriving:
+            async for arrival in arriving:
+                news: list[bytes] = []
+                if not begun:
+                    begun = True
+                    news += chunks.opening(transcript)
+                if arrival is not None:
+                    transcript.add(*arrival)
+                    news += chunks.of(*arrival, transcript)
+                if not news and (arrival is None or clock() - heard >= keep_alive_s):
+                    news = [sse.KEEP_ALIVE]
+                for chunk in news:
+                    open = True
+                    yield chunk
+                    heard = clock()
+    except Exception as fault:  # told to the client, whose reply has begun; a bug also to the log
+        told = fault_of(fault).body()
+        traces.record(transcript.trace(told))
+        if not open:
+            raise
+        if not isinstance(fault, OrchestrionError):
+            log.exception("answer %s failed", exchange.trace_id)
+        yield sse.event(told)
+        return
+    traces.record(transcript.trace())
+    if exchange.include_usage:
+        yield chunks.usage(transcript)
+    yield sse.DONE
+
+
+class Chunks:
+    """Events of the OpenAI stream."""
+
+    def __init__(self, form: Form, exchange: Exchange) -> None:
+        self._form = form
+        self._exchange = exchange
+        self._head = head(form, exchange, form.chunk)
+        self._tail = {"usage": None} if exchange.include_usage else {}
+        first = exchange.queries[0]
+        self._sent = Sent(exchange.trace_id, first.seed, len(exchange.queries), exchange.marks)
+
+    def opening(self, transcript: Transcript) -> Iterator[bytes]:
+        opening = self._form.opening()
+        for index, query in enumerate(self._exchange.queries):
+            if opening is not None and self._sent.untouched(index):
+                yield self._chunk(choice(index, opening, None))
+            if self._exchange.echo and not query.score_prompt:
+                prompt = self._sent.fresh(index, transcript.prompt(index))
+                if prompt or not self._sent.resumed:
+                    yield self._chunk(choice(index, self._form.piece(prompt), None))
+
+    def of(self, index: int, event: Event, transcript: Transcript) -> Iterator[bytes]:
+        match event:
+            case Scored():
+                prompt = self._sent.fresh(index, transcript.prompt(index))
+                told = self._tell(index, transcript)
+                if prompt or told or not self._sent.resumed:
+                    scored = choice(index, self._form.piece(prompt), None, self._logprobs(told))
+                    yield self._chunk(scored)
+            case Searched(progress=progress):
+                yield sse.comment(f"progress {progress.done}/{progress.total}")
+                if self._exchange.trace == "full":
+                    far = {"done": progress.done, "total": progress.total, **progress.found}
+                    silent = choice(index, self._form.piece(""), None)
+                    yield self._chunk(silent, {"progress": far})
+            case Written(text="", span=_):
+                return
+            case Written(text=text) | Recalled(text=text):
+                text, told = self._sent.fresh(index, text), self._tell(index, transcript)
+                if not text and not told:
+                    return
+                written = choice(index, self._form.piece(text), None, self._logprobs(told))
+                yield self._chunk(written, self._origin(event))
+            case Ended(finish_reason=reason):
+                self._sent.check_end(index)
+                told = self._tell(index, transcript) or None
+                ended = choice(index, self._form.closing(), reason, self._logprobs(told))
+                yield self._chunk(ended, transcript.choice_summary(index))
+
+    def _tell(self, index: int, transcript: Transcript) -> Sequence[Told] | None:
+        """Tokens that no chunk has told, and that the reader has not got from before."""
+        told = transcript.fresh(index)
+        return None if told is None else self._sent.fresh_tokens(index, told)
+
+    def usage(self, transcript: Transcript) -> bytes:
+        return sse.event({**self._head, "choices": [], "usage": transcript.usage()})
+
+    def _logprobs(self, told: Sequence[Told] | None) -> dict[str, Any] | None:
+        return None if told is None else self._form.logprobs(told)
+
+    def _origin(self, event: Written | Recalled) -> dict[str, Any] | None:
+        span = event.span if isinstance(event, Written) else None
+        if span is None:
+            return None
+        origin: dict[str, Any] = {"model": span.author, "span": span.step}
+        if self._exchange.trace == "full":
+            origin["scores"] = dict(span.scores)
+            if span.weights is not None:
+                origin["weights"] = dict(span.weights)
+        return origin
+
+    def _chunk(self, choice: dict[str, Any], ensemble: dict[str, Any] | None = None) -> bytes:
+        chunk = {**self._head, "choices": [choice], **self._tail}
+        told = {} if ensemble is None or self._exchange.trace == "none" else ensemble
+        if self._exchange.resumable and (id := self._sent.id) is not None:
+            told = {**told, "resume": id}
+        return sse.event({**chunk, "ensemble": told} if told else chunk)

@@ -1,0 +1,241 @@
+"""Ray and Serve on this machine, on loopback only, and gone without a trace afterwards."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import psutil
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from deployments.config.app_config import AppConfig
+from deployments.http.auth.keys import keyring
+from deployments.http.auth.network import refuse_exposed
+from deployments.progress import console
+from deployments.serving.names import encoder_deployment, member_deployment, reward_deployment
+from runtime.config.members import MemberConfig
+from runtime.errors import ConfigError, EngineFault
+
+APP = "orchestrion"
+HOST = "127.0.0.1"
+NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+OBJECT_STORE_BYTES = 256 * 2**20
+
+
+@contextmanager
+def serving(
+    config: AppConfig,
+    *,
+    host: str = HOST,
+    port: int = 8000,
+    metrics_port: int | None = None,
+    timeout_s: float = 600,
+    cpus: float = 0,
+    logs: dict[str, Any] | None = None,
+) -> Iterator[str]:
+    """Yields the base URL of the endpoint; stops everything that it started on leaving. ``cpus``
+    are for what else runs in this Ray, ``logs`` Serve's ``logging_config``.
+
+    Raises ``ConfigError`` when the port is taken, or for keys that are missing or cannot be read;
+    ``EngineFault`` when a member cannot start.
+    """
+    refuse_exposed(config.gateway.access, host)
+    keyring(config.gateway.access)
+    _check_port(host, port)
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    try:
+        _start_ray(config, metrics_port, cpus)
+        _start_serve(config, host, port, timeout_s, logs)
+        yield f"http://{host}:{port}/v1"
+    finally:
+        _stop(before)
+
+
+@contextmanager
+def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) -> Iterator[None]:
+    """Ray for a driver: the cluster of RAY_ADDRESS, as in a job, or one on this machine with room
+    for ``cpus`` more. With ``config`` its models run there meanwhile, unless they run already.
+
+    Raises ``ConfigError`` where the cluster's application has not what is needed.
+    """
+    inside = bool(os.environ.get("RAY_ADDRESS"))
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    own = False
+    try:
+        if inside:
+            import ray
+
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            _start_ray(config, None, cpus)
+        if config is not None:
+            own = _deploy(config, timeout_s)
+        yield
+    finally:
+        if own:
+            from ray import serve
+
+            serve.delete(APP)
+        if inside:
+            import ray
+
+            ray.shutdown()
+        else:
+            _stop(before)
+
+
+def _deploy(config: AppConfig, timeout_s: float) -> bool:
+    """Whether the application had to be started, since there was none. One that is there is not
+    touched: it may be somebody's service."""
+    from ray import serve
+
+    from deployments.app import build_app
+
+    app = serve.status().applications.get(APP)
+    if app is None:
+        serve._run(build_app(config.whole()), name=APP, route_prefix="/", _blocking=False)
+        _wait_until_up(timeout_s)
+        return True
+    _wait_until_up(timeout_s)
+    needed = [
+        *map(member_deployment, config.members),
+        *map(encoder_deployment, config.encoders),
+        *map(reward_deployment, config.reward_models),
+    ]
+    models_app = config.models_app or APP
+    running = serve.status().applications.get(models_app)
+    there = {} if running is None else running.deployments
+    missing = [name for name in needed if name not in there]
+    if missing:
+        raise ConfigError(
+            f"the application {models_app!r} of this cluster has no deployment {missing[0]!r}; "
+            "deploy the Serve config that the training names"
+        )
+    return False
+
+
+def _check_port(host: str, port: int) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as fault:
+            raise ConfigError(
+                f"cannot listen on {host}:{port} ({fault.strerror}); stop what runs there or "
+                "choose another port with --port"
+            ) from None
+
+
+def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float = 0) -> None:
+    # Ray takes a loopback node address only where it was told, before its first import, that this
+    # machine joins no cluster; otherwise its processes listen on the machine's own address.
+    if "ray" in sys.modules and os.environ.get(NO_CLUSTER) != "0":
+        raise ConfigError(
+            "ray was imported before it could be told to stay on loopback; import it later, or "
+            f"set {NO_CLUSTER}=0 first"
+        )
+    os.environ[NO_CLUSTER] = "0"
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        console.print(
+            "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: whoever reaches the ports of this "
+            "machine's Ray can run code here (docs/security.md)"
+        )
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Serve kills a proxy that is not up after 5 s, which a busy machine needs for the imports.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    # And it looks every 10 s whether a proxy lives; clients cannot connect that long.
+    os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "2")
+    import ray
+
+    served: dict[str, MemberConfig] = {} if config is None else config.served
+    wanted = sum(m.replica.num_cpus * m.replica.most_replicas for m in served.values())
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, math.ceil(wanted + cpus)),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _node_ip_address=HOST,
+        _metrics_export_port=metrics_port,
+    )
+
+
+def _start_serve(
+    config: AppConfig, host: str, port: int, timeout_s: float, logs: dict[str, Any] | None
+) -> None:
+    from ray import serve
+
+    from deployments.app import build_app
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    http, app = {"host": host, "port": port}, build_app(config.whole())
+    serve.start(proxy_location="HeadOnly", http_options=http, logging_config=logs)
+    serve._run(app, name=APP, route_prefix="/", _blocking=False, logging_config=logs)
+    _wait_until_up(timeout_s)
+
+
+def scrape_url() -> str:
+    """Where the node of this process exports its metrics for Prometheus."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    [node] = [node for node in ray.nodes() if node["NodeID"] == here]
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+
+def _wait_until_up(timeout_s: float) -> None:
+    """Shows which deployments are up until all are."""
+    from ray import serve
+
+    deadline = time.monotonic() + timeout_s
+    columns = (TextColumn("starting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        while True:
+            app = serve.status().applications.get(APP)
+            states = {} if app is None else app.deployments
+            up = sum(d.status == "HEALTHY" for d in states.values())
+            progress.update(task, total=len(states) or None, completed=up)
+            if app is not None and app.status == "RUNNING":
+                return
+            if app is not None and app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                bad = [f"{n}: {d.message}" for n, d in states.items() if d.status != "HEALTHY"]
+                raise EngineFault("\n".join([app.message, *bad]))
+            if time.monotonic() > deadline:
+                late = [name for name, d in states.items() if d.status != "HEALTHY"]
+                raise EngineFault(f"not up after {timeout_s:g} s: {', '.join(late)}")
+            time.sleep(0.2)
+
+
+def _stop(before: set[int]) -> None:
+    import ray
+    from ray import serve
+
+    started = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+    if ray.is_initialized():
+        # Ray prints that the controller it has just killed was killed; that alarms nobody usefully.
+        with redirect_stdout(io.StringIO()):
+            try:
+                serve.shutdown()
+            finally:
+                ray.shutdown()
+    _, alive = psutil.wait_procs(started, timeout=10)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=5)
+
+
+def serve_options(document: dict[str, Any]) -> tuple[str, int]:
+    """Host and port of a Serve config, with our defaults."""
+    options = document.get("http_options") or {}
+    return options.get("host", HOST), options.get("port", 8000)

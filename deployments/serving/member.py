@@ -1,0 +1,72 @@
+"""One LLM as a Serve deployment: an engine and the messages it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import psutil
+from ray import serve
+
+from deployments.serving.ray_metrics import RayMeter, label, vllm_loggers
+from deployments.serving.replica_logging import observe
+from deployments.serving.replica_options import CALLS
+from runtime.calls.messages import Call, CallRunner, Outcome
+from runtime.config.members import MemberConfig
+from runtime.config.tracing import TracingConfig
+from runtime.engines import EngineSpec, build_engine
+from runtime.observability.recorder import Load
+from runtime.observability.tracing import stop_recording
+
+
+class MemberServer:
+    """A replica of one member."""
+
+    def __init__(
+        self, name: str, config: MemberConfig, tracing: TracingConfig | None = None
+    ) -> None:
+        self.name = name
+        observe(f"member {name}", tracing)
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        started = time.monotonic()
+        self.engine = build_engine(config.served_engine, label(name), vllm_loggers)
+        self._startup_s = time.monotonic() - started
+        self.runner = CallRunner(self.engine, name)
+        self.load = Load(name, RayMeter())
+
+    async def describe(self) -> EngineSpec:
+        return self.engine.spec
+
+    async def calls(self, calls: Sequence[Call]) -> tuple[str, list[Outcome]]:
+        """Runs one message's calls together (see ``runtime.calls.remote_engine``), and tells
+        where."""
+        with self.load.message(len(calls)):
+            return self._replica, await self.runner.run(calls)
+
+    async def abort(self, ids: Sequence[str]) -> None:
+        self.runner.abort(ids)
+
+    async def footprint(self) -> dict[str, float]:
+        """Seconds until the engine was up, and MiB of memory that this replica and the processes of
+        its engine hold: ``rss_mb`` counts pages once for each, ``pss_mb`` once in all."""
+        own = psutil.Process()
+        told = [process.memory_full_info() for process in (own, *own.children(recursive=True))]
+        return {
+            "startup_s": self._startup_s,
+            "rss_mb": sum(info.rss for info in told) / 2**20,
+            "pss_mb": sum(info.pss for info in told) / 2**20,
+        }
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What ``CallsPerReplica`` (replica_options.py) scales by; Serve collects it."""
+        return {CALLS: float(self.runner.running)}
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this raises."""
+        await self.engine.check()
+
+    async def __del__(self) -> None:
+        """Serve awaits this when it stops the replica."""
+        if hasattr(self, "engine"):
+            await self.engine.close()
+        stop_recording()

@@ -1,0 +1,189 @@
+"""``orchestrion train citer``: members up, rounds of preferences and training, tuning, exports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployments.launch.training_cluster import members_up
+from deployments.progress import bar, console
+from deployments.training.citer_setup import PairSetup
+from runtime.artifacts.mlp import Layers
+from runtime.artifacts.token_router import Router
+from runtime.errors import ConfigError, EngineFault
+
+if TYPE_CHECKING:
+    from envs.token_routing.env import TokenWorld
+    from envs.token_routing.preference_training import Learnt
+
+
+def train(setup: PairSetup, fresh: bool) -> Path:
+    """Trains, exports, and returns the last round's folder. Preferences that were collected under
+    the same conditions and tuning that was begun are gone on from, unless ``fresh``. Raises
+    ``ConfigError``, ``EngineFault``."""
+    training = setup.training
+    started = time.monotonic()
+    ppo = training.ppo
+    # Ray Data, which reads the preferences, wants two; the collectors a part of one.
+    cpus = 2 + 0.2 * training.collectors + (0 if ppo is None else ppo.runners)
+    if ppo is not None and not fresh:
+        _check_folder(setup)
+    named = (training.out, training.first, training.tuned, training.co_llm, training.run)
+    kept = [name for name in (*named, setup.citer.router) if name is not None]
+    with members_up(setup.needed, cpus, kept), contextlib.closing(setup):
+        world = setup({})
+        routers, table = _rounds(setup, world, fresh)
+        learnt, about = routers[-1]
+        if training.co_llm is not None:
+            _export(setup, world, *_co_llm(setup, table), Path(training.co_llm), "co-llm")
+        if training.first is not None:
+            _export(setup, world, routers[0][0].layers, routers[0][1], Path(training.first))
+        if training.tuned is not None and ppo is not None:
+            layers, told = _tuned(setup, learnt, fresh)
+            _export(setup, world, layers, told, Path(training.tuned))
+    out = Path(training.out or setup.citer.router)
+    console.print(
+        f"{training.rounds} rounds in {time.monotonic() - started:.0f} s; router in {out}",
+        highlight=False,
+    )
+    return out
+
+
+def _rounds(
+    setup: PairSetup, world: TokenWorld, fresh: bool
+) -> tuple[list[tuple[Learnt, dict[str, Any]]], Any]:
+    """Collects and trains as often as configured; each round's router is exported at once. Also
+    the first round's records."""
+    from envs.token_routing.collectors import collect_all
+    from envs.token_routing.preference_training import keep, kept, train_preferences
+    from envs.token_routing.preferences import Round, counts, left_out, read, write
+
+    training = setup.training
+    found: list[tuple[Learnt, dict[str, Any]]] = []
+    tables: list[Any] = []
+    router: Router | None = None
+    for number in range(1, training.rounds + 1):
+        judged_by = None if router is None else router.version
+        threshold = setup.citer.threshold
+        about = {**setup.provenance, "round": number, "router": judged_by, "threshold": threshold}
+        file = training.folder / f"preferences_{number}.parquet"
+        table = None if fresh else read(file, about)
+        if table is None:
+            good = training.reward.good
+            round_ = Round(number, router, threshold, training.max_tokens, good)
+            with bar(f"collecting, round {number}", len(world.tasks)) as step:
+                table = collect_all(
+                    setup, world.tasks, round_, training.collectors, about, step.done
+                )
+            missing = left_out(table, world.tasks)
+            if len(missing) == len(world.tasks):
+                raise EngineFault("no question could be read by both members; the log says why")
+            if missing:
+                console.print(
+                    f"[yellow]note:[/yellow] {len(missing)} questions at which a member failed are "
+                    "left out; the next run collects anew",
+                    highlight=False,
+                )
+            else:
+                write(file, table)
+        tables.append(table)
+        told = counts(table)
+        # RLlib's cloning does not come to the same weights twice, so a round is kept as it is.
+        source = {"from": about, "how": training.preference.model_dump(mode="json")}
+        net = training.folder / f"round_{number}.safetensors"
+        learnt = None if fresh else kept(source, net)
+        if learnt is None:
+            learnt = train_preferences(table, training.folder, training.preference)
+            keep(learnt, source, net)
+        console.print(
+            f"round {number}: {len(table)} tokens (cases {told['case_1']}, {told['case_2']}, "
+            f"{told['case_3']}), {learnt.told['epochs']:.0f} epochs, "
+            f"loss {learnt.told['loss']:.3f}, AUC {learnt.told['auc']:.3f}",
+            highlight=False,
+        )
+        summary = {"round": number, "preferences": told, **learnt.told}
+        out = Path(training.out or setup.citer.router)
+        router = _export(setup, world, learnt.layers, summary, out)
+        found.append((learnt, summary))
+    return found, tables[0]
+
+
+def _co_llm(setup: PairSetup, table: Any) -> tuple[Layers, dict[str, Any]]:
+    """From the first round's records: the objective knows no preferences, so all rounds' are
+    alike."""
+    from envs.token_routing.co_llm import train_co_llm
+
+    layers, loss = train_co_llm(table, setup.training.preference)
+    console.print(f"Co-LLM: {loss:.4f} nats for a token", highlight=False)
+    return layers, {"loss": loss}
+
+
+def _tuned(setup: PairSetup, learnt: Learnt, fresh: bool) -> tuple[Layers, dict[str, Any]]:
+    """PPO in the environment, from the last round's router."""
+    from envs.token_routing.rl_module import RouterModule
+    from envs.token_routing.router_net import folded
+    from envs.token_routing.spec import TOKENS
+    from envs.training.trainer import Training, forget
+
+    training = setup.training
+    assert training.ppo is not None
+    if fresh:
+        forget(training.folder)
+    about = {**setup.about, "start": hash_of(learnt.layers)}
+    run = Training(training.ppo, setup, training.folder, about, training.checkpoint_every, TOKENS)
+    with contextlib.closing(run):
+        if run.done == 0:
+            state = run.module.get_state()
+            run.load(state | {k: v for k, v in learnt.state.items() if k.startswith("net.")})
+        else:
+            console.print(f"tuning goes on after iteration {run.done}")
+        console.print(f"{'iteration':>9}{'steps':>9}{'reward':>9}{'accuracy':>10}{'large':>8}")
+        run.run(
+            lambda told: console.print(
+                f"{told.iteration:>9}{told.steps:>9}{told.reward:>9.3f}{told.accuracy:>10.3f}"
+                f"{told.cost:>8.3f}",
+                highlight=False,
+            )
+        )
+        module = run.module
+        assert isinstance(module, RouterModule)
+        last = run.curve[-1]
+        told = {"iterations": run.done, "reward": last.reward, "accuracy": last.accuracy}
+        return folded(module.net), {**told, "large_share": last.cost}
+
+
+def hash_of(layers: Layers) -> str:
+    return Router(layers, "", "").version
+
+
+def _check_folder(setup: PairSetup) -> None:
+    """Refuses a tuning with other settings before anything is collected for it."""
+    file = setup.training.folder / "settings.json"
+    if not file.exists():
+        return
+    told = json.loads(file.read_text())
+    told.pop("start", None)
+    if told != json.loads(json.dumps(setup.about)):
+        raise ConfigError(
+            f"{setup.training.folder} holds a run with other settings; name another folder under "
+            "run:, or begin anew with --fresh"
+        )
+
+
+def _export(
+    setup: PairSetup,
+    world: TokenWorld,
+    layers: Layers,
+    told: Mapping[str, Any],
+    folder: Path,
+    method: str = "citer",
+) -> Router:
+    about = {"training": setup.fingerprint, **told}
+    members: Any = world.members
+    router = Router(layers, members.reads, method, about)
+    router.save(folder)
+    return router
