@@ -10,7 +10,7 @@ from envs.quality.config import ExactMatchConfig
 from envs.quality.text_match import ExactMatch
 from envs.token_routing.config import TokenReward
 from envs.token_routing.env import TokenWorld
-from envs.token_routing.model_pair import Look, Taught
+from envs.token_routing.model_pair import Look, TeacherForced
 from envs.token_routing.preferences import Round
 from runtime.artifacts.token_router import Router
 from runtime.data.questions import Question
@@ -66,8 +66,10 @@ class Pair:
             return [None] * len(questions)
         return [self._right(q, a) for q, a in zip(questions, answers, strict=True)]
 
-    def teach(self, questions: Sequence[str], texts: Sequence[Tokens]) -> list[Taught | None]:
-        told: list[Taught | None] = []
+    def teach(
+        self, questions: Sequence[str], texts: Sequence[Tokens]
+    ) -> list[TeacherForced | None]:
+        told: list[TeacherForced | None] = []
         for question, text in zip(questions, texts, strict=True):
             if self.lost == question:
                 told.append(None)
@@ -78,7 +80,7 @@ class Pair:
             states = np.stack([look.state for look in looks])
             small = tuple(0.0 if a == b else -5.0 for a, b in zip(own, text, strict=True))
             large = tuple(0.0 if a == b else -5.0 for a, b in zip(right, text, strict=True))
-            told.append(Taught(states, own, right, small, large))
+            told.append(TeacherForced(states, own, right, small, large))
         return told
 
     def write_on(

@@ -15,10 +15,10 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from deployments.cli import app as cli
-from deployments.cli.ask import Palette, Shown, accounts, picture
+from deployments.cli.ask import Palette, Shown, ledger, picture
 from deployments.config.app_config import AppConfig
 from deployments.credentials import api_key
-from deployments.http.auth.keys import Keyring
+from deployments.http.auth.keys import KeyStore
 from deployments.launch.local_ray import serving
 from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError
@@ -114,8 +114,8 @@ def test_accounts_say_why_a_member_was_dropped_only_when_one_was() -> None:
     member = {"model": "a", "share": 1.0, "spans": 1, "calls": 2}
     member |= {"completion_tokens": 3, "prompt_tokens": 4, "latency_ms": 5.0}
     summary = {"latency_ms": {"total": 1.0}, "method": "m", "steps": 1, "stop_reason": "eos"}
-    whole = accounts(summary | {"members": [member]}, Palette())
-    lost = accounts(summary | {"members": [member | {"error": "gone"}]}, Palette())
+    whole = ledger(summary | {"members": [member]}, Palette())
+    lost = ledger(summary | {"members": [member | {"error": "gone"}]}, Palette())
     assert [c.header for c in lost.columns[len(whole.columns) :]] == ["dropped because"]
     assert list(lost.columns[-1].cells) == ["gone"]
 
@@ -139,7 +139,7 @@ def test_a_new_key_comes_with_its_entry_for_the_file(tmp_path: Path) -> None:
     key = result.output.splitlines()[0].removeprefix("# the key, told only here: ")
     file = tmp_path / "keys.yaml"
     file.write_text("keys:\n" + result.output)
-    found = Keyring(AccessConfig(keys_file=str(file))).find(key.encode())
+    found = KeyStore(AccessConfig(keys_file=str(file))).find(key.encode())
     assert found is not None and found.name == "ann"
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from deployments.handles import affinity
 from deployments.handles.affinity import Places, affinity_key
-from runtime.call_context import Terms
+from runtime.call_context import CallContext
 
-A, B, C = Terms("a"), Terms("b"), Terms("c")
+A, B, C = CallContext("a"), CallContext("b"), CallContext("c")
 
 
 def test_requests_of_one_replica_come_to_share_its_place() -> None:
@@ -37,7 +37,7 @@ def test_a_request_that_was_served_elsewhere_than_believed_is_asked_alone_again(
 
 
 def test_a_repeated_call_goes_by_another_key() -> None:
-    again = Terms("a", attempt=1)
+    again = CallContext("a", attempt=1)
     assert affinity_key(again) != affinity_key(A)
     places = Places()
     places.learn([A], "one")
@@ -47,6 +47,6 @@ def test_a_repeated_call_goes_by_another_key() -> None:
 def test_old_requests_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(affinity, "REMEMBERED", 2)
     places = Places()
-    for terms in (A, B, C):
-        places.learn([terms], "one")
-    assert [places.of(terms) for terms in (A, B, C)] == ["a", "one", "one"]
+    for call_context in (A, B, C):
+        places.learn([call_context], "one")
+    assert [places.of(call_context) for call_context in (A, B, C)] == ["a", "one", "one"]

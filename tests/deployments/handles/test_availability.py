@@ -10,7 +10,7 @@ import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
-from deployments.handles.availability import FIRST_LOOK_S, Presence
+from deployments.handles.availability import FIRST_LOOK_S, Availability
 from runtime.errors import EngineFault
 
 
@@ -31,8 +31,8 @@ class Handle:
         return [None]
 
 
-def presence(handle: Any) -> Presence:
-    return Presence("member 'one'", handle)
+def presence(handle: Any) -> Availability:
+    return Availability("member 'one'", handle)
 
 
 async def reply() -> str:
@@ -117,7 +117,7 @@ async def test_the_patient_wait_for_a_new_replica() -> None:
         await asyncio.sleep(1.5 * FIRST_LOOK_S)
         return "late"
 
-    assert await presence(handle).ask(slowly, patient=True) == "late"
+    assert await presence(handle).ask(slowly, wait_for_replica=True) == "late"
     assert handle.looks == 0
 
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from deployments.serving.event_batches import bunches
+from deployments.serving.event_batches import event_batches
 
 
 async def test_what_comes_without_waiting_comes_together() -> None:
@@ -18,7 +18,7 @@ async def test_what_comes_without_waiting_comes_together() -> None:
                 await asyncio.sleep(0.01)
             yield number
 
-    assert [bunch async for bunch in bunches(events())] == [[0], [1, 2, 3], [4, 5]]
+    assert [bunch async for bunch in event_batches(events())] == [[0], [1, 2, 3], [4, 5]]
 
 
 async def test_a_fault_comes_after_what_came_before_it() -> None:
@@ -28,7 +28,7 @@ async def test_a_fault_comes_after_what_came_before_it() -> None:
 
     seen: list[int] = []
     with pytest.raises(ValueError, match="broken"):
-        async for bunch in bunches(events()):
+        async for bunch in event_batches(events()):
             seen += bunch
     assert seen == [1]
 
@@ -38,7 +38,7 @@ async def test_nothing_gives_nothing() -> None:
         for never in ():
             yield never
 
-    assert [bunch async for bunch in bunches(events())] == []
+    assert [bunch async for bunch in event_batches(events())] == []
 
 
 @pytest.mark.parametrize("cancel", [False, True])
@@ -53,8 +53,8 @@ async def test_whoever_leaves_ends_the_events(cancel: bool) -> None:
             ended.set()
 
     async def read() -> None:
-        async with aclosing(bunches(events())) as together:
-            async for _ in together:
+        async with aclosing(event_batches(events())) as gather_or_cancel:
+            async for _ in gather_or_cancel:
                 if not cancel:
                     return
 

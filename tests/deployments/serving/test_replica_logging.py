@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deployments.serving.replica_logging import SERVE, observe, trace
-from runtime.call_context import Terms, Whose, on_behalf_of, on_terms
+from runtime.call_context import CallContext, RequestIds, request_context, use_call_context
 from runtime.config.tracing import TracingConfig
 from runtime.errors import ConfigError
 from runtime.observability.logs import ROOMS, Json, logging_to, tell
@@ -44,7 +44,7 @@ def serves_own() -> Iterator[io.StringIO]:
 
 
 def test_our_lines_come_into_serves_log_once_and_at_its_level(serves_own: io.StringIO) -> None:
-    with on_terms(Terms("abc")):
+    with use_call_context(CallContext("abc")):
         logger.info("%s came", "x")
         logger.debug("unheard")
     logging.getLogger(SERVE).setLevel(logging.ERROR)
@@ -59,7 +59,7 @@ def test_serves_formatters_show_our_ids(serves_own: io.StringIO) -> None:
 
     handler = logging.getLogger(SERVE).handlers[0]
     handler.setFormatter(JSONFormatter())
-    with on_behalf_of(Whose("mine", "abc")):
+    with request_context(RequestIds("mine", "abc")):
         tell(logger, logging.INFO, "answer ended", ensemble="e")
         handler.setFormatter(ServeFormatter("ensemble-e", "f8v2"))
         tell(logger, logging.INFO, "answer ended", ensemble="e")
@@ -125,7 +125,7 @@ async def test_a_lost_coordinator_leaves_a_line_with_the_requests_ids() -> None:
     handle: Any = Handle(Stream(ActorDiedError()), Stream([end]))
     counts = Counts()
     stream = io.StringIO()
-    with logging_to(stream, "json"), on_behalf_of(Whose("mine", "abc")):
+    with logging_to(stream, "json"), request_context(RequestIds("mine", "abc")):
         events = ServeEnsemble("e", handle, counts).answer(Query(id="abc", model="e"))
         assert [event async for event in events] == [end]
     [line] = map(json.loads, stream.getvalue().splitlines())

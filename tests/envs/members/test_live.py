@@ -8,7 +8,7 @@ import pytest
 
 from deployments.launch.in_process import LocalChannel
 from deployments.wiring import connect
-from envs.members.event_loop import Loop
+from envs.members.event_loop import EventLoopThread
 from envs.members.live import LiveMembers
 from runtime.config.engines import EchoEngine, FlakyEngine
 from runtime.config.members import MemberConfig, Price
@@ -39,7 +39,11 @@ def connections() -> Mapping[str, Connection]:
 @pytest.fixture
 def members() -> Iterator[LiveMembers]:
     live = LiveMembers(
-        connections, Sampling(400), {"echo": "{question}|{previous}"}, Counts(), Loop("a test")
+        connections,
+        Sampling(400),
+        {"echo": "{question}|{previous}"},
+        Counts(),
+        EventLoopThread("a test"),
     )
     yield live
     live.close()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from deployments.config.app_config import AppConfig
-from deployments.launch.backends import Here
+from deployments.launch.backends import InProcessBackends
 from deployments.wiring import connect
-from envs.members.event_loop import Loop
+from envs.members.event_loop import EventLoopThread
 from envs.token_routing import model_pair as pairs
 from envs.token_routing.model_pair import LivePair
 from runtime.errors import ConfigError
@@ -24,10 +24,10 @@ from tests.support.local_stack import DOG
 def pair(small: dict[str, Any], large: dict[str, Any]) -> Iterator[LivePair]:
     config = AppConfig.model_validate({"members": {"small": small, "large": large}})
     made = LivePair(
-        lambda: connect(config.members, Here(config).members(tuple(NAMES))),
+        lambda: connect(config.members, InProcessBackends(config).members(tuple(NAMES))),
         *NAMES,
         Counts(),
-        Loop("test"),
+        EventLoopThread("test"),
     )
     try:
         yield made

@@ -154,10 +154,10 @@ def test_rounds_that_would_cut_every_episode_are_refused() -> None:
 
 
 def test_remembered_answers_cost_again_and_failures_are_asked_again() -> None:
-    from envs.members.cached import Remembered
+    from envs.members.cached import CachedAnswers
 
     table = Table()
-    answers = Remembered(table)
+    answers = CachedAnswers(table)
     asked = [Ask("sums", TASKS[0].question), Ask("broken", "x"), Ask("sums", TASKS[0].question)]
     first, broken, again = answers.ask(asked)
     assert first == again and first.cost == 0.1 and broken.text is None

@@ -19,7 +19,7 @@ from deployments.config.app_config import AppConfig
 from deployments.handles.channels import ServeChannel
 from deployments.launch.local_ray import APP, serving
 from deployments.serving.names import member_deployment
-from runtime.call_context import Terms, on_terms
+from runtime.call_context import CallContext, use_call_context
 from runtime.calls.messages import Call
 from runtime.calls.remote_engine import RemoteEngine
 from runtime.errors import EngineFault
@@ -28,7 +28,7 @@ from tests.support.local_stack import CAT
 
 pytestmark = pytest.mark.ray
 
-REQUESTS = [Terms(f"request-{n}") for n in range(16)]
+REQUESTS = [CallContext(f"request-{n}") for n in range(16)]
 
 
 def config() -> dict[str, Any]:
@@ -66,22 +66,22 @@ def replicas(member: str) -> list[psutil.Process]:
     return [p for p in processes if any(title in part for part in p.cmdline())]
 
 
-async def asked(engine: RemoteEngine, terms: Terms) -> None:
+async def asked(engine: RemoteEngine, call_context: CallContext) -> None:
     await engine.open()
-    with on_terms(terms):
+    with use_call_context(call_context):
         await engine.generate(engine.spec.eos_ids, Sampling(max_tokens=1))
 
 
 async def test_a_request_returns_to_its_replica_and_shares_messages_with_its_neighbours() -> None:
     channel = ServeChannel("pair", handle("pair"), replicated=True)
     engine = RemoteEngine(channel)
-    await asyncio.gather(*(asked(engine, terms) for terms in REQUESTS))
-    first = {terms: channel.place(terms) for terms in REQUESTS}
+    await asyncio.gather(*(asked(engine, call_context) for call_context in REQUESTS))
+    first = {call_context: channel.place(call_context) for call_context in REQUESTS}
     assert len(set(first.values())) == 2, "both replicas work"
     before = engine.messages_sent
     for _ in range(3):
-        await asyncio.gather(*(asked(engine, terms) for terms in REQUESTS))
-    assert {terms: channel.place(terms) for terms in REQUESTS} == first
+        await asyncio.gather(*(asked(engine, call_context) for call_context in REQUESTS))
+    assert {call_context: channel.place(call_context) for call_context in REQUESTS} == first
     assert engine.messages_sent - before == 3 * 2, "one message a round to each replica"
 
 
@@ -89,9 +89,9 @@ async def test_another_coordinator_sends_a_request_to_the_same_replica() -> None
     channels = [ServeChannel("pair", handle("pair"), replicated=True) for _ in range(2)]
     for channel in channels:
         engine = RemoteEngine(channel)
-        await asyncio.gather(*(asked(engine, terms) for terms in REQUESTS))
-    for terms in REQUESTS:
-        assert channels[0].place(terms) == channels[1].place(terms)
+        await asyncio.gather(*(asked(engine, call_context) for call_context in REQUESTS))
+    for call_context in REQUESTS:
+        assert channels[0].place(call_context) == channels[1].place(call_context)
 
 
 async def test_a_caller_that_leaves_stops_its_call_wherever_that_runs() -> None:
@@ -99,7 +99,7 @@ async def test_a_caller_that_leaves_stops_its_call_wherever_that_runs() -> None:
     channel = ServeChannel("patient", handle("patient"), replicated=True)
     spec = await channel.describe()
     long = ("generate", (spec.eos_ids, Sampling(max_tokens=1)))
-    calls = [Call(f"call-{n}", *long, terms) for n, terms in enumerate(REQUESTS)]
+    calls = [Call(f"call-{n}", *long, call_context) for n, call_context in enumerate(REQUESTS)]
     sending = asyncio.ensure_future(channel.send(calls))
     await asyncio.sleep(0.5)
     for call in calls:
@@ -110,21 +110,21 @@ async def test_a_caller_that_leaves_stops_its_call_wherever_that_runs() -> None:
 async def test_calls_of_a_killed_replica_succeed_on_the_other_when_repeated() -> None:
     channel = ServeChannel("pair", handle("pair"), replicated=True)
     engine = RemoteEngine(channel)
-    await asyncio.gather(*(asked(engine, terms) for terms in REQUESTS))
+    await asyncio.gather(*(asked(engine, call_context) for call_context in REQUESTS))
     doomed, _ = replicas("pair")
     os.kill(doomed.pid, signal.SIGKILL)
 
-    async def persistently(terms: Terms) -> int:
+    async def with_retries(call_context: CallContext) -> int:
         for attempt in range(3):
             try:
-                await asked(engine, Terms(terms.request, attempt=attempt))
+                await asked(engine, CallContext(call_context.request, attempt=attempt))
                 return attempt
             except EngineFault:
                 continue
-        raise AssertionError(f"{terms} was not served")
+        raise AssertionError(f"{call_context} was not served")
 
     async with asyncio.timeout(20):  # no waiting for a new replica
-        await asyncio.gather(*map(persistently, REQUESTS))
+        await asyncio.gather(*map(with_retries, REQUESTS))
 
 
 async def test_a_busy_member_gets_another_replica() -> None:
@@ -133,4 +133,4 @@ async def test_a_busy_member_gets_another_replica() -> None:
     deadline = time.monotonic() + 120
     while len(replicas("grows")) < 2:
         assert time.monotonic() < deadline, "no replica was added"
-        await asyncio.gather(*(asked(engine, terms) for terms in REQUESTS))
+        await asyncio.gather(*(asked(engine, call_context) for call_context in REQUESTS))

@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from deployments.launch.backends import Here
+from deployments.launch.backends import InProcessBackends
 from deployments.training.der_setup import Setup, load_setup
-from envs.members.event_loop import Loop
+from envs.members.event_loop import EventLoopThread
 from envs.members.recording import record
 from policies.cascade.sequential.agent import load_agent
 from runtime.data.query_log import Replay, write
@@ -88,7 +88,7 @@ def test_a_job_brings_its_members_to_the_cluster_and_takes_them_away(
 def test_processes_that_collect_train_too_and_are_missed_when_they_die(tmp_path: Path) -> None:
     log = tmp_path / "log.parquet"
     setup = load_setup(files(tmp_path))
-    members = setup.members(Here(setup.app), Loop("recording"))
+    members = setup.members(InProcessBackends(setup.app), EventLoopThread("recording"))
     rows = record(members, [row["question"] for row in QUESTIONS], setup.der.members, 3)
     members.close()
     write(log, rows, setup.conditions)

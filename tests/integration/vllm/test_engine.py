@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
-from runtime.call_context import Terms, on_terms
+from runtime.call_context import CallContext, use_call_context
 from runtime.config import vllm_args
 from runtime.config.engines import TransformersEngine, VllmEngine
 from runtime.engines import Engine, build_engine
@@ -125,7 +125,7 @@ async def test_scoring_goes_before_writing_and_urgent_requests_before_others(
     order: list[str] = []
 
     async def write(name: str, priority: int = 0) -> None:
-        with on_terms(Terms(name, priority=priority)):
+        with use_call_context(CallContext(name, priority=priority)):
             await narrow.generate(text(narrow, 1, 5), LONG)
         order.append(name)
 

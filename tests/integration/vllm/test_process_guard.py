@@ -118,7 +118,7 @@ def test_a_process_killed_while_its_engine_starts_takes_it_along(run: Run, tmp_p
     assert gone(children)
 
 
-class Served:
+class ServeBackends:
     """``orchestrion serve`` with one vLLM member, in a process of its own."""
 
     def __init__(self, run: Run, folder: Path) -> None:
@@ -174,7 +174,7 @@ class Served:
 def test_under_serve_a_replica_or_core_that_dies_is_replaced_and_leaves_nothing_behind(
     run: Run, tmp_path: Path
 ) -> None:
-    served = Served(run, tmp_path)
+    served = ServeBackends(run, tmp_path)
     first = served.replica
     engine = eventually_vllm(first)
     text = served.answer()
@@ -196,7 +196,7 @@ def test_under_serve_a_replica_or_core_that_dies_is_replaced_and_leaves_nothing_
 
 
 def test_under_serve_a_killed_driver_takes_everything_along(run: Run, tmp_path: Path) -> None:
-    served = Served(run, tmp_path)
+    served = ServeBackends(run, tmp_path)
     replica = served.replica
     eventually_vllm(replica)
     ours = [replica, *replica.children(recursive=True)]

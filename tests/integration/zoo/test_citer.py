@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.launch.backends import Here
+from deployments.launch.backends import InProcessBackends
 from deployments.training.citer_setup import PairSetup, load_pair_setup
 from envs.token_routing.env import LARGE, SMALL, TokenWorld
 from envs.token_routing.preferences import Pair, Round, collect, counts, table_of
@@ -37,7 +37,7 @@ pytestmark = [
 def world() -> Iterator[TokenWorld]:
     whole: PairSetup = load_pair_setup(ROOT / "examples" / "train_citer_zoo.yaml")
     setup = whole.limited(TRAINED_ON)
-    made = setup.make(Here(setup.app))
+    made = setup.make(InProcessBackends(setup.app))
     with small_ray():
         yield made
     made.close()

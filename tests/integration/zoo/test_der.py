@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.launch.backends import Here
+from deployments.launch.backends import InProcessBackends
 from deployments.training.der_setup import Setup, load_setup
 from envs.dynamic_ensemble.env import MASK, OBSERVATION, World
 from envs.dynamic_ensemble.mdp import State
@@ -48,7 +48,7 @@ def setup() -> Setup:
 
 @pytest.fixture(scope="module")
 def world(setup: Setup) -> Iterator[World]:
-    made = setup.make(Here(setup.app))
+    made = setup.make(InProcessBackends(setup.app))
     WORLDS["here"] = made
     with small_ray():
         yield made

@@ -18,7 +18,7 @@ from examples.zoo import facts, labels, reward
 from policies.process.tree import Tree
 from runtime.data.grading import given_answer, same_answer
 from runtime.data.questions import read_questions
-from runtime.engines.transformers.scheduler import BatchingLoop
+from runtime.engines.transformers.scheduler import Scheduler
 from runtime.types.query import Message
 from tests.support.local_stack import ask
 from tests.support.paths import ROOT
@@ -74,15 +74,15 @@ def test_guessed_steps_save_passes_and_change_no_tree(
     async def trees() -> list[Any]:
         nonlocal passes
         stack = LocalStack(config)
-        step, passes = BatchingLoop._pass, 0
+        step, passes = Scheduler._pass, 0
 
-        def counted(loop: BatchingLoop, work: Any) -> None:
+        def counted(loop: Scheduler, work: Any) -> None:
             nonlocal passes
             passes += 1
             step(loop, work)
 
         with monkeypatch.context() as patched:
-            patched.setattr(BatchingLoop, "_pass", counted)
+            patched.setattr(Scheduler, "_pass", counted)
             try:
                 told = []
                 for question in questions:

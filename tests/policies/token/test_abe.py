@@ -111,14 +111,14 @@ async def test_long_offers_are_weighed_in_a_thread(
     decide, sizes = abe._Agreement._decide, []
 
     def noted(self: Any, told: Any, *rest: Any) -> Any:
-        apart = threading.current_thread() is not threading.main_thread()
-        sizes.append((sum(len(row.logprobs) for row in told.values()), apart))
+        derive_seed = threading.current_thread() is not threading.main_thread()
+        sizes.append((sum(len(row.logprobs) for row in told.values()), derive_seed))
         return decide(self, told, *rest)
 
     monkeypatch.setattr(abe._Agreement, "_decide", noted)
     await answers(animals(abe={"type": "abe", "top_k": 1}), "abe", temperature=temperature)
-    assert {apart for size, apart in sizes if size > abe.LONG} == {True}
-    assert {apart for size, apart in sizes if size <= abe.LONG} == {False}
+    assert {derive_seed for size, derive_seed in sizes if size > abe.LONG} == {True}
+    assert {derive_seed for size, derive_seed in sizes if size <= abe.LONG} == {False}
 
 
 async def test_draws_repeat_with_their_seed_and_differ_with_another() -> None:

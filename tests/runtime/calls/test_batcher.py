@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from runtime.calls.batcher import Gathering
+from runtime.calls.batcher import RequestBatcher
 from runtime.errors import EngineFault
 
 
@@ -17,7 +17,7 @@ async def test_questions_of_one_tick_share_a_message_and_have_their_own_answers(
         messages.append(asked)
         return [EngineFault("three") if one == 3 else one * 2 for one in asked]
 
-    gathering: Gathering[int, int] = Gathering(send)
+    gathering: RequestBatcher[int, int] = RequestBatcher(send)
     told = await asyncio.gather(*map(gathering.ask, (1, 2, 3)), return_exceptions=True)
     assert told[:2] == [2, 4] and isinstance(told[2], EngineFault)
     assert await gathering.ask(4) == 8
@@ -29,7 +29,7 @@ async def test_whoever_waits_hears_of_a_message_that_is_lost(fault: BaseExceptio
     async def send(asked: list[int]) -> list[int | Exception]:
         raise fault
 
-    gathering: Gathering[int, int] = Gathering(send)
+    gathering: RequestBatcher[int, int] = RequestBatcher(send)
     told = await asyncio.wait_for(
         asyncio.gather(*map(gathering.ask, (1, 2)), return_exceptions=True), timeout=5
     )
@@ -44,7 +44,7 @@ async def test_one_who_leaves_does_not_take_the_others_answer() -> None:
         await ready.wait()
         return list(asked)
 
-    gathering: Gathering[int, int] = Gathering(send)
+    gathering: RequestBatcher[int, int] = RequestBatcher(send)
     stays, leaves = (asyncio.create_task(gathering.ask(n)) for n in (1, 2))
     await asyncio.sleep(0.01)
     leaves.cancel()
@@ -61,7 +61,7 @@ async def test_what_comes_up_meanwhile_goes_with_the_next_message() -> None:
         await ready.wait()
         return list(asked)
 
-    gathering: Gathering[int, int] = Gathering(send, at_once=2)
+    gathering: RequestBatcher[int, int] = RequestBatcher(send, at_once=2)
     asking = []
     for n in range(5):
         asking.append(asyncio.create_task(gathering.ask(n)))
@@ -82,7 +82,7 @@ async def test_a_message_that_nobody_waits_for_holds_no_other_up() -> None:
             await asyncio.Event().wait()
         return list(asked)
 
-    gathering: Gathering[int, int] = Gathering(send)
+    gathering: RequestBatcher[int, int] = RequestBatcher(send)
     lost = asyncio.create_task(gathering.ask(1))
     await asyncio.sleep(0.01)
     waits = asyncio.create_task(gathering.ask(2))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from runtime.call_context import Terms, current_terms
+from runtime.call_context import CallContext, current_call_context
 from runtime.calls.messages import Call, CallRunner
 from runtime.config.engines import SlowEngine
 from runtime.engines import build_engine
@@ -25,7 +25,7 @@ async def test_a_call_ends_when_its_sender_no_longer_waits() -> None:
     runner = CallRunner(engine)
     args = ((0,), Sampling(max_tokens=1), 0)
     started = time.monotonic()
-    [outcome] = await runner.run([Call("1", "generate", args, Terms("r", seconds=0.1))])
+    [outcome] = await runner.run([Call("1", "generate", args, CallContext("r", seconds=0.1))])
     assert time.monotonic() - started < 30
     assert isinstance(outcome.error, EngineFault) and "0.1 s" in str(outcome.error)
     assert runner.running == 0
@@ -41,20 +41,20 @@ async def test_engines_are_told_how_long_the_call_may_take(
     config = animals(e={"type": "sweetspan", "span_words": 1})
     for member in config["members"].values():
         member["timeout_s"] = timeout
-    seen: list[Terms] = []
+    seen: list[CallContext] = []
     async with running(config) as stack:
         generate = stack.engines["cat"].generate
 
         async def noted(*args: object, **more: object) -> object:
-            seen.append(current_terms())
+            seen.append(current_call_context())
             return await generate(*args, **more)  # type: ignore[arg-type]
 
         stack.engines["cat"].generate = noted  # type: ignore[method-assign, assignment]
         await ask(stack, "e", budget=Budget(seconds=budget))
     most = min(timeout, budget or timeout)
-    assert seen and all(terms.seconds is not None for terms in seen)
-    assert all(least < (terms.seconds or 0) <= most for terms in seen)
-    assert {terms.request for terms in seen} == {"t"}
+    assert seen and all(call_context.seconds is not None for call_context in seen)
+    assert all(least < (call_context.seconds or 0) <= most for call_context in seen)
+    assert {call_context.request for call_context in seen} == {"t"}
 
 
 async def test_calls_that_nobody_waits_for_are_counted() -> None:

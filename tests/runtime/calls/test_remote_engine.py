@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import numpy as np
 import pytest
 
-from runtime.call_context import Terms, current_terms, on_terms
+from runtime.call_context import CallContext, current_call_context, use_call_context
 from runtime.calls.messages import Call, CallRunner, Outcome
 from runtime.calls.remote_engine import RemoteEngine
 from runtime.engines.base import EngineSpec
@@ -67,7 +67,7 @@ class Recording:
     async def describe(self) -> EngineSpec:
         raise EngineFault("not asked here")
 
-    def place(self, terms: Terms) -> str:
+    def place(self, call_context: CallContext) -> str:
         return ""
 
     async def send(self, calls: Sequence[Call]) -> list[Outcome]:
@@ -200,32 +200,32 @@ async def test_a_message_nobody_waits_for_is_cancelled() -> None:
 
 async def test_only_calls_of_one_place_share_a_message_and_their_terms_travel() -> None:
     class Placed(Recording):
-        def place(self, terms: Terms) -> str:
-            return terms.request[0]
+        def place(self, call_context: CallContext) -> str:
+            return call_context.request[0]
 
     channel = Placed(Counting())
     remote = RemoteEngine(channel)
-    wanted = [Terms("a1"), Terms("b1", priority=5), Terms("a2")]
+    wanted = [CallContext("a1"), CallContext("b1", priority=5), CallContext("a2")]
 
-    async def on(terms: Terms) -> None:
-        with on_terms(terms):
+    async def on(call_context: CallContext) -> None:
+        with use_call_context(call_context):
             await remote.generate([1], Sampling())
 
     await asyncio.gather(*map(on, wanted))
-    sent = [[call.terms for call in message] for message in channel.messages]
+    sent = [[call.call_context for call in message] for message in channel.messages]
     assert sorted(sent, key=len) == [[wanted[1]], [wanted[0], wanted[2]]]
 
 
 async def test_the_engine_is_asked_on_the_callers_terms() -> None:
-    seen: list[Terms] = []
+    seen: list[CallContext] = []
 
     class Noting(Counting):
         async def generate(
             self, prompt: Tokens, sampling: Sampling, score_tail: int = 0
         ) -> Generation:
-            seen.append(current_terms())
+            seen.append(current_call_context())
             return await super().generate(prompt, sampling, score_tail)
 
-    with on_terms(Terms("request", priority=3)):
+    with use_call_context(CallContext("request", priority=3)):
         await RemoteEngine(Recording(Noting())).generate([1], Sampling())
-    assert seen == [Terms("request", priority=3)]
+    assert seen == [CallContext("request", priority=3)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runtime.coordinator.checkpoint_store import Recent
+from runtime.coordinator.checkpoint_store import CheckpointStore
 from runtime.types.events import Checkpoint, MemberUsage
 from runtime.types.query import Budget, Query
 from runtime.types.spans import Span, TokenChoice
@@ -15,7 +15,7 @@ def query(id: str, **fields: object) -> Query:
 
 
 def test_an_answer_is_recalled_as_it_was_noted() -> None:
-    recent, spans = Recent(), [Span("a", "ann", 0)]
+    recent, spans = CheckpointStore(), [Span("a", "ann", 0)]
     recent.note(query("1"), Checkpoint("a", 1), spans)
     spans.append(Span("b", "bob", 1))
     known = recent.recall(query("1", again=True, request_id="another", traceparent="00-1"))
@@ -23,14 +23,17 @@ def test_an_answer_is_recalled_as_it_was_noted() -> None:
 
 
 def test_what_was_used_so_far_is_told_apart_from_what_comes() -> None:
-    recent, used = Recent(), {"a": MemberUsage(prompt_tokens=3), "b": MemberUsage(cost=0.5)}
+    recent, used = (
+        CheckpointStore(),
+        {"a": MemberUsage(prompt_tokens=3), "b": MemberUsage(cost=0.5)},
+    )
     recent.note(query("1"), Checkpoint(usage=used), [])
     known = recent.recall(query("1", again=True, left=Budget(tokens=5)))
     assert known is not None and known.before == MemberUsage(prompt_tokens=3, cost=0.5)
 
 
 def test_a_callers_answer_is_nobody_elses() -> None:
-    recent = Recent()
+    recent = CheckpointStore()
     recent.note(query("1", caller="ann"), Checkpoint("of ann"), [])
     recent.note(query("1", caller="bob"), Checkpoint("of bob"), [])
     assert recent.recall(query("1")) is None
@@ -41,7 +44,7 @@ def test_a_callers_answer_is_nobody_elses() -> None:
 def test_tokens_that_nobody_asked_for_are_not_kept() -> None:
     token = TokenChoice(b"a", -1.0)
     for logprobs, kept in ((None, ()), (0, (token,))):
-        recent = Recent()
+        recent = CheckpointStore()
         recent.note(
             query("1", logprobs=logprobs), Checkpoint("a"), [Span("a", "x", 0, tokens=(token,))]
         )
@@ -51,7 +54,7 @@ def test_tokens_that_nobody_asked_for_are_not_kept() -> None:
 
 
 def test_answers_that_have_ended_are_forgotten_first() -> None:
-    recent = Recent(kept=2)
+    recent = CheckpointStore(kept=2)
     recent.note(query("1"), Checkpoint("1"), [])
     recent.note(query("2"), Checkpoint("2", ending="eos"), [])
     recent.note(query("3"), Checkpoint("3"), [])
@@ -59,7 +62,7 @@ def test_answers_that_have_ended_are_forgotten_first() -> None:
 
 
 def test_only_the_same_question_is_answered_from_memory() -> None:
-    recent = Recent()
+    recent = CheckpointStore()
     recent.note(query("1"), Checkpoint("a"), [])
     assert recent.recall(query("2")) is None
     assert recent.recall(query("1", prompt="other")) is None
@@ -68,7 +71,7 @@ def test_only_the_same_question_is_answered_from_memory() -> None:
 
 def test_old_answers_are_forgotten() -> None:
     now = 0.0
-    recent = Recent(kept=2, seconds=10, clock=lambda: now)
+    recent = CheckpointStore(kept=2, seconds=10, clock=lambda: now)
     for id in "123":
         recent.note(query(id), Checkpoint(id), [])
     assert recent.recall(query("1")) is None and recent.recall(query("2")) is not None

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from runtime.call_context import Terms
+from runtime.call_context import CallContext
 from runtime.calls.messages import Call, CallRunner
 from runtime.calls.remote_engine import RemoteEngine
 from runtime.config.engines import EchoEngine, TableEngine, TransformersEngine
@@ -32,7 +32,7 @@ class Direct:
     async def describe(self):  # type: ignore[no-untyped-def]
         return self.runner.engine.spec
 
-    def place(self, terms: Terms) -> str:
+    def place(self, call_context: CallContext) -> str:
         return ""
 
     async def send(self, calls):  # type: ignore[no-untyped-def]

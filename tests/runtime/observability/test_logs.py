@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from runtime.call_context import Terms, Whose, on_behalf_of, on_terms, whose
+from runtime.call_context import (
+    CallContext,
+    RequestIds,
+    current_request,
+    request_context,
+    use_call_context,
+)
 from runtime.errors import QuorumLost
 from runtime.observability.logs import ROOMS, logging_to, tell
 from runtime.types.query import Message, Query
@@ -39,7 +45,7 @@ async def test_an_answer_is_one_line_with_the_clients_id_and_ours() -> None:
     assert (line["ensemble"], line["outcome"]) == ("e", "eos")
     assert line["tokens"] == answer.end.completion_tokens
     assert line["levelname"] == "INFO" and line["seconds"] > 0
-    assert whose() == Whose()
+    assert current_request() == RequestIds()
 
 
 async def test_text_lines_begin_with_the_ids() -> None:
@@ -98,9 +104,12 @@ async def test_no_line_holds_text_of_prompts_or_answers() -> None:
 def test_an_engines_lines_are_those_of_its_call() -> None:
     stream = io.StringIO()
     with logging_to(stream, "json"):
-        with on_terms(Terms("of-the-call")):
+        with use_call_context(CallContext("of-the-call")):
             logger.info("x")
-        with on_terms(Terms("of-the-call")), on_behalf_of(Whose("mine", "of-the-request")):
+        with (
+            use_call_context(CallContext("of-the-call")),
+            request_context(RequestIds("mine", "of-the-request")),
+        ):
             logger.info("x")
         logger.info("x")
     first, second, third = lines(stream)

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from pydantic import ValidationError
 
-from runtime.call_context import current_terms
+from runtime.call_context import current_call_context
 from runtime.config.tracing import TracingConfig
 from runtime.errors import QuorumLost
 from runtime.observability.otel import recorder
@@ -138,7 +138,7 @@ async def test_answers_of_one_task_do_not_mix_their_activities(
     async with running(animals(e=SWEET)) as stack:
         asked = [stack.models["e"].answer(Query(id=name, model="e", messages=WHO)) for name in "ab"]
         last = [await anext(one) for one in asked]
-        assert current_activity() is UNRECORDED and current_terms().request == ""
+        assert current_activity() is UNRECORDED and current_call_context().request == ""
         while not all(isinstance(event, Ended) for event in last):
             last = [await anext(one, end) for one, end in zip(asked, last, strict=True)]
         for one in asked:

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from deployments.config.app_config import AppConfig
 from runtime.config.engines import EchoEngine, TableEngine
 from runtime.config.members import MemberConfig, ReplicaConfig
-from runtime.config.reward_models import SeveralReward, StepTagReward
+from runtime.config.reward_models import RewardEnsembleConfig, StepTagReward
 from runtime.errors import ContextOverflow, EngineFault
 from runtime.rewards import RewardModelConfig, build_reward_model
 from runtime.rewards.base import Judged, Reasoning, judge_all
-from runtime.rewards.ensemble import SeveralModels
+from runtime.rewards.ensemble import RewardEnsemble
 
 SHORT, LONG = Reasoning("q", ("a", "b")), Reasoning("q", ("a",) * 9)
 
@@ -42,23 +42,23 @@ class Fixed:
 async def test_the_mean_or_the_least_is_taken() -> None:
     judges = [Fixed(0.2), Fixed(0.6), Fixed(1.0)]
     chains = [SHORT, Reasoning("q", ("a", "b"), since=1), Reasoning("q", ())]
-    assert await SeveralModels(judges, "mean").score_steps(chains) == [
+    assert await RewardEnsemble(judges, "mean").score_steps(chains) == [
         pytest.approx([0.6, 0.6]),
         pytest.approx([0.6]),
         [],
     ]
-    assert (await SeveralModels(judges, "min").score_steps(chains))[0] == [0.2, 0.2]
+    assert (await RewardEnsemble(judges, "min").score_steps(chains))[0] == [0.2, 0.2]
 
 
 async def test_a_chain_that_one_cannot_hold_fails_alone() -> None:
-    model = SeveralModels([Fixed(0.2), Fixed(0.6, room=4)], "mean")
+    model = RewardEnsemble([Fixed(0.2), Fixed(0.6, room=4)], "mean")
     told: list[Judged] = await judge_all(model, [SHORT, LONG])
     assert told[0] == pytest.approx([0.4, 0.4]) and isinstance(told[1], ContextOverflow)
 
 
 async def test_all_are_checked_and_closed() -> None:
     judges = [Fixed(0.2), Fixed(0.6)]
-    model = SeveralModels(judges, "mean")
+    model = RewardEnsemble(judges, "mean")
     await model.check()
     judges[1].well = False
     with pytest.raises(EngineFault):
@@ -75,7 +75,7 @@ def judge(**row: float) -> StepTagReward:
 def several() -> RewardModelConfig:
     judges = (judge(**{"+": 3, "-": 1}), judge(**{"+": 1, "-": 3}))
     return RewardModelConfig(
-        judge=SeveralReward(judges=judges), replica=ReplicaConfig(num_cpus=0.5)
+        judge=RewardEnsembleConfig(judges=judges), replica=ReplicaConfig(num_cpus=0.5)
     )
 
 
@@ -96,4 +96,4 @@ def test_all_have_their_weights_fetched_and_one_replica_between_them() -> None:
 
 def test_one_is_not_several() -> None:
     with pytest.raises(ValidationError, match="at least 2"):
-        SeveralReward(judges=(judge(**{"+": 1}),))
+        RewardEnsembleConfig(judges=(judge(**{"+": 1}),))

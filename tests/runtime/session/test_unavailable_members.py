@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from deployments.launch.in_process import LocalStack
-from runtime.call_context import current_terms
+from runtime.call_context import current_call_context
 from runtime.calls.messages import Call, Outcome
 from runtime.calls.remote_engine import RemoteEngine
 from runtime.engines.base import EngineSpec
-from runtime.errors import Absent, QuorumLost
+from runtime.errors import QuorumLost, ReplicaUnavailable
 from tests.support.local_stack import animals, answers, ask, running
 
 SWEET = {"type": "sweetspan", "span_words": 1}
@@ -32,21 +32,21 @@ class Away:
         self._describe, self._send = self._channel.describe, self._channel.send
         self._channel.describe, self._channel.send = self.describe, self.send
 
-    def _meet(self, patient: bool) -> None:
+    def _meet(self, wait_for_replica: bool) -> None:
         self._left -= 1
         if self._left >= 0:
             return
-        if not patient or not self._back:
-            raise Absent("no running replica; loading")
+        if not wait_for_replica or not self._back:
+            raise ReplicaUnavailable("no running replica; loading")
         self.waited += 1
         self._left = 1_000_000  # a new one has come
 
     async def describe(self) -> EngineSpec:
-        self._meet(current_terms().patient)
+        self._meet(current_call_context().wait_for_replica)
         return await self._describe()
 
     async def send(self, calls: Sequence[Call]) -> list[Outcome]:
-        self._meet(calls[0].terms.patient)
+        self._meet(calls[0].call_context.wait_for_replica)
         return await self._send(calls)
 
 
@@ -113,7 +113,7 @@ async def test_who_waits_holds_up_nobody_else() -> None:
         never = asyncio.Event()
 
         async def describe() -> EngineSpec:
-            if current_terms().patient:
+            if current_call_context().wait_for_replica:
                 await never.wait()
             return await Away.describe(away)
 

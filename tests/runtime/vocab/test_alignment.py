@@ -19,7 +19,7 @@ from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
 from runtime.types.outputs import Tokens
 from runtime.vocab import aligned, embeddings, vector_table
 from runtime.vocab.alignment import _parts, align
-from runtime.vocab.single_flight import Once
+from runtime.vocab.single_flight import SingleFlight
 from tests.support.paths import ROOT
 from tests.support.tokenizers import tokenizer
 
@@ -189,7 +189,7 @@ async def test_who_asks_at_once_gets_the_same_alignment() -> None:
 
 
 async def test_a_caller_that_leaves_does_not_stop_the_others() -> None:
-    once: Once[int] = Once(limit=1)
+    once: SingleFlight[int] = SingleFlight(limit=1)
     go = asyncio.Event()
     made = []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deployments.http.auth.keys import Keyring, hash_of, new_key
+from deployments.http.auth.keys import KeyStore, hash_of, new_key
 from runtime.config.access import AccessConfig, Allowance, KeyBudget
 from runtime.errors import ConfigError
 
@@ -38,11 +38,11 @@ def one(name: str, key: str) -> str:
     return f"keys:\n  - name: {name}\n    sha256: {hash_of(key)}\n"
 
 
-def ring(path: Path, clock: Clock | None = None) -> Keyring:
-    return Keyring(AccessConfig(keys_file=str(path)), clock or Clock())
+def ring(path: Path, clock: Clock | None = None) -> KeyStore:
+    return KeyStore(AccessConfig(keys_file=str(path)), clock or Clock())
 
 
-def names(keys: Keyring) -> list[str | None]:
+def names(keys: KeyStore) -> list[str | None]:
     found = [keys.find(key.encode()) for key in (ANN, BOB, EVE)]
     return [None if key is None else key.name for key in found]
 
@@ -162,7 +162,7 @@ def test_a_server_does_not_start_without_the_keys_it_names(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"No such file.*correct gateway.access.keys_file"):
         ring(tmp_path / "nowhere.yaml")
     with pytest.raises(ConfigError, match="MY_KEYS .* is not set"):
-        Keyring(AccessConfig(keys_env="MY_KEYS"))
+        KeyStore(AccessConfig(keys_env="MY_KEYS"))
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_a_server_does_not_start_without_the_keys_it_names(tmp_path: Path) -> No
 )
 def test_keys_from_the_environment(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEYS", text)
-    assert names(Keyring(AccessConfig(keys_env="MY_KEYS"))) == ["MY_KEYS", None, None]
+    assert names(KeyStore(AccessConfig(keys_env="MY_KEYS"))) == ["MY_KEYS", None, None]
 
 
 def test_a_bad_key_in_the_environment_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEYS", "tooshort!!")
     with pytest.raises(ConfigError, match=r"\$MY_KEYS:1: .*16 characters") as refusal:
-        Keyring(AccessConfig(keys_env="MY_KEYS"))
+        KeyStore(AccessConfig(keys_env="MY_KEYS"))
     assert "tooshort" not in str(refusal.value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.http.auth.network import check_reach, is_loopback, refuse_exposed
+from deployments.http.auth.network import check_network_access, is_loopback, refuse_exposed
 from runtime.config.access import AccessConfig
 from runtime.errors import ConfigError, Forbidden
 
@@ -42,7 +42,7 @@ def refused(
     access: AccessConfig, server: str | None, host: str | None, origin: str | None, *origins: str
 ) -> str | None:
     try:
-        check_reach(access, server, host, origin, origins)
+        check_network_access(access, server, host, origin, origins)
     except Forbidden as refusal:
         return refusal.code
     return None

@@ -6,7 +6,7 @@ import calendar
 
 import pytest
 
-from deployments.http.auth.key_usage import Account
+from deployments.http.auth.key_usage import KeyUsage
 from deployments.http.auth.quotas import Bucket, Left, Spent, began, ends, left, part
 from runtime.config.access import Allowance, KeyBudget
 from runtime.errors import QuotaSpent, TooMany
@@ -89,7 +89,7 @@ def test_several_gateways_grant_a_part_each() -> None:
 
 def test_requests_beyond_the_rate_are_told_how_long_to_wait() -> None:
     clock, allowance = Clock(), Allowance(requests_per_minute=2)
-    account = Account(clock)
+    account = KeyUsage(clock)
     account.enter(allowance)
     account.enter(allowance)
     clock.now += 12
@@ -103,7 +103,7 @@ def test_requests_beyond_the_rate_are_told_how_long_to_wait() -> None:
 
 def test_less_than_one_request_a_minute_is_still_one_now_and_then() -> None:
     clock, seldom = Clock(), Allowance(requests_per_minute=0.5)
-    account = Account(clock)
+    account = KeyUsage(clock)
     account.enter(seldom)
     with pytest.raises(TooMany) as often:
         account.enter(seldom)
@@ -111,7 +111,7 @@ def test_less_than_one_request_a_minute_is_still_one_now_and_then() -> None:
 
 
 def test_only_so_many_run_at_a_time() -> None:
-    account, pair = Account(Clock()), Allowance(concurrent=2, requests_per_minute=3)
+    account, pair = KeyUsage(Clock()), Allowance(concurrent=2, requests_per_minute=3)
     account.enter(pair)
     account.enter(pair)
     for _ in range(5):  # a refusal takes nothing of the rate
@@ -124,7 +124,7 @@ def test_only_so_many_run_at_a_time() -> None:
 def test_a_spent_budget_comes_back_with_the_next_period() -> None:
     clock = Clock()
     allowance = Allowance(budget=KeyBudget(tokens=100, cost=2.0, period="day"))
-    account = Account(clock)
+    account = KeyUsage(clock)
     account.enter(allowance)
     account.charge(allowance, 90, 0.5)
     assert account.budget(allowance) == Budget(tokens=10, cost=1.5)
@@ -140,7 +140,7 @@ def test_a_spent_budget_comes_back_with_the_next_period() -> None:
 
 
 def test_without_limits_all_is_granted() -> None:
-    account = Account(Clock())
+    account = KeyUsage(Clock())
     for _ in range(1000):
         account.enter(Allowance())
     account.charge(Allowance(), 10**9, 1e9)

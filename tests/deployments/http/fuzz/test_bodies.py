@@ -275,7 +275,7 @@ def test_neighbours_of_bad_requests_get_the_very_answers_they_get_alone(
     asked = [written({"model": model, "messages": turns, **drawing}) for model in MODELS]
     alone = [told(endpoint(CHAT, payload)) for payload in asked]
 
-    async def together(hostile: list[tuple[str, bytes]]) -> list[str]:
+    async def gather_or_cancel(hostile: list[tuple[str, bytes]]) -> list[str]:
         bad = [asyncio.create_task(endpoint.answer(*request)) for request in hostile]
         good = await asyncio.gather(*(endpoint.answer(CHAT, payload) for payload in asked))
         await asyncio.gather(*bad)
@@ -284,6 +284,6 @@ def test_neighbours_of_bad_requests_get_the_very_answers_they_get_alone(
     @settings(CALM, max_examples=max(EXAMPLES // 4, 5))
     @given(HOSTILE)
     def ask(hostile: list[tuple[str, bytes]]) -> None:
-        assert endpoint.runner.run(together(hostile)) == alone
+        assert endpoint.runner.run(gather_or_cancel(hostile)) == alone
 
     ask()

@@ -332,8 +332,8 @@ async def test_streams_side_by_side_do_not_disturb_each_other(contract: Contract
             return "".join([c.choices[0].delta.content or "" async for c in chunks])
 
         seeds = range(8)
-        together = await asyncio.gather(*(streamed(seed) for seed in seeds))
-        assert together == [await whole(seed) for seed in seeds]
+        gather_or_cancel = await asyncio.gather(*(streamed(seed) for seed in seeds))
+        assert gather_or_cancel == [await whole(seed) for seed in seeds]
 
 
 def test_the_trace_can_be_fetched_by_the_id_of_the_reply(

@@ -15,8 +15,8 @@ from openapi_spec_validator import validate
 from deployments.http.openai.openapi import document
 from deployments.http.openai.requests import (
     BudgetOptions,
-    ChatAsked,
-    CompletionAsked,
+    ChatRequest,
+    CompletionRequest,
     EnsembleOptions,
 )
 from runtime.errors import EngineFault, MemberFailed, Overloaded, QuorumLost
@@ -64,7 +64,7 @@ def test_every_route_is_described_and_no_other() -> None:
 
 def test_every_field_of_a_request_is_described() -> None:
     schemas = document()["components"]["schemas"]
-    for form in (ChatAsked, CompletionAsked, EnsembleOptions, BudgetOptions):
+    for form in (ChatRequest, CompletionRequest, EnsembleOptions, BudgetOptions):
         assert set(form.model_fields) <= set(schemas[form.__name__]["properties"])
     assert {"calls", "max_calls"} <= set(schemas["BudgetOptions"]["properties"])
     assert schemas["ChatAsked"]["properties"]["tools"]["enum"] == [None, []]

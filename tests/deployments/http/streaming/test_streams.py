@@ -109,8 +109,8 @@ async def test_silence_beyond_the_keep_alive_opens_the_stream() -> None:
                 yield event
 
     fault = EngineFault("too late for a status")
-    patient = await call(api_of({"m": Pondering(fault)}), "POST", CHAT, body(stream=True))
-    assert patient.status == 500
+    wait_for_replica = await call(api_of({"m": Pondering(fault)}), "POST", CHAT, body(stream=True))
+    assert wait_for_replica.status == 500
     api = api_of({"m": Pondering(fault)}, keep_alive_s=0.02)
     hasty = await call(api, "POST", CHAT, body(stream=True))
     assert hasty.status == 200

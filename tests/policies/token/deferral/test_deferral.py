@@ -224,7 +224,7 @@ async def test_a_new_export_decides_the_next_answer(tmp_path: Path) -> None:
 async def test_entropy_and_margin_are_the_same_beside_the_model_and_in_it() -> None:
     """Engines that cannot hand over by themselves are given the work by hand."""
     pytest.importorskip("torch")
-    from runtime.engines.external_deferral import Beside
+    from runtime.engines.external_deferral import ExternalDeferral
     from runtime.types.sampling import Deferral, Sampling
 
     stack = LocalStack(AppConfig.model_validate({"members": {"small": zoo("small")}}))
@@ -239,7 +239,9 @@ async def test_entropy_and_margin_are_the_same_beside_the_model_and_in_it() -> N
             async def asked(ask: Any) -> Any:
                 return await ask(engine)
 
-            beside = await Beside(asked, wish, None, connection.spec.vocab_size).write(prompt)
+            beside = await ExternalDeferral(asked, wish, None, connection.spec.vocab_size).write(
+                prompt
+            )
             assert (beside.tokens, beside.finish) == (own.tokens, own.finish)
             assert beside.confidences == pytest.approx(own.confidences, abs=1e-5)
     finally:
@@ -296,7 +298,7 @@ async def test_an_engine_takes_a_router_again_that_it_has_forgotten(tmp_path: Pa
 @pytest.mark.zoo
 async def test_a_router_beside_the_model_decides_as_one_in_it(tmp_path: Path) -> None:
     from runtime.engines import build_engine
-    from runtime.engines.external_deferral import Beside
+    from runtime.engines.external_deferral import ExternalDeferral
     from runtime.types.sampling import Deferral, Sampling
 
     known = load_router(Path(router(tmp_path)))
@@ -311,7 +313,7 @@ async def test_a_router_beside_the_model_decides_as_one_in_it(tmp_path: Path) ->
         for offered in ((), (300, 301), (300,)):
             defer = Deferral("router", 0.5, known.version, known, offered)
             own = await engine.generate(prompt, Sampling(max_tokens=8, defer=defer))
-            beside = Beside(asked, Sampling(max_tokens=8, defer=defer), known, 2048)
+            beside = ExternalDeferral(asked, Sampling(max_tokens=8, defer=defer), known, 2048)
             told = await beside.write(prompt)
             assert (told.tokens, told.finish) == (own.tokens, own.finish)
             assert told.confidences == pytest.approx(own.confidences, abs=1e-5)

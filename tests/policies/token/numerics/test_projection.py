@@ -192,7 +192,7 @@ async def made(source: Connection, pivot: Connection, **settings: int) -> csr_ar
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ORCHESTRION_CACHE", str(tmp_path))
-    monkeypatch.setattr(eva, "_made", eva.Once(limit=16))
+    monkeypatch.setattr(eva, "_made", eva.SingleFlight(limit=16))
     return tmp_path
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runtime.engines.transformers.engine import TransformersLM
 from runtime.engines.transformers.kv_cache import KeyValues, PrefixCache, Shape
-from runtime.engines.transformers.radix_tree import Node, PrefixTree, common_prefix
+from runtime.engines.transformers.radix_tree import Node, RadixTree, common_prefix
 from runtime.types.sampling import Sampling
 
 Open = Callable[..., TransformersLM]
@@ -43,7 +43,7 @@ short = st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple)
 def test_the_tree_finds_what_comparing_with_every_sequence_finds(
     orders: list[tuple[bool, tuple[int, ...]]],
 ) -> None:
-    tree: PrefixTree[tuple[int, ...]] = PrefixTree()
+    tree: RadixTree[tuple[int, ...]] = RadixTree()
     held: dict[tuple[int, ...], Node[tuple[int, ...]]] = {}
     for adds, tokens in orders:
         shares = {other: common_prefix(ids(*other), ids(*tokens)) for other in held}

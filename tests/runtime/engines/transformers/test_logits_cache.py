@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from runtime.engines.transformers.engine import TransformersLM
-from runtime.engines.transformers.logits_cache import SeenRows, tops
+from runtime.engines.transformers.logits_cache import LogitsCache, tops
 from runtime.types.outputs import ALL
 from runtime.types.sampling import Sampling
 
@@ -68,7 +68,7 @@ async def test_a_bound_of_zero_keeps_nothing(lm: Callable[..., TransformersLM]) 
 
 
 def test_the_oldest_rows_give_way() -> None:
-    seen = SeenRows(limit_bytes=3 * 40)
+    seen = LogitsCache(limit_bytes=3 * 40)
     for place in (0, 1, 2, 1, 3):  # twice the same is one
         seen.put([place], torch.full((10,), float(place)), 0.0)
     assert seen.bytes == 120

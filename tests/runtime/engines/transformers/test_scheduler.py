@@ -11,7 +11,7 @@ import torch
 
 from runtime.engines.sampling import Ending
 from runtime.engines.transformers.kv_cache import Shape
-from runtime.engines.transformers.scheduler import BatchingLoop, Limits
+from runtime.engines.transformers.scheduler import Limits, Scheduler
 from runtime.engines.transformers.sequence import Call, TokenSequence
 from runtime.errors import EngineFault, Overloaded
 from runtime.types.sampling import Sampling
@@ -47,9 +47,9 @@ def gate() -> Iterator[Gate]:
     gate.open.release(1000)
 
 
-def loop_on(gate: Gate, **changes: int) -> BatchingLoop:
+def loop_on(gate: Gate, **changes: int) -> Scheduler:
     limits = {"max_batch_tokens": 16, "max_sequences": 4, "max_queue": 2, "cache_bytes": 0}
-    return BatchingLoop("m", gate.step, SHAPE, Limits(**(limits | changes)))
+    return Scheduler("m", gate.step, SHAPE, Limits(**(limits | changes)))
 
 
 def writing(first: int, length: int = 1, tokens: int = 1) -> Call[tuple[int, ...]]:
@@ -115,7 +115,7 @@ def test_a_fault_in_a_pass_fails_its_calls_and_the_loop_lives_on(gate: Gate) -> 
 
 def test_a_call_without_room_for_its_keys_fails_and_the_loop_lives_on(gate: Gate) -> None:
     endless = Shape(10**6, 10**6, 10**6, torch.float32, torch.device("cpu"))
-    loop = BatchingLoop("m", gate.step, endless, Limits(16, 4, 2, 0))
+    loop = Scheduler("m", gate.step, endless, Limits(16, 4, 2, 0))
     for _ in range(3):
         call = writing(1)
         loop.submit(call)

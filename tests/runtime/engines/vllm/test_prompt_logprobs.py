@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.engines.vllm.prefix_tracker import WarmPrefixes
+from runtime.engines.vllm.prefix_tracker import PrefixTracker
 from runtime.engines.vllm.prompt_logprobs import distribution, pieces, row, swallowed, tops
 from runtime.errors import EngineFault
 from runtime.types.outputs import ALL
@@ -101,7 +101,7 @@ def test_no_cache_of_whole_blocks_can_swallow_a_piece(start: int, length: int, b
 
 
 def test_prefixes_are_warm_by_whole_blocks_and_the_oldest_are_forgotten() -> None:
-    warm = WarmPrefixes(block=4, capacity=3)
+    warm = PrefixTracker(block=4, capacity=3)
     text = list(range(11))
     assert warm.missing(text) == 11
     warm.add(text)
