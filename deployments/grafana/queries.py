@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 EVERY: Final = "[$__rate_interval]"
+ENSEMBLE: Final = 'ensemble=~"$ensemble"'
+MEMBER: Final = 'member=~"$member"'
+BOTH: Final = f"{ENSEMBLE},{MEMBER}"
+COMPLETE: Final = "eos|stop|length|context|budget_.*"
+"""The values of the label ``outcome`` of answers that came to their end."""
+BROKEN_OFF: Final = f'{ENSEMBLE},outcome!~"{COMPLETE}"'
 
 
 @dataclass(frozen=True)

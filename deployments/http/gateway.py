@@ -27,10 +27,12 @@ from deployments.http.openai.exchange import (
     check_choices,
     completion_exchange,
 )
+from deployments.http.openai.fields import Prompt
 from deployments.http.openai.formats import CHAT, TEXT, Form, whole
 from deployments.http.openai.json_bytes import encode
 from deployments.http.openai.openapi import openapi
-from deployments.http.openai.requests import ChatRequest, CompletionRequest, Prompt, parse
+from deployments.http.openai.parse import parse
+from deployments.http.openai.requests import ChatRequest, CompletionRequest
 from deployments.http.openai.resume import KEY, past_of
 from deployments.http.openai.transcript import Transcript
 from deployments.http.request_id import RequestIdMiddleware, body_of

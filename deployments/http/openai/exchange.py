@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from deployments.http.openai.requests import Asked, ChatRequest, CompletionRequest
+from deployments.http.openai.requests import ChatRequest, CompletionRequest, OpenAIRequest
 from deployments.http.openai.resume import PARAM, Mark, Past
 from deployments.http.openai.unsupported import check_logprobs, ignored_params
 from runtime.call_context import current_request
@@ -91,7 +91,7 @@ def completion_exchange(
 
 
 def _exchange(
-    asked: Asked,
+    asked: OpenAIRequest,
     model: str,
     card: Mapping[str, Any],
     max_n: int,

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from deployments.http.openai import replies as told
 from deployments.http.openai.json_bytes import encode
-from deployments.http.openai.requests import Asked, ChatRequest, CompletionRequest
+from deployments.http.openai.requests import ChatRequest, CompletionRequest, OpenAIRequest
 from deployments.http.openai.unsupported import ASKS_NOTHING
 
 SCHEMAS: Final = "#/components/schemas/"
@@ -79,7 +79,7 @@ def document() -> dict[str, Any]:
     }
 
 
-def _tell_refused(form: type[Asked], schema: dict[str, Any]) -> None:
+def _tell_refused(form: type[OpenAIRequest], schema: dict[str, Any]) -> None:
     """Keys that no method can honour, with the values that ask for nothing."""
     for name, nothing in ASKS_NOTHING.items():
         if name not in form.model_fields:

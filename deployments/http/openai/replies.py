@@ -1,117 +1,13 @@
-"""What replies look like, for the OpenAPI document. Replies are written by ``openai_reply``,
-``streaming``, ``transcript`` and ``catalogue``; tests hold both together: a key that is missing
-here fails them."""
+"""Reply bodies, for the OpenAPI document. ``formats``, ``streaming``, ``transcript`` and
+``model_catalog`` write them; tests check every written key against these models."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-
-class Exact(BaseModel):
-    """Has these keys and no others."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class Open(BaseModel):
-    """Has these keys; the method or the model adds its own."""
-
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
-
-
-class MemberSummary(Open):
-    """What one member did for an answer."""
-
-    model: str
-    status: Literal["ok", "dropped"]
-    calls: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    cost: float
-    latency_ms: float
-    retries: int
-    share: float
-    """Fraction of the answer's characters."""
-    spans: int
-    error: str = ""
-    """Why it was dropped."""
-    dropped_at_step: int = 0
-
-
-class WrittenBy(Open):
-    """Which characters (Unicode code points) of the text who wrote."""
-
-    start: int
-    end: int
-    model: str
-    step: int
-    score: float | None = None
-
-
-class Burned(Open):
-    """All members together."""
-
-    model_calls: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Cost(Exact):
-    amount: float
-    currency: str
-    source: str
-
-
-class Latency(Open):
-    """Milliseconds, as the gateway saw them."""
-
-    total: int
-    ttft: int
-
-
-class ChoiceSummary(Open):
-    """The ``ensemble`` object of one answer; methods add keys of their own."""
-
-    trace_id: str
-    method: str
-    level: str
-    members: list[MemberSummary]
-    spans: list[WrittenBy]
-    steps: int
-    usage: Burned
-    cost: Cost
-    latency_ms: Latency
-    stop_reason: str
-    degraded: bool
-    warnings: list[str]
-    seed: int
-    ignored_params: list[str]
-    """What was sent and had no effect."""
-
-
-class NumberedSummary(ChoiceSummary):
-    index: int
-
-
-class ManySummary(Exact):
-    """The ``ensemble`` object of several answers; usage and cost are sums."""
-
-    trace_id: str
-    method: str
-    level: str
-    seed: int
-    usage: Burned
-    cost: Cost
-    latency_ms: Latency
-    degraded: bool
-    warnings: list[str]
-    ignored_params: list[str]
-    choices: list[NumberedSummary]
+from deployments.http.openai.summaries import ChoiceSummary, Exact, ManySummary, Open
 
 
 class TopLogprob(Exact):

@@ -1,130 +1,19 @@
-"""Request bodies. Checked strictly where a field is honoured; every other top-level key is kept in
-``model_extra``, for ``refusals`` to judge."""
+"""Request bodies. Supported fields are validated strictly; every other top-level key stays in
+``model_extra``, for ``unsupported`` to accept or refuse."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from runtime.errors import BadRequest
+from deployments.http.openai.fields import Content, Prompts, Stop
 from runtime.types.query import Budget
 
-MAX_STOPS: Final = 4
-MAX_STOP_CHARACTERS: Final = 4096
-"""Every call to a member carries the stop strings."""
 MAX_TOP_CHAT: Final = 20
 MAX_TOP_COMPLETION: Final = 5
-MAX_TOKEN_ID: Final = 2**31 - 1
 MAX_LIMIT: Final = 2**31 - 1
-
-Prompt: TypeAlias = str | tuple[int, ...]
-"""Text, or token ids of the reporting member."""
-
-
-def _content(value: Any) -> str:
-    """Text of a message; several text parts become lines."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise PydanticCustomError("invalid_type", "content is a string, a list of parts, or null")
-    texts = []
-    for part in value:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            raise PydanticCustomError(
-                "unsupported_content", "only text parts are supported: the members read text only"
-            )
-        if not isinstance(part.get("text"), str):
-            raise PydanticCustomError("invalid_type", "a text part needs a string under 'text'")
-        texts.append(part["text"])
-    return "\n".join(texts)
-
-
-def _stop(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
-        raise PydanticCustomError("invalid_type", "stop is a string, a list of strings, or null")
-    if len(stops) > MAX_STOPS:
-        raise PydanticCustomError("invalid_value", "stop holds more than 4 strings")
-    if any(len(stop) > MAX_STOP_CHARACTERS for stop in stops):
-        raise PydanticCustomError("invalid_value", "a stop string has more than 4096 characters")
-    if "" in stops:
-        raise PydanticCustomError("invalid_value", "an empty stop string would end every answer")
-    return tuple(stops)
-
-
-def _prompts(value: Any) -> tuple[Prompt, ...]:
-    """The four forms of a prompt as a list of prompts."""
-    if isinstance(value, str) or _are_ids(value):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(p, str) or _are_ids(p) for p in value):
-        raise PydanticCustomError(
-            "invalid_type",
-            "prompt is a string, a list of strings, a list of token ids, or a list of such lists",
-        )
-    if len({type(prompt) for prompt in value}) > 1:
-        raise PydanticCustomError("invalid_type", "prompts are all text or all token ids")
-    if not value or not all(value):
-        raise PydanticCustomError("invalid_value", "an empty prompt cannot be continued")
-    return tuple(prompt if isinstance(prompt, str) else tuple(prompt) for prompt in value)
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        type(item) is int and 0 <= item <= MAX_TOKEN_ID for item in value
-    )
-
-
-PARTS: Final = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-        "required": ["type", "text"],
-    },
-}
-Content: TypeAlias = Annotated[
-    str,
-    PlainValidator(_content),
-    WithJsonSchema({"anyOf": [{"type": "string"}, PARTS, {"type": "null"}]}),
-]
-STOP: Final = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
-Stop: TypeAlias = Annotated[
-    tuple[str, ...],
-    PlainValidator(_stop),
-    WithJsonSchema(
-        {"anyOf": [STOP, {"type": "array", "items": STOP, "maxItems": MAX_STOPS}, {"type": "null"}]}
-    ),
-]
-TEXT: Final = {"type": "string", "minLength": 1}
-IDS: Final = {
-    "type": "array",
-    "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID},
-    "minItems": 1,
-}
-Prompts: TypeAlias = Annotated[
-    tuple[Prompt, ...],
-    PlainValidator(_prompts),
-    WithJsonSchema(
-        {"anyOf": [TEXT, IDS, *({"type": "array", "items": i, "minItems": 1} for i in (TEXT, IDS))]}
-    ),
-]
 
 
 def _without_calls(schema: dict[str, Any]) -> None:
@@ -222,7 +111,7 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class Asked(BaseModel):
+class OpenAIRequest(BaseModel):
     """What both endpoints take. ``null`` always means absent."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -256,7 +145,7 @@ class Asked(BaseModel):
         return None
 
 
-class ChatRequest(Asked):
+class ChatRequest(OpenAIRequest):
     # A body has room for a million wrong messages, and to list each takes seconds.
     messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     logprobs: bool | None = None
@@ -271,7 +160,7 @@ def _or_false(schema: dict[str, Any]) -> None:
     schema["anyOf"].append({"const": False})
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(OpenAIRequest):
     prompt: Prompts
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_LIMIT)
     echo: bool | None = None
@@ -293,55 +182,3 @@ class CompletionRequest(Asked):
                 {"param": "max_tokens"},
             )
         return self
-
-
-RequestT = TypeVar("RequestT", bound=Asked)
-
-OUR_CODES: Final = frozenset({"unsupported_content", "unsupported_parameter", "invalid_type"})
-_ESCAPES = re.compile(
-    r"(?<!\\)(?P<before>(?:\\\\)*+)"  # backslashes that are escaped themselves
-    r"(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
-    r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2}))"
-)
-
-
-def parse(form: type[RequestT], body: bytes) -> RequestT:
-    """The body as ``form``; ``BadRequest`` naming the first field that is wrong.
-
-    Escaped lone surrogates, which are no characters and which tokenizers refuse, become U+FFFD.
-    """
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadRequest("the body is not UTF-8", code="invalid_json") from None
-    text = _ESCAPES.sub(_replaced, text)
-    try:
-        return form.model_validate_json(text)
-    except ValidationError as invalid:
-        raise _bad_request(invalid) from None
-
-
-def _replaced(found: re.Match[str]) -> str:
-    return found["before"] + "\\ufffd" if found["lone"] else found[0]
-
-
-def _bad_request(invalid: ValidationError) -> BadRequest:
-    errors = invalid.errors(include_url=False, include_input=False)
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        return BadRequest(f"the body is not JSON: {first['msg']}", code="invalid_json")
-    if first["type"] == "model_type" and not first["loc"]:
-        return BadRequest("the body is not a JSON object", code="invalid_json")
-    param = _path(first["loc"]) or first.get("ctx", {}).get("param")
-    if "key" in first.get("ctx", {}):
-        param = f"{param}.{first['ctx']['key']}"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    code = first["type"] if first["type"] in OUR_CODES else "invalid_value"
-    if first["type"] == "missing":
-        code = "missing_required_parameter"
-    return BadRequest(f"{param}: {first['msg']}{more}" if param else first["msg"], param, code)
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return "".join(parts).removeprefix(".")

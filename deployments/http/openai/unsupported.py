@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from deployments.http.openai.requests import Asked, ChatRequest, CompletionRequest
+from deployments.http.openai.requests import ChatRequest, CompletionRequest, OpenAIRequest
 from runtime.errors import BadRequest
 
 ASKS_NOTHING: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -41,7 +41,7 @@ TOLD_AS_IGNORED: Final = frozenset({"presence_penalty", "frequency_penalty"})
 SCORELESS: Final = "the answer has several authors and no single model's probabilities"
 
 
-def check_logprobs(asked: Asked, card: Mapping[str, Any]) -> None:
+def check_logprobs(asked: OpenAIRequest, card: Mapping[str, Any]) -> None:
     """``BadRequest`` where the model cannot tell the logprobs that are asked for."""
     supports, reason = card.get("supports", {}), card.get("scoreless") or SCORELESS
     echo = isinstance(asked, CompletionRequest) and asked.echo
@@ -57,7 +57,7 @@ def check_logprobs(asked: Asked, card: Mapping[str, Any]) -> None:
         raise BadRequest("top_logprobs needs logprobs: true", "top_logprobs")
 
 
-def ignored_params(asked: Asked, n: int) -> tuple[str, ...]:
+def ignored_params(asked: OpenAIRequest, n: int) -> tuple[str, ...]:
     """Names of what was sent and has no effect; ``BadRequest`` for what would be missed."""
     ignored = []
     for name, value in (asked.model_extra or {}).items():

@@ -67,7 +67,7 @@ def test_every_field_of_a_request_is_described() -> None:
     for form in (ChatRequest, CompletionRequest, EnsembleOptions, BudgetOptions):
         assert set(form.model_fields) <= set(schemas[form.__name__]["properties"])
     assert {"calls", "max_calls"} <= set(schemas["BudgetOptions"]["properties"])
-    assert schemas["ChatAsked"]["properties"]["tools"]["enum"] == [None, []]
+    assert schemas["ChatRequest"]["properties"]["tools"]["enum"] == [None, []]
 
 
 @pytest.mark.asyncio(loop_scope="module")
