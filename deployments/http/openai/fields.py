@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 MAX_STOPS: Final = 4
 MAX_STOP_CHARACTERS: Final = 4096
-"""Every call to a member carries the stop strings."""
+"""Bounded, since every call to a member carries the stop strings."""
 MAX_TOKEN_ID: Final = 2**31 - 1
 
 Prompt: TypeAlias = str | tuple[int, ...]
@@ -18,7 +18,7 @@ Prompt: TypeAlias = str | tuple[int, ...]
 
 
 def _content(value: Any) -> str:
-    """Text of a message; several text parts become lines."""
+    """The text of a message. Several text parts are joined by newlines."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -53,7 +53,7 @@ def _stop(value: Any) -> tuple[str, ...]:
 
 
 def _prompts(value: Any) -> tuple[Prompt, ...]:
-    """The four forms of a prompt as a list of prompts."""
+    """The four forms of ``prompt`` as a tuple of prompts."""
     if isinstance(value, str) or _are_ids(value):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(p, str) or _are_ids(p) for p in value):

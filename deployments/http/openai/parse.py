@@ -12,7 +12,7 @@ from runtime.errors import BadRequest
 
 RequestT = TypeVar("RequestT", bound=OpenAIRequest)
 
-OUR_CODES: Final = frozenset({"unsupported_content", "unsupported_parameter", "invalid_type"})
+OWN_CODES: Final = frozenset({"unsupported_content", "unsupported_parameter", "invalid_type"})
 _ESCAPES = re.compile(
     r"(?<!\\)(?P<before>(?:\\\\)*+)"  # backslashes that are escaped themselves
     r"(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
@@ -21,23 +21,24 @@ _ESCAPES = re.compile(
 
 
 def parse(form: type[RequestT], body: bytes) -> RequestT:
-    """The body as ``form``; ``BadRequest`` naming the first field that is wrong.
+    """Validates a request body (JSON in UTF-8) as ``form``.
 
-    Escaped lone surrogates, which are no characters and which tokenizers refuse, become U+FFFD.
+    Escaped lone surrogates become U+FFFD, since tokenizers refuse them. Raises ``BadRequest`` that
+    names the first invalid field.
     """
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadRequest("the body is not UTF-8", code="invalid_json") from None
-    text = _ESCAPES.sub(_replaced, text)
+    text = _ESCAPES.sub(_without_lone, text)
     try:
         return form.model_validate_json(text)
     except ValidationError as invalid:
         raise _bad_request(invalid) from None
 
 
-def _replaced(found: re.Match[str]) -> str:
-    return found["before"] + "\\ufffd" if found["lone"] else found[0]
+def _without_lone(match: re.Match[str]) -> str:
+    return match["before"] + "\\ufffd" if match["lone"] else match[0]
 
 
 def _bad_request(invalid: ValidationError) -> BadRequest:
@@ -51,7 +52,7 @@ def _bad_request(invalid: ValidationError) -> BadRequest:
     if "key" in first.get("ctx", {}):
         param = f"{param}.{first['ctx']['key']}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    code = first["type"] if first["type"] in OUR_CODES else "invalid_value"
+    code = first["type"] if first["type"] in OWN_CODES else "invalid_value"
     if first["type"] == "missing":
         code = "missing_required_parameter"
     return BadRequest(f"{param}: {first['msg']}{more}" if param else first["msg"], param, code)

@@ -17,7 +17,7 @@ MAX_LIMIT: Final = 2**31 - 1
 
 
 def _without_calls(schema: dict[str, Any]) -> None:
-    """Members read text only, so what is a call must be empty (``refusals``)."""
+    """Members read text only, so tool calls must be empty (``unsupported``)."""
     for name in ("tool_calls", "function_call"):
         schema["properties"][name] = {"enum": [None, [], {}, ""]}
 
@@ -34,7 +34,7 @@ def _both_names(schema: dict[str, Any]) -> None:
 
 
 class BudgetOptions(BaseModel):
-    """The limits of a request under their configuration names or with ``max_`` before them."""
+    """The budget of a request. Each limit is also accepted with the prefix ``max_``."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_both_names)
 
@@ -57,19 +57,19 @@ class BudgetOptions(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
-        """Here, since pydantic would list every unknown key, and a body has room for many."""
+        """Refuses the first unknown key. pydantic would list all of them, and a body holds many."""
         for key in value if isinstance(value, dict) else ():
             name = key.removeprefix("max_")
             if name not in cls.model_fields:
                 raise PydanticCustomError(
                     "invalid_value",
-                    "there is no such limit; there are: {known}, also with max_ before them",
+                    "unknown limit; known limits: {known}, each also with the prefix max_",
                     {"key": key, "known": ", ".join(cls.model_fields)},
                 )
             if key != name and name in value:
                 raise PydanticCustomError(
                     "invalid_value",
-                    "{name} and max_{name} are the same limit; give one",
+                    "{name} and max_{name} are the same limit; send one of them",
                     {"name": name, "key": key},
                 )
         return value
@@ -79,7 +79,7 @@ class BudgetOptions(BaseModel):
 
 
 class EnsembleOptions(BaseModel):
-    """Our own object in the body: unknown keys are errors."""
+    """The ``ensemble`` object of a request. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -112,7 +112,7 @@ class StreamOptions(BaseModel):
 
 
 class OpenAIRequest(BaseModel):
-    """What both endpoints take. ``null`` always means absent."""
+    """Fields of both endpoints. ``null`` means that a field is not set."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -136,17 +136,17 @@ class OpenAIRequest(BaseModel):
 
     @property
     def limit(self) -> int | None:
-        """Tokens to write."""
+        """Most tokens to generate; ``None``: no limit."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def alternatives(self) -> int | None:
-        """Most probable tokens to tell with each token; ``None``: no logprobs are wanted."""
+        """Number of top alternatives to return for each token; ``None``: no logprobs."""
         return None
 
 
 class ChatRequest(OpenAIRequest):
-    # A body has room for a million wrong messages, and to list each takes seconds.
+    # A body may hold a million invalid messages; listing all of them takes seconds.
     messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_CHAT)
@@ -173,12 +173,12 @@ class CompletionRequest(OpenAIRequest):
         return self.logprobs
 
     @model_validator(mode="after")
-    def _something(self) -> CompletionRequest:
+    def _generates_or_echoes(self) -> CompletionRequest:
         if self.limit == 0 and not self.echo:
             raise PydanticCustomError(
                 "invalid_value",
-                "max_tokens 0 writes nothing: with echo the prompt comes back, and with logprobs "
-                "its score; else ask for at least 1 token",
+                "max_tokens 0 generates nothing: set echo to get the prompt back, with logprobs "
+                "its score, or set max_tokens to at least 1",
                 {"param": "max_tokens"},
             )
         return self

@@ -8,19 +8,19 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Exact(BaseModel):
-    """Has these keys and no others."""
+    """An object with these keys and no others."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class Open(BaseModel):
-    """Has these keys; the method or the model adds its own."""
+    """An object with these keys; the method or the model may add keys."""
 
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
 
 class MemberSummary(Open):
-    """What one member did for an answer."""
+    """One member's calls, tokens, cost and share of an answer."""
 
     model: str
     status: Literal["ok", "dropped"]
@@ -35,12 +35,12 @@ class MemberSummary(Open):
     """Fraction of the answer's characters."""
     spans: int
     error: str = ""
-    """Why it was dropped."""
+    """Why the member was dropped."""
     dropped_at_step: int = 0
 
 
 class WrittenBy(Open):
-    """Which characters (Unicode code points) of the text who wrote."""
+    """The author of a range of characters (Unicode code points) of the text."""
 
     start: int
     end: int
@@ -50,7 +50,7 @@ class WrittenBy(Open):
 
 
 class Burned(Open):
-    """All members together."""
+    """Sums over all members."""
 
     model_calls: int
     prompt_tokens: int
@@ -66,14 +66,14 @@ class Cost(Exact):
 
 
 class Latency(Open):
-    """Milliseconds, as the gateway saw them."""
+    """Milliseconds since the gateway received the request."""
 
     total: int
     ttft: int
 
 
 class ChoiceSummary(Open):
-    """The ``ensemble`` object of one answer; methods add keys of their own."""
+    """The ``ensemble`` object of one answer. Methods may add keys."""
 
     trace_id: str
     method: str
@@ -89,7 +89,7 @@ class ChoiceSummary(Open):
     warnings: list[str]
     seed: int
     ignored_params: list[str]
-    """What was sent and had no effect."""
+    """Request fields that had no effect."""
 
 
 class NumberedSummary(ChoiceSummary):

@@ -47,7 +47,7 @@ def test_a_request_names_its_threshold(url: str) -> None:
 
 
 def test_a_model_that_hands_nothing_over_has_no_threshold(url: str) -> None:
-    with pytest.raises(BadRequestError, match="model 'small' has no threshold"):
+    with pytest.raises(BadRequestError, match="model 'small' does not support threshold"):
         told(url, "small", threshold=0.5)
     with pytest.raises(BadRequestError, match="threshold"):
         told(url, "m", threshold=1.5)

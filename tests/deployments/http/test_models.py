@@ -76,7 +76,7 @@ async def test_a_card_that_never_comes_counts_as_loading(monkeypatch: pytest.Mon
             await asyncio.Event().wait()
             raise AssertionError
 
-    monkeypatch.setattr("deployments.http.gateway.CARD_PATIENCE_S", 0.05)
+    monkeypatch.setattr("deployments.http.gateway.CARD_TIMEOUT_S", 0.05)
     api = api_of({"up": Chorus(), "m": Hanging()})
     ready = await call(api, "GET", "/ready")
     asked = await call(api, "POST", CHAT, body(model="m"))

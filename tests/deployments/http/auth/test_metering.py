@@ -145,7 +145,7 @@ async def test_several_gateways_grant_a_part_each(tmp_path: Path) -> None:
 async def test_limits_change_with_the_file_and_what_was_spent_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.http.auth.keys.LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr("deployments.http.auth.keys.RELOAD_CHECK_S", 0.0)
     paid = Paid()
     api = guarded(tmp_path, {"m": paid}, budget={"tokens": 30})
     statuses = [(await call(api, "POST", CHAT, body(), bearer(ANN))).status for _ in range(2)]

@@ -197,7 +197,7 @@ def test_what_cannot_be_scored_is_refused(client: OpenAI) -> None:
     with pytest.raises(BadRequestError, match="gives no token a probability") as caught:
         harness(client, " the", model="pets")
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "echo")
-    with pytest.raises(BadRequestError, match="max_tokens 0 writes nothing") as caught:
+    with pytest.raises(BadRequestError, match="max_tokens 0 generates nothing") as caught:
         client.completions.create(model="cat", prompt=" the", max_tokens=0)
     assert caught.value.param == "max_tokens"
     with pytest.raises(BadRequestError, match="outside the vocabulary"):

@@ -13,7 +13,13 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from deployments.config.app_config import AppConfig
-from deployments.http.openai.logprobs import Told, Waiting, chat, completion, placed
+from deployments.http.openai.logprobs import (
+    PendingTokens,
+    PlacedToken,
+    chat,
+    completion,
+    place_tokens,
+)
 from deployments.launch.in_process import LocalStack
 from runtime.types.spans import Span, TokenChoice
 from tests.support.http_ensembles import Chorus, api_of, body, call, served
@@ -219,28 +225,28 @@ async def test_wishes_beyond_openais_are_named(
 
 def test_a_probability_of_zero_is_very_unlikely() -> None:
     token = TokenChoice(b"x", -math.inf, ((b"y", 0.0), (b"z", -math.inf)))
-    entry = chat([Told(0, token)])["content"][0]
+    entry = chat([PlacedToken(0, token)])["content"][0]
     assert entry["logprob"] == -9999.0
     assert [top["logprob"] for top in entry["top_logprobs"]] == [0.0, -9999.0]
-    told = completion([Told(0, token)])
+    told = completion([PlacedToken(0, token)])
     assert told["token_logprobs"] == [-9999.0]
     assert told["top_logprobs"] == [{"y": 0.0, "z": -9999.0, "x": -9999.0}]
 
 
 def test_of_tokens_that_read_alike_the_best_is_told() -> None:
     token = TokenChoice(b"\xe2", -2.0, ((b"\xf0", -0.5), (b"\xe2", -2.0)))
-    assert completion([Told(0, token)])["top_logprobs"] == [{"\ufffd": -0.5}]
+    assert completion([PlacedToken(0, token)])["top_logprobs"] == [{"\ufffd": -0.5}]
 
 
 def test_waiting_tokens_are_told_once_and_with_their_last_character() -> None:
-    waiting = Waiting()
+    waiting = PendingTokens()
     pieces = (b"a\xc3", b"\xa9", b"bc", b"")
     tokens = tuple(TokenChoice(piece, -1.0) for piece in pieces)
     waiting.add(Span("aébc", "cat", 0, tokens=tokens, final=True))
     assert waiting.due(1) == []
-    assert waiting.due(2) == [Told(0, tokens[0]), Told(1, tokens[1])]
+    assert waiting.due(2) == [PlacedToken(0, tokens[0]), PlacedToken(1, tokens[1])]
     assert waiting.due(3) == []
-    assert waiting.due(4) == [Told(2, tokens[2])]
+    assert waiting.due(4) == [PlacedToken(2, tokens[2])]
     assert waiting.due(9) == [] and waiting.end == tokens[3]
 
 
@@ -258,5 +264,5 @@ def test_waiting_tokens_are_told_once_and_with_their_last_character() -> None:
     ],
 )
 def test_offsets_point_into_the_prompt(pieces: list[bytes], text: str, places: list[int]) -> None:
-    told = placed([TokenChoice(piece, -1.0) for piece in pieces], text)
+    told = place_tokens([TokenChoice(piece, -1.0) for piece in pieces], text)
     assert [at for at, _ in told] == places

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.http.openai.resume import Mark, Sent, past_of
+from deployments.http.openai.resume import Mark, Sent, resume_point
 from deployments.launch.in_process import LocalStack
 from runtime.errors import BadRequest, Diverged
 from tests.support.http_ensembles import Reply, body, call
@@ -153,15 +153,17 @@ async def test_an_idempotency_key_names_the_answer() -> None:
 def test_the_reader_gets_what_it_lacks() -> None:
     first = Sent("0" * 32, 7, 1)
     assert first.fresh(0, "abc") == "abc"
-    past = past_of(first.id, None, b"")
-    assert past is not None and past.seed == 7 and past.marks[0].characters == 3
-    again = Sent("0" * 32, 7, 1, past.marks)
+    resume_from = resume_point(first.id, None, b"")
+    assert (
+        resume_from is not None and resume_from.seed == 7 and resume_from.marks[0].characters == 3
+    )
+    again = Sent("0" * 32, 7, 1, resume_from.marks)
     assert again.id == first.id, "until it has caught up, the reader is where it was"
     assert [again.fresh(0, piece) for piece in ("a", "bcd", "e")] == ["", "d", "e"]
-    different = Sent("0" * 32, 7, 1, past.marks)
+    different = Sent("0" * 32, 7, 1, resume_from.marks)
     with pytest.raises(Diverged):
         different.fresh(0, "abX")
-    short = Sent("0" * 32, 7, 1, past.marks)
+    short = Sent("0" * 32, 7, 1, resume_from.marks)
     short.fresh(0, "ab")
     with pytest.raises(Diverged):
         short.check_end(0)
@@ -178,9 +180,9 @@ def test_marks_of_nothing_match_an_empty_text() -> None:
 
 
 def test_a_key_or_an_id_must_be_there_to_go_on() -> None:
-    assert past_of(None, None, b"{}") is None
+    assert resume_point(None, None, b"{}") is None
     with pytest.raises(BadRequest):
-        past_of("1", None, b"{}")
+        resume_point("1", None, b"{}")
 
 
 async def test_nothing_is_told_to_come_back_with_unless_asked_for() -> None:
@@ -232,8 +234,8 @@ async def test_a_whole_reply_cannot_go_on() -> None:
 
 
 async def test_callers_do_not_share_the_answers_of_one_idempotency_key() -> None:
-    ann, bob = (past_of(None, "1", b"{}", name) for name in ("ann", "bob"))
-    nobody = past_of(None, "1", b"{}")
+    ann, bob = (resume_point(None, "1", b"{}", name) for name in ("ann", "bob"))
+    nobody = resume_point(None, "1", b"{}")
     assert ann and bob and nobody
     assert len({ann.trace_id, bob.trace_id, nobody.trace_id}) == 3
-    assert past_of(None, "1", b"{}", "ann") == ann
+    assert resume_point(None, "1", b"{}", "ann") == ann
