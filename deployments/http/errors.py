@@ -120,8 +120,8 @@ def fault_of(error: Exception) -> Fault:
 
 
 def unavailable(message: str, code: str, states: Mapping[str, str]) -> Fault:
-    """503 with the state of each member. Clients retry a 503 by default. The headers say when, while
-    members load, or forbid it after members failed, whose calls were retried already."""
+    """503 with the state of each member. Clients retry a 503 by default: the headers say when,
+    while members load, and forbid it after members failed, whose calls were retried already."""
     loading = any("loading" in state for state in states.values())
     headers = _wait(LOADING_RETRY_S) if loading else NO_RETRY
     members = {"members": dict(states)}

@@ -1,4 +1,4 @@
-"""Ray and Serve on this machine, on loopback only, and gone without a trace afterwards."""
+"""Ray and Serve on this machine, on loopback only; all processes are stopped afterwards."""
 
 from __future__ import annotations
 
@@ -40,12 +40,11 @@ def serving(
     cpus: float = 0,
     logs: dict[str, Any] | None = None,
 ) -> Iterator[str]:
-    """Yields the base URL of the endpoint; stops everything that it started on leaving. ``cpus``
-    are for what else runs in this Ray, ``logs`` Serve's ``logging_config``.
+    """Serves ``config``; yields the base URL of the endpoint and stops all processes on exit.
 
-    Raises ``ConfigError`` when the port is taken, or for keys that are missing or cannot be read;
-    ``EngineFault`` when a member cannot start.
-    """
+    ``cpus``: further CPUs for other work in this Ray. ``logs``: Serve's ``logging_config``. Raises
+    ``ConfigError`` when the port is in use or API keys cannot be read, ``EngineFault`` when a
+    member does not start."""
     refuse_exposed(config.gateway.access, host)
     key_store(config.gateway.access)
     _check_port(host, port)
@@ -60,10 +59,10 @@ def serving(
 
 @contextmanager
 def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) -> Iterator[None]:
-    """Ray for a driver: the cluster of RAY_ADDRESS, as in a job, or one on this machine with room
-    for ``cpus`` more. With ``config`` its models run there meanwhile, unless they run already.
+    """Ray for a driver: the cluster of RAY_ADDRESS, as in a job, or a new one on this machine with
+    ``cpus`` more. With ``config`` its models run there meanwhile, unless they run already.
 
-    Raises ``ConfigError`` where the cluster's application has not what is needed.
+    Raises ``ConfigError`` if the cluster's application lacks a model of ``config``.
     """
     inside = bool(os.environ.get("RAY_ADDRESS"))
     before = {process.pid for process in psutil.Process().children(recursive=True)}
@@ -92,8 +91,8 @@ def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) ->
 
 
 def _deploy(config: AppConfig, timeout_s: float) -> bool:
-    """Whether the application had to be started, since there was none. One that is there is not
-    touched: it may be somebody's service."""
+    """Deploys the application unless it runs; returns whether it did. A running application is not
+    changed: it may serve others."""
     from ray import serve
 
     from deployments.app import build_app
@@ -116,7 +115,7 @@ def _deploy(config: AppConfig, timeout_s: float) -> bool:
     if missing:
         raise ConfigError(
             f"the application {models_app!r} of this cluster has no deployment {missing[0]!r}; "
-            "deploy the Serve config that the training names"
+            "deploy the Serve config of the training first"
         )
     return False
 
@@ -146,13 +145,13 @@ def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float =
     os.environ[NO_CLUSTER] = "0"
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         console.print(
-            "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: whoever reaches the ports of this "
+            "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: any process that can connect to this "
             "machine's Ray can run code here (docs/security.md)"
         )
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Serve kills a proxy that is not up after 5 s, which a busy machine needs for the imports.
+    # By default Serve kills a proxy that is not up after 5 s; imports can take longer.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-    # And it looks every 10 s whether a proxy lives; clients cannot connect that long.
+    # By default Serve checks proxies every 10 s; clients of a dead one fail until then.
     os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "2")
     import ray
 
@@ -185,7 +184,7 @@ def _start_serve(
 
 
 def scrape_url() -> str:
-    """Where the node of this process exports its metrics for Prometheus."""
+    """The URL at which this node exports its metrics for Prometheus."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
@@ -213,7 +212,7 @@ def _wait_until_up(timeout_s: float) -> None:
                 raise EngineFault("\n".join([app.message, *bad]))
             if time.monotonic() > deadline:
                 late = [name for name, d in states.items() if d.status != "HEALTHY"]
-                raise EngineFault(f"not up after {timeout_s:g} s: {', '.join(late)}")
+                raise EngineFault(f"deployments not ready after {timeout_s:g} s: {', '.join(late)}")
             time.sleep(0.2)
 
 
@@ -223,7 +222,7 @@ def _stop(before: set[int]) -> None:
 
     started = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
     if ray.is_initialized():
-        # Ray prints that the controller it has just killed was killed; that alarms nobody usefully.
+        # Ray prints that the controller was killed, which is expected here.
         with redirect_stdout(io.StringIO()):
             try:
                 serve.shutdown()
