@@ -32,7 +32,7 @@ app.add_typer(training, name="train")
 
 
 def main() -> None:
-    """The entry point; a fault we know is one line, not a traceback."""
+    """The entry point. A typed error is printed on one line, without a traceback."""
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     try:
         app()

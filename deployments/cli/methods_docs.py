@@ -1,4 +1,4 @@
-"""docs/methods.md, generated from the methods themselves."""
+"""Generates docs/methods.md from the methods' docstrings and configurations."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def _row(name: str, method: type[Policy[Any]]) -> str:
 
 
 def _section(name: str, method: type[Policy[Any]], config: type[PolicyConfig]) -> str:
-    told = (sys.modules[method.__module__].__doc__ or "").strip()
-    return f"## `{name}`\n\n```text\n{told}\n```\n\n" + _fields(
+    text = (sys.modules[method.__module__].__doc__ or "").strip()
+    return f"## `{name}`\n\n```text\n{text}\n```\n\n" + _fields(
         config, skip=tuple(PolicyConfig.model_fields)
     )
 
@@ -50,5 +50,5 @@ def _fields(config: type[PolicyConfig], skip: tuple[str, ...]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    told = value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
-    return " ".join(told.split()) if isinstance(told, str) else told  # a cell is one line
+    text = value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
+    return " ".join(text.split()) if isinstance(text, str) else text  # a cell is one line

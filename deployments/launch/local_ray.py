@@ -145,7 +145,7 @@ def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float =
     os.environ[NO_CLUSTER] = "0"
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         console.print(
-            "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: any process that can connect to this "
+            "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: any process that connects to this "
             "machine's Ray can run code here (docs/security.md)"
         )
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

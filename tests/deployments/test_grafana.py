@@ -11,7 +11,7 @@ from typing import Any
 import promql_parser
 import pytest
 
-from deployments.grafana.dashboard import FILE, written
+from deployments.grafana.dashboard import FILE, to_json
 from runtime.observability.metrics import METRICS
 from tests.support.paths import ROOT
 from tests.support.prometheus import SERVE
@@ -81,7 +81,7 @@ def asked(node: Any) -> Iterator[tuple[str, set[str]]]:
 
 
 def test_the_file_is_what_its_script_writes() -> None:
-    assert FILE.read_text() == written(), "run: python -m deployments.grafana.dashboard"
+    assert FILE.read_text() == to_json(), "run: python -m deployments.grafana.dashboard"
 
 
 def test_it_has_what_grafana_wants_of_a_dashboard() -> None:

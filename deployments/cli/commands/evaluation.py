@@ -34,17 +34,17 @@ def evaluate(
     from runtime.data.questions import read_questions
 
     document, settings = load(config)
-    wish = settings.evaluation
-    if wish is None and questions is None:
+    plan = settings.evaluation
+    if plan is None and questions is None:
         fail(f"{config} has no evaluation section; name a file with --questions")
-    wish = wish or EvaluationConfig(questions=str(questions))
+    plan = plan or EvaluationConfig(questions=str(questions))
     if models:
-        wish = wish.model_copy(update={"models": tuple(models.split(","))})
-    asked = read_questions(questions or Path(wish.questions), limit or wish.limit)
+        plan = plan.model_copy(update={"models": tuple(models.split(","))})
+    selected = read_questions(questions or Path(plan.questions), limit or plan.limit)
 
     async def all_rows(base_url: str) -> list[evaluation.Row]:
-        rows = await evaluation.compare(base_url, asked, wish)
-        return rows + await route_rows(base_url, settings, asked, wish, rows)
+        rows = await evaluation.compare(base_url, selected, plan)
+        return rows + await route_rows(base_url, settings, selected, plan, rows)
 
     if url is not None:
         rows = asyncio.run(all_rows(url))
@@ -57,12 +57,12 @@ def evaluate(
     shown = Console(width=140)
     shown.print(evaluation.table(rows))
     more: dict[str, Any] = {}
-    if wish.sweep is not None:
+    if plan.sweep is not None:
         from deployments.evaluation import threshold_sweep
 
-        curves = threshold_sweep.curves(rows, wish)
-        more["curves"] = threshold_sweep.told(curves, wish)
-        shown.print(threshold_sweep.table(curves, wish))
+        curves = threshold_sweep.curves(rows, plan)
+        more["curves"] = threshold_sweep.summary(curves, plan)
+        shown.print(threshold_sweep.table(curves, plan))
         if picture is not None:
             threshold_sweep.draw(curves, picture)
     if as_json:

@@ -66,7 +66,7 @@ def ask(
     from openai import APIConnectionError, APIStatusError, AuthenticationError
 
     from deployments.cli.ask import ask as ask_endpoint
-    from deployments.cli.ask import picture
+    from deployments.cli.ask import to_svg
 
     try:
         shown = ask_endpoint(
@@ -81,11 +81,11 @@ def ask(
         if full_trace:
             console.print(f"trace {shown.trace_id}", highlight=False)
         if svg is not None:
-            svg.write_text(picture(shown, f"{model}: {question}"))
+            svg.write_text(to_svg(shown, f"{model}: {question}"))
     except APIConnectionError:
-        fail(f"nothing answers at {url}; start it with: make serve")
+        fail(f"no server answers at {url}; start one with: make serve")
     except AuthenticationError:
-        fail(f"{url} wants a key; put it into {VARIABLE}")
+        fail(f"{url} requires an API key; set {VARIABLE}")
     except APIStatusError as fault:
         body = fault.body if isinstance(fault.body, dict) else {}
         fail(str(body.get("message", fault)))

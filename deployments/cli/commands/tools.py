@@ -59,15 +59,15 @@ def tree(
 
     from deployments.cli import tree as trees
 
-    found, summary = trees.fetch(url, trace_id)
+    steps, summary = trees.fetch(url, trace_id)
     title = f"{summary.get('method', 'tree')} · {trace_id}"
     end = summary["full"]["state"].get("end")
     if svg is not None:
-        svg.write_text(trees.svg(found, title, depth, end))
+        svg.write_text(trees.svg(steps, title, depth, end))
     if html is not None:
-        html.write_text(trees.page(found, title, end))
+        html.write_text(trees.page(steps, title, end))
     if svg is None and html is None:
-        Console(width=140).print(trees.lines(found, depth, end))
+        Console(width=140).print(trees.lines(steps, depth, end))
 
 
 def key(name: Annotated[str, typer.Argument(help="Whose it is")]) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from deployments.cli import app as cli
-from deployments.cli.ask import Palette, Shown, ledger, picture
+from deployments.cli.ask import ColouredAnswer, Palette, ledger, to_svg
 from deployments.config.app_config import AppConfig
 from deployments.credentials import api_key
 from deployments.http.auth.keys import KeyStore
@@ -104,7 +104,7 @@ def test_the_picture_of_an_answer_holds_all_of_it_in_its_authors_colours() -> No
     answer = Text()
     for n in range(80):
         answer.append(f"word{n} ", style=("cyan", "magenta")[n % 2])
-    svg = picture(Shown(answer, Table()), "model: question", width=60)
+    svg = to_svg(ColouredAnswer(answer, Table()), "model: question", width=60)
     assert all(f"word{n}" in svg for n in range(80))
     assert len(set(re.findall(r"fill: (#\w+)", svg))) >= 3
     assert "font-face" not in svg
@@ -125,7 +125,7 @@ def test_ray_that_was_imported_too_early_is_not_started() -> None:
     script = (
         "import ray, os; os.environ.pop('RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER', None)\n"
         "from deployments.launch.local_ray import serving\n"
-        "from deployments.config import AppConfig\n"
+        "from deployments.config.app_config import AppConfig\n"
         "config = AppConfig.model_validate({'members': {'one': {'engine': {'type': 'echo'}}}})\n"
         "with serving(config, port=0): pass"
     )
@@ -166,4 +166,4 @@ def test_what_starts_a_server_and_asks_it_wants_the_key_first(
     file = tmp_path / "app.yaml"
     file.write_text(yaml.safe_dump({"applications": [application]}, allow_unicode=True))
     result = runner.invoke(cli.app, ["demo", str(file)])
-    assert "put it into ORCHESTRION_API_KEY" in str(result.exception)
+    assert "set ORCHESTRION_API_KEY" in str(result.exception)

@@ -29,7 +29,7 @@ def url() -> Iterator[str]:
     asyncio.run(stack.close())
 
 
-def told(url: str, model: str, **options: Any) -> dict[str, Any]:
+def summary_of(url: str, model: str, **options: Any) -> dict[str, Any]:
     with OpenAI(base_url=url, api_key="any", max_retries=0) as client:
         reply = client.chat.completions.create(
             model=model,
@@ -41,16 +41,16 @@ def told(url: str, model: str, **options: Any) -> dict[str, Any]:
 
 
 def test_a_request_names_its_threshold(url: str) -> None:
-    assert told(url, "m")["tokens"] == {"small": 2, "large": 3}
-    asked = told(url, "m", threshold=1.0)
-    assert asked["threshold"] == 1.0 and asked["tokens"]["small"] == 0
+    assert summary_of(url, "m")["tokens"] == {"small": 2, "large": 3}
+    reply = summary_of(url, "m", threshold=1.0)
+    assert reply["threshold"] == 1.0 and reply["tokens"]["small"] == 0
 
 
 def test_a_model_that_hands_nothing_over_has_no_threshold(url: str) -> None:
     with pytest.raises(BadRequestError, match="model 'small' does not support threshold"):
-        told(url, "small", threshold=0.5)
+        summary_of(url, "small", threshold=0.5)
     with pytest.raises(BadRequestError, match="threshold"):
-        told(url, "m", threshold=1.5)
+        summary_of(url, "m", threshold=1.5)
 
 
 WISH = EvaluationConfig(
