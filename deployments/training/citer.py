@@ -146,9 +146,9 @@ def _tuned(setup: PairSetup, learnt: Learnt, fresh: bool) -> tuple[Layers, dict[
             console.print(f"tuning goes on after iteration {run.done}")
         console.print(f"{'iteration':>9}{'steps':>9}{'reward':>9}{'accuracy':>10}{'large':>8}")
         run.run(
-            lambda told: console.print(
-                f"{told.iteration:>9}{told.steps:>9}{told.reward:>9.3f}{told.accuracy:>10.3f}"
-                f"{told.cost:>8.3f}",
+            lambda progress: console.print(
+                f"{progress.iteration:>9}{progress.steps:>9}{progress.reward:>9.3f}"
+                f"{progress.accuracy:>10.3f}{progress.cost:>8.3f}",
                 highlight=False,
             )
         )

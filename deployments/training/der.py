@@ -86,10 +86,10 @@ def _agent(setup: Setup, run: Training, world: World) -> Agent:
     return exported(run.module, world, encoder, setup.reads, prompts, about)
 
 
-def _log(told: Told) -> None:
+def _log(progress: Told) -> None:
     console.print(
-        f"{told.iteration:>9}{told.steps:>9}{told.reward:>9.3f}{told.accuracy:>10.3f}"
-        f"{told.cost:>11.3g}{told.calls:>7.2f}",
+        f"{progress.iteration:>9}{progress.steps:>9}{progress.reward:>9.3f}{progress.accuracy:>10.3f}"
+        f"{progress.cost:>11.3g}{progress.calls:>7.2f}",
         highlight=False,
     )
 

@@ -75,7 +75,7 @@ def key(name: Annotated[str, typer.Argument(help="Whose it is")]) -> None:
     from deployments.http.auth.keys import entry, new_key
 
     made = new_key()
-    typer.echo(f"# the key, told only here: {made}\n{entry(name, made)}")
+    typer.echo(f"# the key, shown only once: {made}\n{entry(name, made)}")
 
 
 def doctor(

@@ -85,9 +85,9 @@ def test_a_known_fault_is_one_line_and_no_traceback(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
-    told = capsys.readouterr().err
-    assert "absent.yaml" in told
-    assert "Traceback" not in told
+    values = capsys.readouterr().err
+    assert "absent.yaml" in values
+    assert "Traceback" not in values
 
 
 def test_a_taken_port_is_told_before_anything_starts() -> None:
@@ -136,7 +136,7 @@ def test_ray_that_was_imported_too_early_is_not_started() -> None:
 
 def test_a_new_key_comes_with_its_entry_for_the_file(tmp_path: Path) -> None:
     result = runner.invoke(cli.app, ["key", "ann"])
-    key = result.output.splitlines()[0].removeprefix("# the key, told only here: ")
+    key = result.output.splitlines()[0].removeprefix("# the key, shown only once: ")
     file = tmp_path / "keys.yaml"
     file.write_text("keys:\n" + result.output)
     found = KeyStore(AccessConfig(keys_file=str(file))).find(key.encode())

@@ -34,12 +34,12 @@ async def test_without_text_in_traces_no_text_is_left_anywhere(
     whole["gateway"] = {"access": access}
     stack = LocalStack(AppConfig.model_validate(whole))
     try:
-        asked = {"messages": [{"role": "user", "content": QUESTION}], "model": "e", "n": 2}
-        asked |= {"ensemble": {"trace": "full"}, "stream": stream, "temperature": 0}
-        reply = await call(stack.api(), "POST", CHAT, asked, bearer(ANN))
+        request = {"messages": [{"role": "user", "content": QUESTION}], "model": "e", "n": 2}
+        request |= {"ensemble": {"trace": "full"}, "stream": stream, "temperature": 0}
+        reply = await call(stack.api(), "POST", CHAT, request, bearer(ANN))
         assert b" sat" in reply.content or b" ran" in reply.content
         api = stack.api()
-        reply = await call(api, "POST", CHAT, asked, bearer(ANN))
+        reply = await call(api, "POST", CHAT, request, bearer(ANN))
         id = reply.headers["x-ensemble-trace-id"]
         shown = await call(api, "GET", f"/v1/traces/{id}", headers=bearer(ANN))
     finally:

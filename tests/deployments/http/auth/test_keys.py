@@ -134,8 +134,8 @@ def test_a_broken_file_changes_nothing_and_the_log_says_where_it_breaks(
     write(path, broken)
     for clock.now in (1.0, 2.0, 3.0):
         assert names(keys) == ["ann", None, None]
-    [told] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert f"{path}:{line}:" in told.message.split("the old ones stay valid: ")[1]
+    [result] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert f"{path}:{line}:" in result.message.split("the old ones stay valid: ")[1]
     for secret in (ANN, BOB, "tooshort!!"):
         assert secret not in caplog.text
     with pytest.raises(ConfigError) as refusal:

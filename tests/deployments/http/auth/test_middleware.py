@@ -59,8 +59,8 @@ async def test_a_stranger_may_ask_whether_the_server_lives_but_no_names(tmp_path
         for headers in ({}, bearer("nobody's")):
             reply = await call(api, "GET", path, headers=headers)
             assert reply.status == 200 and b"secret-model" not in reply.content
-    told = await call(api, "GET", "/ready", headers=bearer(ANN))
-    assert told.json()["models"] == {"secret-model": "ready"}
+    result = await call(api, "GET", "/ready", headers=bearer(ANN))
+    assert result.json()["models"] == {"secret-model": "ready"}
 
 
 async def test_below_a_prefix_a_stranger_may_ask_the_same(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ async def test_requests_count_until_their_answers_end_however_they_end(
     mute = Mute()
     api = guarded(tmp_path, {"m": Chorus(), "mute": mute}, concurrent=1)
     leave = asyncio.Event()
-    asked = body(model="mute", stream=stream)
-    running = asyncio.create_task(call(api, "POST", CHAT, asked, bearer(ANN), leave))
+    params = body(model="mute", stream=stream)
+    running = asyncio.create_task(call(api, "POST", CHAT, params, bearer(ANN), leave))
     while not mute.written:
         await asyncio.sleep(0)
     busy = await call(api, "POST", CHAT, body(model="m"), bearer(ANN))

@@ -58,8 +58,8 @@ def test_a_server_on_loopback_is_called_by_its_own_name_only() -> None:
         rebound = httpx.get(f"{url}/v1/models", headers={"host": "evil.example"})
         assert rebound.status_code == 403
         assert rebound.json()["error"]["code"] == "host_not_allowed"
-        told = httpx.get(f"{url}/ready", headers={"host": "evil.example"})
-        assert told.json() == {"status": "ready"}, "no names"
+        result = httpx.get(f"{url}/ready", headers={"host": "evil.example"})
+        assert result.json() == {"status": "ready"}, "no names"
         assert "models" in httpx.get(f"{url}/ready").json()
 
 

@@ -112,8 +112,8 @@ def test_any_name_in_a_path_is_found_or_not(endpoint: Endpoint, path: str) -> No
     @CALM
     @given(st.text(min_size=1) | st.sampled_from(MODELS))
     def ask(name: str) -> None:
-        asked = path.format(id=name)
+        request = path.format(id=name)
         if "\n" not in name and (path == READING[0] or "/" not in name):
-            assert endpoint("GET", asked).status in (200, 404)
+            assert endpoint("GET", request).status in (200, 404)
 
     ask()

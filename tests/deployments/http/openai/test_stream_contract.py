@@ -65,9 +65,9 @@ def test_n_answers_stream_by_index(client: OpenAI, contract: Contract) -> None:
 
 
 def test_completions_stream_the_same_text(client: OpenAI, contract: Contract) -> None:
-    asked = {"model": contract.model, "prompt": contract.token_text, "seed": 7}
-    whole = client.completions.create(**asked)
-    chunks = list(client.completions.create(**asked, stream=True))
+    request = {"model": contract.model, "prompt": contract.token_text, "seed": 7}
+    whole = client.completions.create(**request)
+    chunks = list(client.completions.create(**request, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
     assert {chunk.object for chunk in chunks} == {"text_completion"}
@@ -77,12 +77,12 @@ async def test_streams_side_by_side_do_not_disturb_each_other(contract: Contract
     async with AsyncOpenAI(base_url=f"{contract.url}/v1", api_key="any", max_retries=0) as client:
 
         async def whole(seed: int) -> str:
-            asked = {"model": contract.model, "messages": ASK, "seed": seed}
-            return (await client.chat.completions.create(**asked)).choices[0].message.content
+            request = {"model": contract.model, "messages": ASK, "seed": seed}
+            return (await client.chat.completions.create(**request)).choices[0].message.content
 
         async def streamed(seed: int) -> str:
-            asked = {"model": contract.model, "messages": ASK, "seed": seed, "stream": True}
-            chunks = await client.chat.completions.create(**asked)
+            request = {"model": contract.model, "messages": ASK, "seed": seed, "stream": True}
+            chunks = await client.chat.completions.create(**request)
             return "".join([c.choices[0].delta.content or "" async for c in chunks])
 
         seeds = range(8)
@@ -91,8 +91,8 @@ async def test_streams_side_by_side_do_not_disturb_each_other(contract: Contract
 
 
 def test_curl_shows_plain_server_sent_events(contract: Contract) -> None:
-    asked = json.dumps({"model": contract.model, "messages": ASK, "stream": True, "seed": 7})
-    command = ["curl", "-sSNi", f"{contract.url}/v1/chat/completions", "-d", asked]
+    request = json.dumps({"model": contract.model, "messages": ASK, "stream": True, "seed": 7})
+    command = ["curl", "-sSNi", f"{contract.url}/v1/chat/completions", "-d", request]
     output = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
     head, _, sent = output.partition(b"\r\n\r\n")
     assert b"200 OK" in head.splitlines()[0]
