@@ -48,7 +48,7 @@ def fetch(base_url: str, trace_id: str) -> tuple[Tree, dict[str, Any]]:
     except AuthenticationError:
         raise ConfigError(f"{base_url} requires an API key; set {VARIABLE}") from None
     except APIConnectionError:
-        raise ConfigError(f"no server answers at {base_url}; start one with: make serve") from None
+        raise ConfigError(f"no server at {base_url}; start one with: make serve") from None
     summary: dict[str, Any] = reply.get("ensemble") or {}
     nodes = summary.get("full", {}).get("state", {}).get("tree")
     if nodes is None:

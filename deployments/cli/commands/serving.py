@@ -83,7 +83,7 @@ def ask(
         if svg is not None:
             svg.write_text(to_svg(shown, f"{model}: {question}"))
     except APIConnectionError:
-        fail(f"no server answers at {url}; start one with: make serve")
+        fail(f"no server at {url}; start one with: make serve")
     except AuthenticationError:
         fail(f"{url} requires an API key; set {VARIABLE}")
     except APIStatusError as fault:

@@ -74,7 +74,7 @@ def test_a_sweep_asks_at_every_threshold(url: str, tmp_path: Path) -> None:
 
 def test_a_sweep_without_both_members_is_refused_before_anything_is_asked(url: str) -> None:
     wrong = WISH.model_copy(update={"models": ("m",)})
-    with pytest.raises(ConfigError, match="list just these two members"):
+    with pytest.raises(ConfigError, match="list exactly these two members"):
         asyncio.run(compare(url, [Question("Who?", "the dog ran")], wrong))
 
 
@@ -91,5 +91,5 @@ def test_curves_by_hand() -> None:
     curve = threshold_sweep.curves(rows, WISH)["m"]
     assert curve.shares == (0.0, 0.2, 0.4, 1.0)
     assert curve.at(0.1) == pytest.approx(0.4) and curve.at(0.3) == pytest.approx(0.75)
-    assert curve.needed(0.75) == pytest.approx(0.3)
-    assert curve.needed(0.1) == 0.0 and curve.needed(0.95) == pytest.approx(0.7)
+    assert curve.share_for(0.75) == pytest.approx(0.3)
+    assert curve.share_for(0.1) == 0.0 and curve.share_for(0.95) == pytest.approx(0.7)
