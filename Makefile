@@ -84,7 +84,7 @@ test-pretrained: install   ## what needs the two pretrained models
 
 test-fuzz: install     ## bad input drawn at random, thousands of requests
 	ORCHESTRION_FUZZ=1500 $(BIN)/python -m pytest -q --timeout 1800 \
-		tests/deployments/http/test_fuzz_schema.py tests/deployments/http/test_fuzz_bodies.py
+		tests/deployments/http/fuzz/test_schema.py tests/deployments/http/fuzz/test_bodies.py
 
 test-slow: install     ## what takes minutes, such as processes that are killed
 	$(BIN)/python -m pytest -q -m "slow and not pretrained"
@@ -127,7 +127,7 @@ test-chaos: install    ## processes killed under load, in short
 	$(BIN)/python -m pytest -q -m chaos
 
 chaos: install         ## 300 streams, 100 at a time, and 30 kills; prints the figures
-	$(BIN)/python -m tests.chaos --requests 300 --kills 30
+	$(BIN)/python -m tests.integration.chaos --requests 300 --kills 30
 
 soak: install          ## ten minutes of load by 64 clients; prints throughput, latency, memory
 	$(BIN)/python -m benchmarks.soak

@@ -25,7 +25,7 @@ from openai import AsyncOpenAI
 
 from deployments.config.app_config import AppConfig
 from deployments.config.serve_file import load
-from deployments.launch.backends import Served
+from deployments.launch.backends import ServeBackends
 from deployments.launch.local_ray import serving
 from deployments.launch.weights import fetch_weights
 from deployments.progress import bar
@@ -175,7 +175,7 @@ def naive(
     members = {member: config.members[member] for member in ensemble.pair}
 
     async def all_questions() -> float:
-        connections = connect(members, Served(config).members(tuple(members)))
+        connections = connect(members, ServeBackends(config).members(tuple(members)))
         small, large = (connections[member] for member in ensemble.pair)
         await asyncio.gather(small.open(), large.open())
         eos = {*small.spec.eos_ids, *large.spec.eos_ids}

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.launch.backends import Here, Served
+from deployments.launch.backends import InProcessBackends, ServeBackends
 from deployments.launch.local_ray import serving
 from deployments.launch.weights import fetch_weights
 from deployments.progress import bar
 from deployments.training.der_setup import Setup, load_setup
 from envs.dynamic_ensemble.config import LiveAnswers, LoggedAnswers
 from envs.dynamic_ensemble.env import DynamicEnsembleVectorEnv, World
-from envs.members.event_loop import Loop
+from envs.members.event_loop import EventLoopThread
 from envs.members.recording import parts
 from runtime.data.query_log import Ask, Reply, write
 
@@ -60,10 +60,10 @@ def measure(questions: int, depth: int, seconds: float) -> dict[str, float]:
         log = Path(folder) / "log.parquet"
         with serving(app, port=PORT):
             live = small.model_copy(update={"answers": LiveAnswers(remember=False)})
-            world = Setup(live, setup.app).make(Served(setup.app))
+            world = Setup(live, setup.app).make(ServeBackends(setup.app))
             for width in WIDTHS:
                 figures[f"live_{width}"] = rate(world, width, seconds)
-            members = setup.members(Served(setup.app), Loop("recording"))
+            members = setup.members(ServeBackends(setup.app), EventLoopThread("recording"))
             rows: list[tuple[Ask, Reply]] = []
             with bar("recording", len(world.tasks)) as step:
                 asked = [task.question for task in world.tasks]
@@ -75,7 +75,7 @@ def measure(questions: int, depth: int, seconds: float) -> dict[str, float]:
         write(log, rows, setup.conditions)
         logged = small.model_copy(update={"answers": LoggedAnswers(path=str(log))})
         replay = Setup(logged, setup.app)
-        world = replay.make(Here(setup.app))
+        world = replay.make(InProcessBackends(setup.app))
         for width in WIDTHS:
             figures[f"replay_{width}"] = rate(world, width, seconds)
         world.close()

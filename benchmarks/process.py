@@ -76,9 +76,9 @@ def measure_pretrained(config: AppConfig, questions: Sequence[str]) -> dict[str,
             alone = time.perf_counter() - started
             started = time.perf_counter()
             sixteen = asyncio.run(search(url, LONG, questions[4:], AT_ONCE, step.done))
-            together = time.perf_counter() - started
+            gather_or_cancel = time.perf_counter() - started
     one = sum(told["iterations"] for told in ones) / alone
-    at_once = sum(told["iterations"] for told in sixteen) / together
+    at_once = sum(told["iterations"] for told in sixteen) / gather_or_cancel
     return {
         "iterations_per_s_1_pretrained": round(one, 2),
         "iterations_per_s_16_pretrained": round(at_once, 2),
@@ -103,13 +103,13 @@ def measure(config: AppConfig, many: int, alone: int) -> dict[str, float]:
                     ones += told if model == LONG else []
             started = time.perf_counter()
             sixteen = asyncio.run(search(url, LONG, questions, 16, step.done))
-            together = time.perf_counter() - started
+            gather_or_cancel = time.perf_counter() - started
             used = coordinator_seconds(LONG) - before
     iterations = [sum(told["iterations"] for told in group) for group in (ones, sixteen)]
     members = [member for told in (*ones, *sixteen) for member in told["members"]]
     cached = sum(member["cached_tokens"] for member in members)
     read = cached + sum(member["prompt_tokens"] for member in members)
-    one, at_once = iterations[0] / sum(seconds[LONG]), iterations[1] / together
+    one, at_once = iterations[0] / sum(seconds[LONG]), iterations[1] / gather_or_cancel
     return {
         "iterations_per_s_1": round(one, 1),
         "iterations_per_s_16": round(at_once, 1),

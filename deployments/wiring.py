@@ -13,7 +13,7 @@ from runtime.config.members import MemberConfig
 from runtime.coordinator.coordinator import Coordinator
 from runtime.coordinator.trace_log import TraceLog
 from runtime.observability.metrics import Meter
-from runtime.session.aux_models import ALONE, Aides
+from runtime.session.aux_models import ALONE, AuxModels
 from runtime.session.connection import Connection
 
 
@@ -35,7 +35,7 @@ def coordinate(
     traces: TraceConfig,
     currency: str,
     meter: Meter,
-    aides: Aides = ALONE,
+    aux_models: AuxModels = ALONE,
 ) -> Coordinator:
     """The coordinator of one ensemble, with its own connections and trace log."""
     used = {member: members[member] for member in config.members}
@@ -47,7 +47,7 @@ def coordinate(
         TraceLog(traces),
         currency=currency,
         meter=meter,
-        aides=aides,
+        aux_models=aux_models,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class CallContext:
     """What a call carries besides its tokens; it changes where and when a call is served, never
     its result."""
 
@@ -22,26 +22,26 @@ class Terms:
     seconds: float | None = None
     """How long its sender waits for the reply. The engine stops then, also when the sender is gone
     and cannot say so."""
-    patient: bool = False
+    wait_for_replica: bool = False
     """The answer cannot go on without this member: the call waits for a new replica where there is
     none, as long as its sender waits."""
     traceparent: str = ""
     """The coordinator's activity, where it is recorded (runtime/observability/tracing.py)."""
 
 
-_NOBODYS = Terms()
-_TERMS: ContextVar[Terms] = ContextVar("terms", default=_NOBODYS)
+_NOBODYS = CallContext()
+_TERMS: ContextVar[CallContext] = ContextVar("terms", default=_NOBODYS)
 
 
-def current_terms() -> Terms:
+def current_call_context() -> CallContext:
     """Of the task that asks; the defaults outside any request."""
     return _TERMS.get()
 
 
 @contextmanager
-def on_terms(terms: Terms) -> Iterator[None]:
+def use_call_context(call_context: CallContext) -> Iterator[None]:
     """Calls made inside are made on these terms."""
-    token = _TERMS.set(terms)
+    token = _TERMS.set(call_context)
     try:
         yield
     finally:
@@ -49,7 +49,7 @@ def on_terms(terms: Terms) -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class Whose:
+class RequestIds:
     """The request at work."""
 
     request_id: str = ""
@@ -58,16 +58,16 @@ class Whose:
     """Our own; the gateway knows it once it has read the request."""
 
 
-_WHOSE: ContextVar[Whose | None] = ContextVar("whose", default=None)
+_WHOSE: ContextVar[RequestIds | None] = ContextVar("whose", default=None)
 
 
-def whose() -> Whose:
+def current_request() -> RequestIds:
     """Empty outside any request."""
-    return _WHOSE.get() or Whose()
+    return _WHOSE.get() or RequestIds()
 
 
 @contextmanager
-def on_behalf_of(request: Whose) -> Iterator[None]:
+def request_context(request: RequestIds) -> Iterator[None]:
     token = _WHOSE.set(request)
     try:
         yield

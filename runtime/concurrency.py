@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def together(*asks: Awaitable[T]) -> list[T]:
+async def gather_or_cancel(*asks: Awaitable[T]) -> list[T]:
     """Results in order; the first fault, or being cancelled, cancels the rest."""
     tasks = [asyncio.ensure_future(ask) for ask in asks]
     try:

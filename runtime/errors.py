@@ -132,7 +132,7 @@ class UnknownRouter(OrchestrionError):
         return f"the engine of {self.model!r} does not know router {self.version}"
 
 
-class Absent(EngineFault):
+class ReplicaUnavailable(EngineFault):
     """Nobody is there to do a call; a new replica may come."""
 
 
@@ -140,9 +140,9 @@ class MemberFailed(OrchestrionError):
     """A member failed after its retries: ``MemberFailed(member, reason, absent)``. One that was
     only absent may be waited for."""
 
-    def __init__(self, member: str, reason: str, absent: bool = False) -> None:
-        super().__init__(member, reason, absent)
-        self.member, self.reason, self.absent = member, reason, absent
+    def __init__(self, member: str, reason: str, unavailable: bool = False) -> None:
+        super().__init__(member, reason, unavailable)
+        self.member, self.reason, self.unavailable = member, reason, unavailable
 
     def __str__(self) -> str:
         return f"member {self.member!r}: {self.reason}"

@@ -21,7 +21,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
 
 
-def apart(seed: int, *what: int | str) -> int:
+def derive_seed(seed: int, *what: int | str) -> int:
     """Another seed, 63 bits, for each of ``what`` a seed is needed; the seed itself for nothing."""
     if not what:
         return seed

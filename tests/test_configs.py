@@ -19,8 +19,8 @@ from policies.token.deferral.routed import RoutedConfig
 from runtime.artifacts.token_router import load_router
 from runtime.config.access import AccessConfig, KeyBudget, KeyConfig, KeysFile
 from runtime.errors import ConfigError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("deployments/*.yaml")])
 TRAINING_FILES = [path for path in FILES if path.name.startswith("train_der")]
 ROUTER_FILES = [path for path in FILES if path.name.startswith("train_citer")]

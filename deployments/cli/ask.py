@@ -50,9 +50,9 @@ def ask(
                 out.print(piece, end="", soft_wrap=True)
             if choice.finish_reason:
                 summary = told
-    shown = Shown(answer, accounts(summary, palette), summary["trace_id"])
+    shown = Shown(answer, ledger(summary, palette), summary["trace_id"])
     out.print("\n")
-    out.print(shown.accounts)
+    out.print(shown.ledger)
     return shown
 
 
@@ -61,7 +61,7 @@ class Shown:
     """An answer coloured by author, and the accounts below it."""
 
     answer: Text
-    accounts: Table
+    ledger: Table
     trace_id: str = ""
 
 
@@ -80,11 +80,11 @@ def picture(shown: Shown, title: str, width: int = 100) -> str:
     out = Console(record=True, width=width, file=StringIO())
     out.print(shown.answer)
     out.print()
-    out.print(shown.accounts)
+    out.print(shown.ledger)
     return re.sub(r"@font-face\s*{[^}]*}", "", out.export_svg(title=title))
 
 
-def accounts(summary: dict[str, Any], palette: Palette) -> Table:
+def ledger(summary: dict[str, Any], palette: Palette) -> Table:
     """Who wrote what share, with calls, tokens and seconds."""
     seconds = summary["latency_ms"]["total"] / 1000
     table = Table(

@@ -6,16 +6,20 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from runtime.call_context import Terms
+from runtime.call_context import CallContext
 
 REMEMBERED: Final = 8192
 """Requests whose replica is known; the least recently asked are forgotten."""
 
 
-def affinity_key(terms: Terms) -> str:
+def affinity_key(call_context: CallContext) -> str:
     """What Serve hashes. A call that failed is repeated under another key, and so, where there are
     several replicas, usually on another one."""
-    return f"{terms.request}/{terms.attempt}" if terms.attempt else terms.request
+    return (
+        f"{call_context.request}/{call_context.attempt}"
+        if call_context.attempt
+        else call_context.request
+    )
 
 
 class Places:
@@ -29,19 +33,19 @@ class Places:
     def __init__(self) -> None:
         self._replicas: OrderedDict[str, str] = OrderedDict()
 
-    def of(self, terms: Terms) -> str:
+    def of(self, call_context: CallContext) -> str:
         """The replica, or the request's own key."""
-        key = affinity_key(terms)
+        key = affinity_key(call_context)
         return self._replicas.get(key, key)
 
-    def learn(self, sent: Sequence[Terms], replica: str) -> None:
+    def learn(self, sent: Sequence[CallContext], replica: str) -> None:
         """A message with calls on these terms, the first of which chose, was served there."""
         first, *others = sent
         key = affinity_key(first)
         self._replicas[key] = replica
         self._replicas.move_to_end(key)
-        for terms in others:
-            key = affinity_key(terms)
+        for call_context in others:
+            key = affinity_key(call_context)
             if self._replicas.get(key, replica) != replica:
                 del self._replicas[key]
         while len(self._replicas) > REMEMBERED:

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from runtime.errors import Absent
+from runtime.errors import ReplicaUnavailable
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ FIRST_LOOK_S: Final = 1.0
 MOST_S: Final = 10.0
 
 
-class Presence:
+class Availability:
     """Gives calls up that no replica can serve: within a second, or at once where that is known.
     All calls that wait look together, at most once a second."""
 
@@ -35,10 +35,10 @@ class Presence:
         self._looking: asyncio.Task[None] | None = None
         self._looked = -FIRST_LOOK_S
 
-    async def ask(self, ask: Callable[[], Awaitable[T]], patient: bool = False) -> T:
-        """What ``ask`` gives. Raises ``Absent`` as soon as there is no replica; the patient
-        wait for a new one."""
-        if patient:
+    async def ask(self, ask: Callable[[], Awaitable[T]], wait_for_replica: bool = False) -> T:
+        """What ``ask`` gives. Raises ``ReplicaUnavailable`` as soon as there is no replica; the
+        patient wait for a new one."""
+        if wait_for_replica:
             return await ask()
         if self._absent and await self._is_absent():
             raise self._fault()
@@ -55,8 +55,8 @@ class Presence:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
 
-    def _fault(self) -> Absent:
-        return Absent(f"{self._what} has no running replica; loading")
+    def _fault(self) -> ReplicaUnavailable:
+        return ReplicaUnavailable(f"{self._what} has no running replica; loading")
 
     async def _is_absent(self) -> bool:
         if self._looking is None and time.monotonic() - self._looked >= FIRST_LOOK_S:
@@ -68,14 +68,14 @@ class Presence:
         return self._absent
 
     async def _look(self) -> None:
-        absent = False
+        unavailable = False
         try:
             async with asyncio.timeout(FIRST_LOOK_S):
                 # Says nothing to anybody; Serve refuses it where there is nobody to hear it.
                 await self._handle.broadcast("abort", []).results_async()
         except DeploymentUnavailableError:
-            absent = True
+            unavailable = True
         except (TimeoutError, RayError, RayServeException, RuntimeError):
             pass  # somebody is there, though busy or about to die: the call itself will tell
         finally:
-            self._absent, self._looking, self._looked = absent, None, time.monotonic()
+            self._absent, self._looking, self._looked = unavailable, None, time.monotonic()

@@ -14,9 +14,9 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles.affinity import Places, affinity_key
-from deployments.handles.availability import Presence
+from deployments.handles.availability import Availability
 from deployments.handles.errors import GONE, typed
-from runtime.call_context import Terms, current_terms
+from runtime.call_context import CallContext, current_call_context
 from runtime.calls.messages import Call, Outcome
 from runtime.engines.base import EngineSpec
 from runtime.rewards.base import Judged, Reasoning
@@ -36,23 +36,26 @@ class ServeChannel:
         self._name = name
         self._handle = handle
         self._places = Places() if replicated else None
-        self._presence = Presence(f"member {name!r}", handle)
+        self._presence = Availability(f"member {name!r}", handle)
 
     async def describe(self) -> EngineSpec:
-        patient = current_terms().patient
-        return await self._presence.ask(lambda: self._ask(self._handle.describe.remote()), patient)
+        wait_for_replica = current_call_context().wait_for_replica
+        return await self._presence.ask(
+            lambda: self._ask(self._handle.describe.remote()), wait_for_replica
+        )
 
-    def place(self, terms: Terms) -> str:
-        place = "" if self._places is None else self._places.of(terms)
-        return f"{place}, patiently" if terms.patient else place
+    def place(self, call_context: CallContext) -> str:
+        place = "" if self._places is None else self._places.of(call_context)
+        return f"{place}, patiently" if call_context.wait_for_replica else place
 
     async def send(self, calls: Sequence[Call]) -> list[Outcome]:
-        to = self._to(calls[0].terms)
+        to = self._to(calls[0].call_context)
         replica, outcomes = await self._presence.ask(
-            lambda: self._ask(to.calls.remote(list(calls))), calls[0].terms.patient
+            lambda: self._ask(to.calls.remote(list(calls))),
+            calls[0].call_context.wait_for_replica,
         )
         if self._places is not None:
-            self._places.learn([call.terms for call in calls], replica)
+            self._places.learn([call.call_context for call in calls], replica)
         return outcomes
 
     async def abort(self, call: Call) -> None:
@@ -66,10 +69,10 @@ class ServeChannel:
             except GONE as fault:
                 raise typed(fault, f"member {self._name!r}") from fault
 
-    def _to(self, terms: Terms) -> DeploymentHandle:
+    def _to(self, call_context: CallContext) -> DeploymentHandle:
         if self._places is None:
             return self._handle
-        return self._handle.options(session_id=affinity_key(terms))
+        return self._handle.options(session_id=affinity_key(call_context))
 
     async def _ask(self, response: Any) -> Any:
         try:
@@ -88,7 +91,7 @@ class ServeRewards:
         self._what, self._score = f"reward model {name!r}", handle.score_steps
 
     async def score_steps(self, chains: Sequence[Reasoning]) -> list[Judged]:
-        judged: list[Judged] = await _aide(self._score.remote(list(chains)), self._what)
+        judged: list[Judged] = await _aux_model(self._score.remote(list(chains)), self._what)
         return judged
 
 
@@ -99,11 +102,11 @@ class ServeEncoder:
         self._what, self._encode = f"encoder {name!r}", handle.encode
 
     async def encode(self, texts: Sequence[str]) -> np.ndarray:
-        vectors: np.ndarray = await _aide(self._encode.remote(list(texts)), self._what)
+        vectors: np.ndarray = await _aux_model(self._encode.remote(list(texts)), self._what)
         return vectors
 
 
-async def _aide(response: Any, what: str) -> Any:
+async def _aux_model(response: Any, what: str) -> Any:
     try:
         return await response
     except asyncio.CancelledError:

@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.handles.affinity import affinity_key
 from deployments.handles.channels import logger
 from deployments.handles.errors import GONE, typed
-from runtime.call_context import Terms
+from runtime.call_context import CallContext
 from runtime.observability.logs import tell
 from runtime.observability.metrics import RESUMED, Meter
 from runtime.types.events import Checkpoint, Ended, Event, Recalled, Written
@@ -83,7 +83,7 @@ class ServeEnsemble:
         """Of several replicas the one that may still know of the query, if it is asked again."""
         if not self._replicated:
             return self._handle
-        return self._handle.options(session_id=affinity_key(Terms(query.id)))
+        return self._handle.options(session_id=affinity_key(CallContext(query.id)))
 
     async def card(self) -> dict[str, Any]:
         return await self._ask(self._card.remote())

@@ -16,11 +16,11 @@ from starlette.responses import Response
 
 from deployments.http.admission import Admission
 from deployments.http.answerer import Ensemble
-from deployments.http.auth.keys import keyring
+from deployments.http.auth.keys import key_store
 from deployments.http.auth.metering import metered
-from deployments.http.auth.middleware import Access, caller_of
+from deployments.http.auth.middleware import AccessMiddleware, caller_of
 from deployments.http.errors import fault_of, unavailable
-from deployments.http.model_catalog import Catalogue
+from deployments.http.model_catalog import ModelCatalog
 from deployments.http.openai.exchange import (
     Exchange,
     chat_exchange,
@@ -30,16 +30,16 @@ from deployments.http.openai.exchange import (
 from deployments.http.openai.formats import CHAT, TEXT, Form, whole
 from deployments.http.openai.json_bytes import encode
 from deployments.http.openai.openapi import openapi
-from deployments.http.openai.requests import ChatAsked, CompletionAsked, Prompt, parse
+from deployments.http.openai.requests import ChatRequest, CompletionRequest, Prompt, parse
 from deployments.http.openai.resume import KEY, past_of
 from deployments.http.openai.transcript import Transcript
-from deployments.http.request_id import Edge, body_of
-from deployments.http.request_tracing import Watch, refused, understood
+from deployments.http.request_id import RequestIdMiddleware, body_of
+from deployments.http.request_tracing import RequestTracingMiddleware, refused, understood
 from deployments.http.streaming.chunks import events
 from deployments.http.streaming.disconnect import ClientLeft, while_connected
 from deployments.http.streaming.merge import arrivals
 from deployments.http.streaming.sse import EventStream
-from deployments.http.trace_store import OwnTraces, Traces
+from deployments.http.trace_store import LocalTraceStore, TraceStore
 from runtime.config.gateway import GatewayConfig
 from runtime.errors import BadRequest, OrchestrionError
 from runtime.observability.metrics import RESUMED, Counts, Meter
@@ -71,8 +71,8 @@ def build_api(
     header to every reply itself. Raises ``ConfigError`` for keys that cannot be read."""
     meter = Counts() if meter is None else meter
     api = FastAPI(title="Orchestrion", openapi_url=None, redirect_slashes=False)
-    traces, admission = Traces(keep, store_text), Admission(config.max_answers, meter)
-    gateway = Gateway(config, Catalogue(models), traces, admission, meter)
+    traces, admission = TraceStore(keep, store_text), Admission(config.max_answers, meter)
+    gateway = Gateway(config, ModelCatalog(models), traces, admission, meter)
     routes: list[tuple[str, list[str], Callable[..., Awaitable[Response]]]] = [
         ("/v1/chat/completions", ["POST"], gateway.chat),
         ("/v1/completions", ["POST"], gateway.complete),
@@ -89,9 +89,9 @@ def build_api(
     api.add_exception_handler(HTTPException, _error_reply)
     api.add_exception_handler(ClientLeft, _nobody)
     api.add_exception_handler(ClientDisconnect, _nobody)
-    api.add_middleware(Access, config=config, keys=keyring(config.access), meter=meter)
-    api.add_middleware(Watch)
-    api.add_middleware(Edge, request_ids=request_ids)
+    api.add_middleware(AccessMiddleware, config=config, keys=key_store(config.access), meter=meter)
+    api.add_middleware(RequestTracingMiddleware)
+    api.add_middleware(RequestIdMiddleware, request_ids=request_ids)
     if config.allow_origins:
         api.add_middleware(
             CORSMiddleware,
@@ -109,22 +109,22 @@ class Gateway:
     def __init__(
         self,
         config: GatewayConfig,
-        catalogue: Catalogue,
-        traces: Traces,
+        model_catalog: ModelCatalog,
+        traces: TraceStore,
         admission: Admission,
         meter: Meter,
     ) -> None:
         self._config = config
         self._admission = admission
         self._meter = meter
-        self._catalogue = catalogue
+        self._catalogue = model_catalog
         self._traces = traces
 
     async def chat(self, request: Request) -> Response:
         _refuse_recursion(request)
         started = time.monotonic()
         body = await self._body(request)
-        asked = parse(ChatAsked, body)
+        asked = parse(ChatRequest, body)
         caller = caller_of(request)
         past = past_of(asked.options.resume, request.headers.get(KEY), body, caller.name)
         model = caller.choose(self._catalogue, asked.model)
@@ -136,7 +136,7 @@ class Gateway:
         _refuse_recursion(request)
         started = time.monotonic()
         body = await self._body(request)
-        asked = parse(CompletionAsked, body)
+        asked = parse(CompletionRequest, body)
         caller = caller_of(request)
         past = past_of(asked.options.resume, request.headers.get(KEY), body, caller.name)
         model = caller.choose(self._catalogue, asked.model)
@@ -204,7 +204,7 @@ class Gateway:
                     yield piece
 
     async def _written(
-        self, exchange: Exchange, ensemble: Ensemble, traces: OwnTraces
+        self, exchange: Exchange, ensemble: Ensemble, traces: LocalTraceStore
     ) -> Transcript:
         transcript = Transcript(exchange)
         try:

@@ -18,7 +18,7 @@ from runtime.errors import (
 )
 
 
-class Catalogue:
+class ModelCatalog:
     """``models`` in the order of their listing. A card that was read once serves later requests;
     listings and readiness ask again."""
 

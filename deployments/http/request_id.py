@@ -21,7 +21,7 @@ MOST_DIGITS = 20
 PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-class Edge:
+class RequestIdMiddleware:
     """ASGI middleware. Routes put further headers for their reply, errors included, into
     ``request.state.reply_headers``. Without ``request_ids`` a server in front writes them."""
 

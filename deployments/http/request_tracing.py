@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.http.errors import Fault
 from deployments.http.openai.exchange import Exchange
-from runtime.call_context import Whose, on_behalf_of, whose
+from runtime.call_context import RequestIds, current_request, request_context
 from runtime.observability.logs import tell
 from runtime.observability.tracing import begin, broke_off, current_activity, within
 
@@ -21,8 +21,8 @@ ANSWERED: Final = ("/v1/chat/completions", "/v1/completions")
 """Requests that have an activity; to look at models is none."""
 
 
-class Watch:
-    """ASGI middleware inside ``Edge``, which knows the request's id."""
+class RequestTracingMiddleware:
+    """ASGI middleware inside ``RequestIdMiddleware``, which knows the request's id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,7 +31,7 @@ class Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with on_behalf_of(Whose(scope["state"]["request_id"])):
+        with request_context(RequestIds(scope["state"]["request_id"])):
             if scope["path"] in ANSWERED and scope["method"] == "POST":
                 await self._answered(scope, receive, send)
             else:
@@ -42,7 +42,7 @@ class Watch:
         facts = {
             "http.request.method": "POST",
             "http.route": route,
-            "orchestrion.request_id": whose().request_id,
+            "orchestrion.request_id": current_request().request_id,
         }
         parent = Headers(scope=scope).get("traceparent", "")
         activity = begin(f"POST {route}", facts, kind="server", parent=parent)
@@ -68,7 +68,7 @@ class Watch:
 
 def understood(exchange: Exchange) -> None:
     """From here on the request is known by its trace id too."""
-    whose().trace_id = exchange.trace_id
+    current_request().trace_id = exchange.trace_id
     current_activity().note(
         {
             "gen_ai.request.model": exchange.model,

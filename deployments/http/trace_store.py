@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class Traces:
+class TraceStore:
     """Keeps the ``keep`` newest; memory of this process only. Without ``store_text`` what a full
     trace tells of texts is left out."""
 
@@ -16,9 +16,9 @@ class Traces:
         self._store_text = store_text
         self._traces: OrderedDict[tuple[str | None, str], Mapping[str, Any]] = OrderedDict()
 
-    def of(self, caller: str | None) -> OwnTraces:
+    def of(self, caller: str | None) -> LocalTraceStore:
         """Those of one key; of everybody where there are no keys."""
-        return OwnTraces(self, caller)
+        return LocalTraceStore(self, caller)
 
     def record(self, trace: Mapping[str, Any], caller: str | None) -> None:
         told = trace if self._store_text else _textless(trace)
@@ -32,10 +32,10 @@ class Traces:
         return self._traces.get((caller, bare))
 
 
-class OwnTraces:
+class LocalTraceStore:
     """What one caller records and finds again."""
 
-    def __init__(self, traces: Traces, caller: str | None) -> None:
+    def __init__(self, traces: TraceStore, caller: str | None) -> None:
         self._traces = traces
         self._caller = caller
 

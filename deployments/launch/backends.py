@@ -21,7 +21,7 @@ class Backends(Protocol):
     def judge(self, name: str) -> RewardChannel: ...
 
 
-class Served:
+class ServeBackends:
     """A running Serve application, from any process of its cluster."""
 
     def __init__(self, config: AppConfig) -> None:
@@ -50,12 +50,12 @@ class Served:
     def _handle(self, deployment: str):  # type: ignore[no-untyped-def]
         from ray import serve
 
-        apart = self._config.models_app
-        app = apart if apart in serve.status().applications else APP
+        derive_seed = self._config.models_app
+        app = derive_seed if derive_seed in serve.status().applications else APP
         return serve.get_deployment_handle(deployment, app)
 
 
-class Here:
+class InProcessBackends:
     """Models that are loaded into this process when they are asked for; without Ray."""
 
     def __init__(self, config: AppConfig) -> None:

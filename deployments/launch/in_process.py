@@ -12,7 +12,7 @@ from deployments.config.app_config import AppConfig
 from deployments.http.gateway import build_api
 from deployments.serving.replica_logging import trace
 from deployments.wiring import alone, coordinate
-from runtime.call_context import Terms
+from runtime.call_context import CallContext
 from runtime.calls.messages import Call, CallRunner, Outcome
 from runtime.config.ensembles import PolicyConfig
 from runtime.coordinator.coordinator import Coordinator
@@ -23,7 +23,7 @@ from runtime.observability.metrics import Counts
 from runtime.observability.tracing import stop_recording
 from runtime.rewards import Judged, Reasoning, RewardModel, build_reward_model, judge_all
 from runtime.rewards.client import RewardConnection
-from runtime.session.aux_models import Aides
+from runtime.session.aux_models import AuxModels
 
 
 class LocalChannel:
@@ -37,7 +37,7 @@ class LocalChannel:
         await self.engine.check()
         return self.engine.spec
 
-    def place(self, terms: Terms) -> str:
+    def place(self, call_context: CallContext) -> str:
         return ""
 
     async def send(self, calls: Sequence[Call]) -> list[Outcome]:
@@ -99,7 +99,7 @@ class LocalStack:
         }
         self.models |= alone(config.members, channels, *more)
 
-    def _aides(self, policy: PolicyConfig) -> Aides:
+    def _aides(self, policy: PolicyConfig) -> AuxModels:
         judge = encoder = None
         if policy.judge is not None:
             rewards = LocalRewards(self.reward_models[policy.judge])
@@ -108,7 +108,7 @@ class LocalStack:
         if (own := self.config.own_encoder(policy)) is not None:
             vectors = LocalEncoder(self.encoders[own])
             encoder = EncoderConnection(own, self.config.encoders[own], vectors)
-        return Aides(judge, encoder)
+        return AuxModels(judge, encoder)
 
     def api(self) -> FastAPI:
         trace = self.config.trace

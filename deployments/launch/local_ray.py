@@ -16,7 +16,7 @@ import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deployments.config.app_config import AppConfig
-from deployments.http.auth.keys import keyring
+from deployments.http.auth.keys import key_store
 from deployments.http.auth.network import refuse_exposed
 from deployments.progress import console
 from deployments.serving.names import encoder_deployment, member_deployment, reward_deployment
@@ -47,7 +47,7 @@ def serving(
     ``EngineFault`` when a member cannot start.
     """
     refuse_exposed(config.gateway.access, host)
-    keyring(config.gateway.access)
+    key_store(config.gateway.access)
     _check_port(host, port)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles.channels import ServeChannel, ServeEncoder, ServeRewards
-from deployments.serving.event_batches import bunches
+from deployments.serving.event_batches import event_batches
 from deployments.serving.ray_metrics import RayMeter
 from deployments.serving.replica_logging import observe
 from deployments.serving.replica_options import replicated
@@ -23,7 +23,7 @@ from runtime.config.tracing import TracingConfig
 from runtime.encoders.client import EncoderConnection
 from runtime.observability.tracing import stop_recording
 from runtime.rewards.client import RewardConnection
-from runtime.session.aux_models import Aides
+from runtime.session.aux_models import AuxModels
 from runtime.types.events import Checkpoint, Event, sharing_checkpoint
 from runtime.types.query import Query
 
@@ -57,15 +57,17 @@ class CoordinatorServer:
             vectors = ServeEncoder(config.encoded_by, encoder[1])
             reader = EncoderConnection(config.encoded_by, encoder[0], vectors)
         self.coordinator = coordinate(
-            name, config, members, channels, traces, currency, self.meter, Aides(judge, reader)
+            name, config, members, channels, traces, currency, self.meter, AuxModels(judge, reader)
         )
 
     async def answer(
         self, query: Query, checkpoint: Checkpoint | None = None
     ) -> AsyncIterator[list[Event]]:
         """What is accepted at the same time is one message; its last checkpoint stands for all."""
-        async with aclosing(bunches(self.coordinator.answer(query, checkpoint))) as together:
-            async for events in together:
+        async with aclosing(
+            event_batches(self.coordinator.answer(query, checkpoint))
+        ) as gather_or_cancel:
+            async for events in gather_or_cancel:
                 yield sharing_checkpoint(events)
 
     async def card(self) -> dict[str, Any]:

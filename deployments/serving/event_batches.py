@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def bunches(events: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
+async def event_batches(events: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
     """What ``events`` yields without waiting in between, as one list; never an empty one.
 
     Raises what ``events`` raises, after what came before. Closing it, or cancelling the task that

@@ -16,9 +16,9 @@ from deployments.config.app_config import AppConfig
 from deployments.config.error_messages import validated
 from deployments.config.serve_file import load
 from deployments.config.yaml_nodes import read_yaml
-from deployments.launch.backends import Backends, Here, Served
+from deployments.launch.backends import Backends, InProcessBackends, ServeBackends
 from deployments.wiring import connect
-from envs.members.event_loop import Loop
+from envs.members.event_loop import EventLoopThread
 from envs.quality.build import build_quality
 from envs.quality.config import RewardModelConfig
 from envs.token_routing.config import TokenTrainingConfig
@@ -61,7 +61,9 @@ class PairSetup:
 
     def __call__(self, config: Mapping[str, Any]) -> TokenWorld:
         if self.token not in _WORLDS:
-            _WORLDS[self.token] = self.make(Served(self.app) if self.served else Here(self.app))
+            _WORLDS[self.token] = self.make(
+                ServeBackends(self.app) if self.served else InProcessBackends(self.app)
+            )
         return _WORLDS[self.token]
 
     def close(self) -> None:
@@ -89,7 +91,7 @@ class PairSetup:
             small,
             large,
             Counts(),
-            Loop("training"),
+            EventLoopThread("training"),
         )
         quality = build_quality(training.quality)
         return TokenWorld(tasks, pair, quality, training.reward, training.max_tokens)

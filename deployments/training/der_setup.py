@@ -18,14 +18,14 @@ from deployments.config.app_config import AppConfig
 from deployments.config.error_messages import validated
 from deployments.config.serve_file import load
 from deployments.config.yaml_nodes import read_yaml
-from deployments.launch.backends import Backends, Here, Served
+from deployments.launch.backends import Backends, InProcessBackends, ServeBackends
 from deployments.wiring import connect
 from envs.dynamic_ensemble.config import LoggedAnswers, TrainingConfig
 from envs.dynamic_ensemble.env import World
 from envs.dynamic_ensemble.observations import Encoded
-from envs.members.base import Answers
-from envs.members.cached import Remembered
-from envs.members.event_loop import Loop
+from envs.members.base import AnswerSource
+from envs.members.cached import CachedAnswers
+from envs.members.event_loop import EventLoopThread
 from envs.members.live import LiveMembers, unlimited
 from envs.quality.build import build_quality
 from envs.quality.config import RewardModelConfig
@@ -102,7 +102,9 @@ class Setup:
 
     def __call__(self, config: Mapping[str, Any]) -> World:
         if self.token not in _WORLDS:
-            _WORLDS[self.token] = self.make(Served(self.app) if self.live else Here(self.app))
+            _WORLDS[self.token] = self.make(
+                ServeBackends(self.app) if self.live else InProcessBackends(self.app)
+            )
         return _WORLDS[self.token]
 
     def close(self) -> None:
@@ -116,13 +118,13 @@ class Setup:
         tasks = read_questions(Path(training.questions), training.limit)
         if not tasks:
             raise ConfigError(f"{training.questions} holds no question; name another file")
-        loop = Loop("training")
+        loop = EventLoopThread("training")
         members = self.members(backends, loop)
-        answers: Answers = members
+        answers: AnswerSource = members
         if isinstance(training.answers, LoggedAnswers):
             answers = Replay(Path(training.answers.path), self.conditions)
         elif training.answers.remember and der.temperature == 0:
-            answers = Remembered(members)
+            answers = CachedAnswers(members)
         judge = None
         if isinstance(training.quality, RewardModelConfig):
             judge = self._judge(training.quality.reward, backends, loop)
@@ -136,7 +138,7 @@ class Setup:
             loop=loop,
         )
 
-    def members(self, backends: Backends, loop: Loop) -> LiveMembers:
+    def members(self, backends: Backends, loop: EventLoopThread) -> LiveMembers:
         """The ensemble's members, which nobody is connected to before the first call."""
         configs = {name: self.app.members[name] for name in self.der.members}
         return LiveMembers(
@@ -148,7 +150,7 @@ class Setup:
         )
 
     def _encode(
-        self, members: LiveMembers, backends: Backends, loop: Loop
+        self, members: LiveMembers, backends: Backends, loop: EventLoopThread
     ) -> Callable[[Sequence[str]], np.ndarray]:
         own = self.app.own_encoder(self.der)
         if own is None:
@@ -162,7 +164,7 @@ class Setup:
 
         return lambda texts: loop.run(encode(texts))
 
-    def _judge(self, name: str, backends: Backends, loop: Loop) -> Judge:
+    def _judge(self, name: str, backends: Backends, loop: EventLoopThread) -> Judge:
         if name not in self.app.reward_models:
             known = ", ".join(self.app.reward_models) or "none"
             raise ConfigError(f"quality.reward: there is no reward model {name!r}; known: {known}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployments.launch.backends import Served
+from deployments.launch.backends import ServeBackends
 from deployments.progress import bar
 from deployments.training.der_setup import Setup
-from envs.members.event_loop import Loop
+from envs.members.event_loop import EventLoopThread
 from envs.members.recording import parts
 from runtime.data.query_log import Ask, Reply, write
 from runtime.data.questions import read_questions
@@ -23,7 +23,7 @@ def record(setup: Setup, out: Path, depth: int) -> int:
     training = setup.training
     questions = read_questions(Path(training.questions), training.limit)
     with _cluster(setup, live=True):
-        members = setup.members(Served(setup.app), Loop("recording"))
+        members = setup.members(ServeBackends(setup.app), EventLoopThread("recording"))
         rows: list[tuple[Ask, Reply]] = []
         try:
             with bar("recording", len(questions)) as step:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from envs.dynamic_ensemble.mdp import RewardConfig
-from envs.training.config import PPOSettings, TaughtOn
+from envs.training.config import PPOSettings, TrainingData
 from runtime.config.base import Strict
 
 
@@ -35,7 +35,7 @@ class WarmStart(Strict):
     epochs: int = Field(20, ge=1)
 
 
-class TrainingConfig(TaughtOn):
+class TrainingConfig(TrainingData):
     """DER's."""
 
     ensemble: str

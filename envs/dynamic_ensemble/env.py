@@ -22,10 +22,10 @@ import gymnasium as gym
 import numpy as np
 
 from envs.dynamic_ensemble.mdp import RewardConfig, State, Step, called, stopped
-from envs.members.base import Answers
-from envs.members.event_loop import Loop
+from envs.members.base import AnswerSource
+from envs.members.event_loop import EventLoopThread
 from envs.quality.base import Quality
-from envs.training.vector_env import SideBySide
+from envs.training.vector_env import BatchedVectorEnv
 from policies.cascade.sequential.features import Scaling
 from runtime.data.query_log import Ask
 from runtime.data.questions import Question
@@ -56,11 +56,11 @@ class World:
 
     members: tuple[str, ...]
     tasks: Sequence[Question]
-    answers: Answers
+    answers: AnswerSource
     quality: Quality
     features: Features
     reward: RewardConfig = RewardConfig()
-    loop: Loop | None = None
+    loop: EventLoopThread | None = None
     """In which answers, qualities and features are asked for; the world's own."""
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class DynamicEnsembleEnv(gym.Env[dict[str, np.ndarray], int]):
         return {key: rows[0] for key, rows in self._world.observe([self._state]).items()}
 
 
-class DynamicEnsembleVectorEnv(SideBySide[State]):
+class DynamicEnsembleVectorEnv(BatchedVectorEnv[State]):
     """Many questions side by side. ``config``: ``world`` and ``num_envs``."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:

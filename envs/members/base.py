@@ -8,7 +8,7 @@ from typing import Protocol
 from runtime.data.query_log import Ask, Reply
 
 
-class Answers(Protocol):
+class AnswerSource(Protocol):
     """Live members, or a log of theirs. All calls of one ``ask`` are in flight together."""
 
     def ask(self, asked: Sequence[Ask]) -> list[Reply]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envs.members.base import Answers
+from envs.members.base import AnswerSource
 from runtime.data.query_log import Ask, Reply
 
 
-class Remembered:
+class CachedAnswers:
     """Keeps replies, which cost again whenever they are given again. A failure is not kept: the
     next call may succeed."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: AnswerSource) -> None:
         self._answers = answers
         self.known: dict[Ask, Reply] = {}
         """In the order in which they were asked for first."""

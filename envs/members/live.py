@@ -11,16 +11,16 @@ from typing import Final
 
 import numpy as np
 
-from envs.members.event_loop import Loop
+from envs.members.event_loop import EventLoopThread
 from policies.cascade.sequential.transfer_prompt import TRANSFER, transfer
-from runtime.call_context import Terms
-from runtime.calls.ledger import Accounts
-from runtime.calls.retries import persistently
+from runtime.call_context import CallContext
+from runtime.calls.ledger import Ledger
+from runtime.calls.retries import with_retries
 from runtime.data.query_log import Ask, Reply
 from runtime.errors import ContextOverflow, MemberFailed
 from runtime.observability.metrics import Meter
 from runtime.observability.recorder import Report
-from runtime.rng import apart
+from runtime.rng import derive_seed
 from runtime.session.connection import Connection
 from runtime.session.member import Member
 from runtime.text.incremental import Context
@@ -33,12 +33,12 @@ TOGETHER: Final = 256
 """Calls in flight at a time: more would wait in the members' queues, which are bounded."""
 
 
-def unlimited(name: str, report: Report) -> Accounts:
+def unlimited(name: str, report: Report) -> Ledger:
     """Of what is asked without a request: no limit but the configured tries, and whoever is full is
     waited for."""
-    accounts = Accounts(Terms(), Budget(), report, (name,), Checkpoint())
-    accounts.begun = True
-    return accounts
+    ledger = Ledger(CallContext(), Budget(), report, (name,), Checkpoint())
+    ledger.begun = True
+    return ledger
 
 
 class LiveMembers:
@@ -57,7 +57,7 @@ class LiveMembers:
         sampling: Sampling,
         prompts: Mapping[str, str],
         meter: Meter,
-        loop: Loop,
+        loop: EventLoopThread,
     ) -> None:
         self._connect, self._sampling, self._prompts = connect, sampling, prompts
         self._report = Report("training", meter)
@@ -77,10 +77,10 @@ class LiveMembers:
         if self._connections is None:
             self._connections = self._connect()
         connection = self._connections[name]
-        accounts = unlimited(name, self._report)
-        await persistently(connection.config, name, accounts, connection.open)
+        ledger = unlimited(name, self._report)
+        await with_retries(connection.config, name, ledger, connection.open)
         tokenizer, limit = connection.tokenizer, connection.spec.context_length
-        member = Member(connection, Context(tokenizer, ()), accounts)
+        member = Member(connection, Context(tokenizer, ()), ledger)
         ids = [tokenizer.encode_prompt(text)[:limit] for text in texts]
         return np.stack(await asyncio.gather(*map(member.embed, ids)))
 
@@ -89,7 +89,7 @@ class LiveMembers:
             self._connections = self._connect()
         if self._gate is None:
             self._gate = asyncio.Semaphore(TOGETHER)
-        seeds = [apart(self._sampling.seed, next(self._calls)) for _ in asked]
+        seeds = [derive_seed(self._sampling.seed, next(self._calls)) for _ in asked]
         return list(await asyncio.gather(*map(self._one, asked, seeds)))
 
     async def _one(self, ask: Ask, seed: int) -> Reply:
@@ -100,25 +100,25 @@ class LiveMembers:
     async def _reply(self, ask: Ask, seed: int) -> Reply:
         assert self._connections is not None
         connection = self._connections[ask.member]
-        accounts = unlimited(ask.member, self._report)
+        ledger = unlimited(ask.member, self._report)
         started, tokens = time.monotonic(), 0
         stops = connection.config.stop
         sampling = replace(self._sampling, seed=seed, stop=stops)
         try:
-            await persistently(connection.config, ask.member, accounts, connection.open)
+            await with_retries(connection.config, ask.member, ledger, connection.open)
             text = transfer(ask.question, ask.previous, self._prompts.get(ask.member, TRANSFER))
             prompt = connection.tokenizer.chat([Message("user", text)])
             tokens = len(prompt)
             if tokens >= connection.spec.context_length:
                 raise ContextOverflow(ask.member, tokens, connection.spec.context_length)
-            member = Member(connection, Context(connection.tokenizer, prompt), accounts)
+            member = Member(connection, Context(connection.tokenizer, prompt), ledger)
             draft = await member.draft(sampling)
         except (MemberFailed, ContextOverflow) as fault:
             least = tokens * connection.config.price.input / 1e6
-            cost = max(accounts.spent().cost, least)
+            cost = max(ledger.spent().cost, least)
             return Reply(None, cost, time.monotonic() - started, str(fault))
         text = before_stop(draft.text, stops)
-        return Reply(text.strip(), accounts.spent().cost, time.monotonic() - started)
+        return Reply(text.strip(), ledger.spent().cost, time.monotonic() - started)
 
     def close(self) -> None:
         """Ends the loop's thread; calls under way are given up."""

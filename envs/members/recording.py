@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from envs.members.base import Answers
+from envs.members.base import AnswerSource
 from runtime.data.query_log import Ask, Reply
 
 
 def record(
-    answers: Answers, questions: Sequence[str], members: Sequence[str], depth: int
+    answers: AnswerSource, questions: Sequence[str], members: Sequence[str], depth: int
 ) -> list[tuple[Ask, Reply]]:
     """Every answer that routes of up to ``depth`` calls can lead to, each asked for once. Members
     that fail are asked by later calls as they would be live: after the answer before.
@@ -37,16 +37,16 @@ def record(
 
 
 def parts(
-    answers: Answers,
+    answers: AnswerSource,
     questions: Sequence[str],
     members: Sequence[str],
     depth: int,
-    together: int = 16,
+    gather_or_cancel: int = 16,
 ) -> Iterator[list[tuple[Ask, Reply]]]:
     """``record`` for some questions at a time; one list for each question, so that progress can be
     told and nothing recorded is lost."""
-    for start in range(0, len(questions), together):
-        part = questions[start : start + together]
+    for start in range(0, len(questions), gather_or_cancel):
+        part = questions[start : start + gather_or_cancel]
         rows: dict[str, list[tuple[Ask, Reply]]] = {question: [] for question in part}
         for ask, reply in record(answers, part, members, depth):
             rows[ask.question].append((ask, reply))

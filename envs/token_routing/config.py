@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from envs.training.config import PPOSettings, TaughtOn
+from envs.training.config import PPOSettings, TrainingData
 from runtime.config.base import Strict
 
 
@@ -36,7 +36,7 @@ class TokenReward(Strict):
     """Quality from which an answer counts as right."""
 
 
-class TokenTrainingConfig(TaughtOn):
+class TokenTrainingConfig(TrainingData):
     """CITER's."""
 
     ensemble: str

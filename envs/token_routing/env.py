@@ -21,7 +21,7 @@ import numpy as np
 from envs.quality.base import Quality
 from envs.token_routing.config import TokenReward
 from envs.token_routing.model_pair import Look
-from envs.training.vector_env import SideBySide
+from envs.training.vector_env import BatchedVectorEnv
 from runtime.data.questions import Question
 from runtime.types.outputs import Tokens
 
@@ -181,7 +181,7 @@ class TokenRoutingEnv(gym.Env[np.ndarray, int]):
         return seen, float(rewards[0]), bool(ended[0]), False, info
 
 
-class TokenRoutingVectorEnv(SideBySide[Place]):
+class TokenRoutingVectorEnv(BatchedVectorEnv[Place]):
     """Many questions side by side. ``config``: ``world``, a ``TokenWorld`` or what makes one, and
     ``num_envs``."""
 

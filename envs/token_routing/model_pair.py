@@ -11,11 +11,11 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from envs.members.event_loop import Loop
+from envs.members.event_loop import EventLoopThread
 from envs.members.live import TOGETHER, unlimited
 from policies.token.deferral.base import check_pair
 from runtime.artifacts.token_router import Router
-from runtime.calls.retries import persistently
+from runtime.calls.retries import with_retries
 from runtime.engines.base import Engine
 from runtime.errors import ContextOverflow, MemberFailed
 from runtime.observability.metrics import Meter
@@ -48,7 +48,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TeacherForced:
     """What both say along a given text; everything is before each of its ``n`` tokens."""
 
     states: np.ndarray
@@ -74,7 +74,7 @@ class LivePair:
         small: str,
         large: str,
         meter: Meter,
-        loop: Loop,
+        loop: EventLoopThread,
     ) -> None:
         self._connect, self.small, self.large = connect, small, large
         self._report = Report("training", meter)
@@ -164,7 +164,9 @@ class LivePair:
             known.popitem(last=False)
         return told
 
-    def teach(self, questions: Sequence[str], texts: Sequence[Tokens]) -> list[Taught | None]:
+    def teach(
+        self, questions: Sequence[str], texts: Sequence[Tokens]
+    ) -> list[TeacherForced | None]:
         """Both along given texts, in one pass each."""
         work = [self._taught(q, list(t)) for q, t in zip(questions, texts, strict=True)]
         return self._loop.run(self._all(work))
@@ -196,8 +198,8 @@ class LivePair:
         if self._connections is None:
             made = self._connect()
             for member in (self.small, self.large):
-                accounts, connection = unlimited(member, self._report), made[member]
-                await persistently(connection.config, member, accounts, connection.open)
+                ledger, connection = unlimited(member, self._report), made[member]
+                await with_retries(connection.config, member, ledger, connection.open)
             check_pair(made[self.small], made[self.large])
             self._gate = asyncio.Semaphore(TOGETHER)
             self._connections = made
@@ -205,8 +207,8 @@ class LivePair:
 
     async def _member(self, name: str) -> Member:
         connection = await self._connection(name)
-        accounts = unlimited(name, self._report)
-        return Member(connection, Context(connection.tokenizer, ()), accounts)
+        ledger = unlimited(name, self._report)
+        return Member(connection, Context(connection.tokenizer, ()), ledger)
 
     async def _all(self, work: Sequence[Awaitable[T]]) -> list[T | None]:
         await self._connection(self.small)
@@ -236,7 +238,7 @@ class LivePair:
         reply = await member.write(place, Sampling(max_tokens=AHEAD, stop=member.stops))
         return {_key((*place, *reply.tokens[:n])): t for n, t in enumerate(reply.tokens)}
 
-    async def _taught(self, question: str, ids: list[int]) -> Taught:
+    async def _taught(self, question: str, ids: list[int]) -> TeacherForced:
         told = {}
         for name in (self.small, self.large):
             member = await self._member(name)
@@ -257,7 +259,7 @@ class LivePair:
             large.prepare(lambda engine: score(engine, other)),
             small.prepare(lambda engine: engine.states(prompt, ids[:-1])),
         )
-        return Taught(states, tuple(own), tuple(its), own_logprobs, its_logprobs)
+        return TeacherForced(states, tuple(own), tuple(its), own_logprobs, its_logprobs)
 
     async def _written(
         self, question: str, ids: list[int], router: Router | None, threshold: float, most: int

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from envs.quality.base import Quality
-from envs.token_routing.model_pair import Taught
+from envs.token_routing.model_pair import TeacherForced
 from runtime.artifacts.token_router import Router
 from runtime.data.questions import Question
 from runtime.errors import ConfigError
@@ -58,7 +58,9 @@ class Pair(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
-    def teach(self, questions: Sequence[str], texts: Sequence[Tokens]) -> list[Taught | None]: ...
+    def teach(
+        self, questions: Sequence[str], texts: Sequence[Tokens]
+    ) -> list[TeacherForced | None]: ...
 
     def write_on(
         self,

@@ -37,7 +37,7 @@ class PPOSettings(Strict):
     seed: int = 0
 
 
-class TaughtOn(Strict):
+class TrainingData(Strict):
     """What every training's file says. Paths are relative to the working folder, as they are in the
     Serve config."""
 

@@ -17,7 +17,7 @@ from envs.training.config import PPOSettings
 from envs.training.ppo import FreshEnvRunner, TrainingSpec, ppo
 from runtime.artifacts.mlp import Layers
 from runtime.errors import ConfigError, EngineFault
-from runtime.rng import apart
+from runtime.rng import derive_seed
 
 CURVE, SETTINGS, CHECKPOINTS, EVENTS = "curve.jsonl", "settings.json", "checkpoints", "tensorboard"
 KEPT: Final = 2
@@ -112,7 +112,7 @@ class Training:
 
     def _iterate(self) -> Told:
         number = self.done + 1
-        seed = apart(self._settings.seed, "round", number) % 2**31
+        seed = derive_seed(self._settings.seed, "round", number) % 2**31
 
         def begin(runner: Any) -> None:
             assert isinstance(runner, FreshEnvRunner)

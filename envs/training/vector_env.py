@@ -17,7 +17,7 @@ from runtime.data.questions import Question
 S = TypeVar("S")
 
 
-class SideBySide(VectorEnv[Any, np.ndarray, np.ndarray], Generic[S]):
+class BatchedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray], Generic[S]):
     """An environment says what a state is and what an action does to many at once.
 
     Autoreset is gymnasium's ``NEXT_STEP``: the step after an episode's last ignores its action and

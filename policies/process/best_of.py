@@ -15,7 +15,7 @@ from policies.process.base import Found, Line, ProcessPolicy
 from policies.process.config import JudgedConfig
 from policies.process.steps import Step, ends, worth
 from runtime.errors import BudgetSpent, ContextOverflow
-from runtime.rng import apart
+from runtime.rng import derive_seed
 from runtime.session.member import Member
 from runtime.session.session import Session
 from runtime.text.draft import Draft
@@ -84,7 +84,7 @@ class BestOf(ProcessPolicy[BestOfConfig]):
             wish = session.sampling(
                 member, session.tokens_left, temperature=config.temperature, top_p=config.top_p
             )
-            return await member.draft(replace(wish, seed=apart(wish.seed, number)))
+            return await member.draft(replace(wish, seed=derive_seed(wish.seed, number)))
 
         try:
             written = await session.each(write, [name])

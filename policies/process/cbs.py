@@ -13,7 +13,7 @@ from pydantic import Field
 from policies.process.base import Line
 from policies.process.beam_search import Beam, BeamConfig, BeamSearch, best
 from policies.process.steps import Step, likelihoods, write
-from runtime.concurrency import together
+from runtime.concurrency import gather_or_cancel
 from runtime.session.member import Member
 from runtime.session.session import Session
 from runtime.text.draft import perplexity
@@ -57,7 +57,7 @@ class CBS(BeamSearch[CBSConfig]):
         depth = int(state["depth"])
 
         async def samples(member: Member) -> list[list[Step]]:
-            return await together(
+            return await gather_or_cancel(
                 *(
                     self._samples(session, member, beam, quotas[member.name], (depth, place))
                     for place, beam in enumerate(beams)
@@ -72,7 +72,7 @@ class CBS(BeamSearch[CBSConfig]):
                     _, writers = chains.setdefault((place, step.text, step.final), (step, []))
                     writers.append(name)
         keys = list(chains)
-        scores = await together(
+        scores = await gather_or_cancel(
             *(self._score(session, beams[key[0]], chains[key][0]) for key in keys)
         )
         longer: list[Beam] = []
@@ -115,7 +115,7 @@ class CBS(BeamSearch[CBSConfig]):
                 sample=(*at, number),
             )
 
-        steps = await together(*(one(number) for number in range(count)))
+        steps = await gather_or_cancel(*(one(number) for number in range(count)))
         return [step for step in steps if step is not None]
 
     async def _score(self, session: Session, beam: Beam, step: Step) -> float | None:

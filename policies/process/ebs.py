@@ -10,7 +10,7 @@ from policies.process.base import Line
 from policies.process.beam_search import Beam, BeamConfig, BeamSearch
 from policies.process.config import JudgedConfig
 from policies.process.steps import Step, worth, write
-from runtime.concurrency import together
+from runtime.concurrency import gather_or_cancel
 from runtime.session.member import Member
 from runtime.session.session import Session
 
@@ -36,7 +36,7 @@ class EBS(BeamSearch[EBSConfig]):
 
     async def extend(self, session: Session, beams: Sequence[Beam]) -> list[Beam]:
         async def steps(member: Member) -> list[Step | None]:
-            return await together(
+            return await gather_or_cancel(
                 *(write(session, member, beam.text, self.config) for beam in beams)
             )
 
@@ -47,7 +47,7 @@ class EBS(BeamSearch[EBSConfig]):
                 if step is not None:
                     chains.setdefault((place, step.text, step.final), step)
         found = [(beams[place], step) for (place, _, _), step in chains.items()]
-        values = await together(
+        values = await gather_or_cancel(
             *(worth(session, [line.text for line in beam.lines], step) for beam, step in found)
         )
         return [

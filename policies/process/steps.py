@@ -10,7 +10,7 @@ from typing import Final
 
 from policies.process.config import ProcessConfig
 from runtime.errors import ContextOverflow
-from runtime.rng import apart
+from runtime.rng import derive_seed
 from runtime.session.member import Member
 from runtime.session.session import Session
 from runtime.text.draft import Candidate, mean_probability
@@ -58,7 +58,7 @@ async def write(
         wish = session.sampling(
             member, min(config.step_tokens, room), temperature=temperature, top_p=top_p
         )
-        wish = replace(wish, stop=("\n", *wish.stop), seed=apart(wish.seed, *sample))
+        wish = replace(wish, stop=("\n", *wish.stop), seed=derive_seed(wish.seed, *sample))
         try:
             draft = await member.draft(wish, after=path + text, guess="" if text else guess)
         except ContextOverflow:  # of this member; others may have room

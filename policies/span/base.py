@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, TypeVar
 
 from policies.base import Policy
-from runtime.concurrency import together
+from runtime.concurrency import gather_or_cancel
 from runtime.config.ensembles import PolicyConfig
 from runtime.session.member import Member
 from runtime.session.session import Session
@@ -95,7 +95,7 @@ async def cross_score(
         asked = [i for i in foreign if ahead is None or i != ahead.guess]
         if asked:
             work.append(score(asked))
-        await together(*work)
+        await gather_or_cancel(*work)
         return row
 
     return await session.each(judge, judges)

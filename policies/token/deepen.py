@@ -33,7 +33,7 @@ from policies.token.numerics.relative_space import RelativeSpace, anchors_of, fu
 from runtime.session.connection import Connection
 from runtime.session.session import Session
 from runtime.vocab import vector_table
-from runtime.vocab.single_flight import Once
+from runtime.vocab.single_flight import SingleFlight
 from runtime.vocab.union import END_KEY, Union
 
 SETS: Final = 4
@@ -142,7 +142,7 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
 
     def __init__(self, config: DeePEnConfig) -> None:
         super().__init__(config)
-        self._spaces: Once[RelativeSpace] = Once(limit=SETS)
+        self._spaces: SingleFlight[RelativeSpace] = SingleFlight(limit=SETS)
 
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
         space = self._spaces.kept(tuple(session.live))

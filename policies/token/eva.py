@@ -27,7 +27,7 @@ from policies.token.numerics.projection import faithful, project, projection
 from runtime.session.connection import Connection
 from runtime.session.session import Session
 from runtime.vocab import Table, table
-from runtime.vocab.single_flight import Once
+from runtime.vocab.single_flight import SingleFlight
 from runtime.vocab.union import NO_KEY, Union
 
 SETS: Final = 4
@@ -119,7 +119,7 @@ class EVA(TokenPolicy[EVAConfig]):
 
     def __init__(self, config: EVAConfig) -> None:
         super().__init__(config)
-        self._sets: Once[tuple[str, dict[str, csr_array]]] = Once(limit=SETS)
+        self._sets: SingleFlight[tuple[str, dict[str, csr_array]]] = SingleFlight(limit=SETS)
 
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
         found = self._sets.kept(tuple(session.live))

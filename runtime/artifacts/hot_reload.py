@@ -23,7 +23,7 @@ class Export(Protocol):
 E = TypeVar("E", bound=Export)
 
 
-class Newest(Generic[E]):
+class HotReloaded(Generic[E]):
     """The newest whole export of a folder."""
 
     def __init__(

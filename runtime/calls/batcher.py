@@ -21,7 +21,7 @@ A = TypeVar("A")
 Asked: TypeAlias = tuple[Q, "asyncio.Future[A]"]
 
 
-class Gathering(Generic[Q, A]):
+class RequestBatcher(Generic[Q, A]):
     """``send`` carries a message and returns one answer, or one exception, for each question. At
     most ``at_once`` messages are under way; one that nobody waits for any more is cancelled."""
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from runtime.call_context import Terms
+from runtime.call_context import CallContext
 from runtime.errors import BudgetSpent
 from runtime.observability.recorder import Report
 from runtime.types.events import Checkpoint, MemberUsage
 from runtime.types.query import Budget
 
 
-class Accounts:
+class Ledger:
     """Shared by all members of a session."""
 
     def __init__(
         self,
-        terms: Terms,
+        call_context: CallContext,
         budget: Budget,
         report: Report,
         names: Iterable[str],
         past: Checkpoint,
         left: Budget | None = None,
     ) -> None:
-        self.terms = terms
+        self.call_context = call_context
         """On which calls are made."""
         self.budget = budget
         self.left_to_spend = left or Budget()
@@ -79,7 +79,7 @@ class Accounts:
         self._report.cancelled(member)
 
     @property
-    def patient(self) -> bool:
+    def wait_for_replica(self) -> bool:
         """Whether calls wait for members that are away. What has not begun does not wait: it would
         keep others from being served."""
         return self.indispensable and self.working
@@ -97,7 +97,7 @@ class Accounts:
 
 def total(usages: Iterable[MemberUsage]) -> MemberUsage:
     """The sum."""
-    together = MemberUsage()
+    gather_or_cancel = MemberUsage()
     for usage in usages:
-        together = together.plus(usage)
-    return together
+        gather_or_cancel = gather_or_cancel.plus(usage)
+    return gather_or_cancel

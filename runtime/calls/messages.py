@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from runtime.call_context import Terms, on_terms
+from runtime.call_context import CallContext, use_call_context
 from runtime.engines.base import Engine
 from runtime.errors import EngineFault, OrchestrionError
 from runtime.observability.tracing import Facts, doing
@@ -31,7 +31,7 @@ class Call:
     id: str
     verb: Verb
     args: tuple[Any, ...]
-    terms: Terms = Terms()
+    call_context: CallContext = CallContext()
 
     @property
     def lane(self) -> str:
@@ -84,25 +84,28 @@ class CallRunner:
         return [_outcome(call, task) for call, task in zip(calls, tasks, strict=True)]
 
     async def _made(self, call: Call) -> Any:
-        terms = call.terms
+        call_context = call.call_context
         facts: Facts = {
             "gen_ai.operation.name": _OPERATIONS.get(call.verb),
             "gen_ai.provider.name": "orchestrion",
             "gen_ai.request.model": self._member,
             "orchestrion.member": self._member,
             "orchestrion.verb": call.verb,
-            "orchestrion.attempt": terms.attempt,
-            "orchestrion.trace_id": terms.request,
+            "orchestrion.attempt": call_context.attempt,
+            "orchestrion.trace_id": call_context.request,
         }
         name = f"{call.verb} {self._member}"
-        with on_terms(terms), doing(name, facts, parent=terms.traceparent) as activity:
+        with (
+            use_call_context(call_context),
+            doing(name, facts, parent=call_context.traceparent) as activity,
+        ):
             try:
-                async with asyncio.timeout(terms.seconds) as limit:
+                async with asyncio.timeout(call_context.seconds) as limit:
                     result = await getattr(self.engine, call.verb)(*call.args)
             except TimeoutError:
                 if not limit.expired():  # the engine's own
                     raise
-                late = f"not done in the {terms.seconds:g} s that its sender waits"
+                late = f"not done in the {call_context.seconds:g} s that its sender waits"
                 raise EngineFault(late) from None
             activity.note(_usage(call, result))
             return result
@@ -141,5 +144,7 @@ def _outcome(call: Call, task: asyncio.Task[Any]) -> Outcome:
         return Outcome(task.result())
     if isinstance(fault, OrchestrionError):
         return Outcome(error=fault)
-    logger.error("an engine call failed", exc_info=fault, extra={"trace_id": call.terms.request})
+    logger.error(
+        "an engine call failed", exc_info=fault, extra={"trace_id": call.call_context.request}
+    )
     return Outcome(error=EngineFault(repr(fault)))  # the other calls of its message go on

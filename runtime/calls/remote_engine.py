@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from runtime.call_context import Terms, current_terms
+from runtime.call_context import CallContext, current_call_context
 from runtime.calls.messages import Call, Outcome, Verb
 from runtime.engines.base import EngineSpec
 from runtime.errors import EngineFault, Overloaded
@@ -33,7 +33,7 @@ class Channel(Protocol):
 
     async def describe(self) -> EngineSpec: ...
 
-    def place(self, terms: Terms) -> str:
+    def place(self, call_context: CallContext) -> str:
         """Where calls on these terms are served; only calls of one place may share a message."""
         ...
 
@@ -106,9 +106,11 @@ class RemoteEngine:
 
     async def _post(self, verb: Verb, *args: Any) -> Any:
         loop = asyncio.get_running_loop()
-        call = Call(f"{self._prefix}-{next(self._count)}", verb, args, current_terms())
+        call = Call(f"{self._prefix}-{next(self._count)}", verb, args, current_call_context())
         reply: asyncio.Future[Any] = loop.create_future()
-        lane = (call.lane, self._channel.place(call.terms)) if self._coalesce else (call.id, "")
+        lane = (
+            (call.lane, self._channel.place(call.call_context)) if self._coalesce else (call.id, "")
+        )
         if lane not in self._waiting:
             self._waiting[lane] = []
             # A context of its own: a shared message must not count as part of the request that

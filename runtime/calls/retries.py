@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from runtime.call_context import current_terms, on_terms
-from runtime.calls.ledger import Accounts
+from runtime.call_context import current_call_context, use_call_context
+from runtime.calls.ledger import Ledger
 from runtime.errors import (
-    Absent,
     BudgetSpent,
     ContextOverflow,
     EngineFault,
     MemberFailed,
     Overloaded,
+    ReplicaUnavailable,
 )
 from runtime.observability.logs import tell
 from runtime.observability.tracing import Facts, doing
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Patience(Protocol):
+class RetryPolicy(Protocol):
     """How long and how often something is asked; a part of its configuration."""
 
     @property
@@ -38,8 +38,8 @@ class Patience(Protocol):
     def retries(self) -> int: ...
 
 
-async def persistently(
-    config: Patience, member: str, accounts: Accounts, ask: Callable[[], Awaitable[T]]
+async def with_retries(
+    config: RetryPolicy, member: str, ledger: Ledger, ask: Callable[[], Awaitable[T]]
 ) -> T:
     """Asks with timeout, deadline and retries.
 
@@ -47,35 +47,35 @@ async def persistently(
     a member is full before the answer has begun, and hands on what a retry cannot mend
     (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
     """
-    reason, pause, absent = "", 0.0, False
+    reason, pause, unavailable = "", 0.0, False
     for failed in range(config.retries + 1):
         if failed:
             told = {"member": member, "reason": reason}
             tell(logger, logging.WARNING, "member asked again", **told, attempt=failed)
-        await asyncio.sleep(_sooner(pause, accounts.left()))
-        left = accounts.left()
+        await asyncio.sleep(_sooner(pause, ledger.left()))
+        left = ledger.left()
         try:
             seconds = _sooner(config.timeout_s, left)
             async with asyncio.timeout(seconds):
-                with on_terms(replace(current_terms(), seconds=seconds)):
+                with use_call_context(replace(current_call_context(), seconds=seconds)):
                     return await ask()
         except TimeoutError:
             if left is not None and left <= config.timeout_s:
                 raise BudgetSpent("time") from None
-            reason, absent = f"no reply in {config.timeout_s:g} s", False
+            reason, unavailable = f"no reply in {config.timeout_s:g} s", False
         except EngineFault as fault:
-            reason, absent = str(fault), isinstance(fault, Absent)
+            reason, unavailable = str(fault), isinstance(fault, ReplicaUnavailable)
         except ContextOverflow as full:  # the engine knows its model, not its member's name
             raise ContextOverflow(member, full.tokens, full.limit) from None
         except Overloaded as busy:
-            if not accounts.begun:
+            if not ledger.begun:
                 raise
             reason, pause = str(busy), busy.retry_after
-    raise MemberFailed(member, reason, absent)
+    raise MemberFailed(member, reason, unavailable)
 
 
 async def booked(
-    config: Patience, name: str, accounts: Accounts, ask: Callable[[int], Awaitable[T]]
+    config: RetryPolicy, name: str, ledger: Ledger, ask: Callable[[int], Awaitable[T]]
 ) -> T:
     """``persistently``, within the budget, each try in the accounts. ``ask`` is given the number of
     tries before."""
@@ -83,7 +83,7 @@ async def booked(
 
     async def once() -> T:
         nonlocal tries
-        accounts.check()
+        ledger.check()
         tries += 1
         started = time.monotonic()
         facts: Facts = {"orchestrion.member": name, "orchestrion.attempt": tries - 1}
@@ -91,13 +91,13 @@ async def booked(
             with doing(f"call {name}", facts, kind="client"):
                 return await ask(tries - 1)
         except asyncio.CancelledError:
-            accounts.cancelled(name)
+            ledger.cancelled(name)
             raise
         finally:
             waited = time.monotonic() - started
-            accounts.book(name, MemberUsage(calls=1, seconds=waited, retries=int(tries > 1)))
+            ledger.book(name, MemberUsage(calls=1, seconds=waited, retries=int(tries > 1)))
 
-    return await persistently(config, name, accounts, once)
+    return await with_retries(config, name, ledger, once)
 
 
 def _sooner(seconds: float, left: float | None) -> float:

@@ -11,7 +11,7 @@ from runtime.config.engines import TransformersEngine
 from runtime.config.members import MemberConfig, Price, ReplicaConfig
 
 
-class AideConfig(Strict):
+class AuxModelConfig(Strict):
     price: Price = Price()
     """Per judged step or encoded text, as ``input`` per million of them."""
     timeout_s: float = Field(120.0, gt=0)
@@ -23,7 +23,7 @@ class AideConfig(Strict):
     """How long the first message of a batch waits for others."""
 
 
-class EncoderConfig(AideConfig):
+class EncoderConfig(AuxModelConfig):
     """One text encoder: a sentence encoder, or the body of any language model."""
 
     weights: str

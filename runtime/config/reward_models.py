@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from runtime.config.aux_models import AideConfig
+from runtime.config.aux_models import AuxModelConfig
 from runtime.config.base import Strict
 from runtime.config.engines import EngineConfig, TransformersEngine
 from runtime.config.members import MemberConfig
@@ -89,7 +89,7 @@ class ClassifierReward(Strict):
 OneJudge = Annotated[StepTagReward | ClassifierReward, Field(discriminator="type")]
 
 
-class SeveralReward(Strict):
+class RewardEnsembleConfig(Strict):
     """Several judges in one replica, whose values are taken together (arXiv 2310.02743): what one
     of them errs about, the others seldom do. Those on vLLM share the replica's card: give each its
     ``gpu_memory_utilization``."""
@@ -100,10 +100,12 @@ class SeveralReward(Strict):
     """``min`` heeds whoever is most in doubt."""
 
 
-Judge = Annotated[StepTagReward | ClassifierReward | SeveralReward, Field(discriminator="type")]
+Judge = Annotated[
+    StepTagReward | ClassifierReward | RewardEnsembleConfig, Field(discriminator="type")
+]
 
 
-class RewardModelConfig(AideConfig):
+class RewardModelConfig(AuxModelConfig):
     """One process reward model: how it judges, and how it is served."""
 
     judge: Judge
@@ -111,7 +113,7 @@ class RewardModelConfig(AideConfig):
     @property
     def judges(self) -> tuple[StepTagReward | ClassifierReward, ...]:
         """The models that judge, one or several."""
-        return self.judge.judges if isinstance(self.judge, SeveralReward) else (self.judge,)
+        return self.judge.judges if isinstance(self.judge, RewardEnsembleConfig) else (self.judge,)
 
     def as_members(self) -> list[MemberConfig]:
         """LLMs that would take the same. All are in one replica, whose resources the first has."""

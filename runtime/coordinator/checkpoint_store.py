@@ -34,7 +34,7 @@ class _Entry:
     at: float
 
 
-class Recent:
+class CheckpointStore:
     """The newest checkpoint of each recent answer, in this process's memory."""
 
     def __init__(

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal, Protocol, cast
 
 from runtime.calls.remote_engine import RemoteEngine
 from runtime.config.ensembles import PolicyConfig
-from runtime.coordinator.checkpoint_store import KEPT_S, Recent
-from runtime.coordinator.request_scope import on_behalf
+from runtime.coordinator.checkpoint_store import KEPT_S, CheckpointStore
+from runtime.coordinator.request_scope import in_request_scope
 from runtime.coordinator.summary import summarise
 from runtime.coordinator.trace_log import TraceLog
 from runtime.errors import (
@@ -25,7 +25,7 @@ from runtime.errors import (
 from runtime.observability.metrics import Counts, Meter
 from runtime.observability.recorder import Report
 from runtime.observability.tracing import Facts
-from runtime.session.aux_models import ALONE, Aides
+from runtime.session.aux_models import ALONE, AuxModels
 from runtime.session.connection import Connection
 from runtime.session.session import Session
 from runtime.text.stop_strings import safe_length
@@ -72,18 +72,18 @@ class Coordinator:
         kind: Literal["ensemble", "member"] = "ensemble",
         currency: str = "USD",
         meter: Meter | None = None,
-        aides: Aides = ALONE,
+        aux_models: AuxModels = ALONE,
     ) -> None:
         self.name = name
         self.policy = policy
         self.config = policy.config
         self.kind = kind
         self._connections = {member: connections[member] for member in self.config.members}
-        self._aides = aides
+        self._aides = aux_models
         self._traces = traces
         self._currency = currency
         self._report = Report(name, Counts() if meter is None else meter)
-        self._recent = Recent()
+        self._recent = CheckpointStore()
         self._warming: asyncio.Future[Any] | None = None
         """What is made ready before the first request asks for it."""
 
@@ -103,7 +103,7 @@ class Coordinator:
             "orchestrion.method": self.config.method,
             "orchestrion.resumed": checkpoint is not None,
         }
-        return on_behalf(query, facts, self._answer(query, checkpoint, known))
+        return in_request_scope(query, facts, self._answer(query, checkpoint, known))
 
     async def _answer(
         self, query: Query, checkpoint: Checkpoint | None, known: Checkpoint | None
@@ -118,7 +118,7 @@ class Coordinator:
         stop_reason: str = "error"
         error: str | None = "an unexpected fault; the log holds it"
         outcome = "fault"
-        shown, complete, waiting = session.shown, False, not session.accounts.begun
+        shown, complete, waiting = session.shown, False, not session.ledger.begun
         told_before = session.completion_tokens if known is not None else 0
         self._report.begun()
         try:
@@ -141,7 +141,7 @@ class Coordinator:
                                 continue
                             self._report.accepted(span.author)
                             if waiting:
-                                self._report.waited(session.accounts.elapsed)
+                                self._report.waited(session.ledger.elapsed)
                                 waiting = False
                             session.shown = max(shown, _showable(session))
                             text, shown = session.text[shown : session.shown], session.shown
@@ -149,7 +149,7 @@ class Coordinator:
             except BudgetSpent as spent:
                 session.ending = cast(StopReason, f"budget_{spent.which}")
             except ContextOverflow:
-                if not session.accounts.begun:
+                if not session.ledger.begun:
                     raise
                 session.ending = "context"
             session.ending = session.ending or "eos"
@@ -173,9 +173,9 @@ class Coordinator:
             self._report.ended(
                 outcome,
                 max(session.completion_tokens - told_before, 0),
-                session.accounts.elapsed,
+                session.ledger.elapsed,
                 prompt_tokens=session.prompt_tokens,
-                cost=session.accounts.spent().cost,
+                cost=session.ledger.spent().cost,
                 degraded=bool(session.dropped),
             )
             self._traces.add(session, stop_reason, error)

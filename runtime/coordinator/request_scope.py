@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 
-from runtime.call_context import Whose, on_behalf_of
+from runtime.call_context import RequestIds, request_context
 from runtime.observability.tracing import Facts, begin, broke_off, within
 from runtime.types.events import Event
 from runtime.types.query import Query
 
 
-async def on_behalf(
+async def in_request_scope(
     query: Query, facts: Facts, events: AsyncGenerator[Event, None]
 ) -> AsyncGenerator[Event, None]:
     """The events, each step of the work inside the query's own activity.
@@ -34,13 +34,13 @@ async def on_behalf(
     }
     name = f"{operation} {query.model}"
     activity = begin(name, {**asked, **facts}, parent=query.traceparent)
-    request = Whose(query.request_id, query.id)
+    request = RequestIds(query.request_id, query.id)
     error: str | None = None
 
     def inside() -> ExitStack:
         stack = ExitStack()
         stack.enter_context(within(activity))
-        stack.enter_context(on_behalf_of(request))
+        stack.enter_context(request_context(request))
         return stack
 
     try:

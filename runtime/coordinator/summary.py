@@ -25,7 +25,7 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
     steps = Counter(span.author for span in session.spans)
     members = []
     for name in session.names:
-        usage = session.accounts.usage[name]
+        usage = session.ledger.usage[name]
         dropped = session.dropped.get(name)
         entry: dict[str, Any] = {
             "model": name,
@@ -43,14 +43,22 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
         if dropped is not None:
             entry |= {"error": dropped.reason, "dropped_at_step": dropped.step}
         members.append(entry)
-    spent = session.accounts.spent()
+    spent = session.ledger.spent()
     return {
         "trace_id": session.query.id,
         "method": session.config.method,
         "level": level,
         "members": members,
-        **({} if session.judge is None else {"reward_model": _aide(session, session.judge.name)}),
-        **({} if session.encoder is None else {"encoder": _aide(session, session.encoder.name)}),
+        **(
+            {}
+            if session.judge is None
+            else {"reward_model": _aux_model(session, session.judge.name)}
+        ),
+        **(
+            {}
+            if session.encoder is None
+            else {"encoder": _aux_model(session, session.encoder.name)}
+        ),
         **session.decision,
         "spans": [
             {"start": start, "end": end, "model": span.author, "step": span.step}
@@ -67,7 +75,7 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
         },
         "cost": {"amount": spent.cost, "currency": currency, "source": "configured prices"},
         "latency_ms": {
-            "total": round(session.accounts.elapsed * 1000, 1),
+            "total": round(session.ledger.elapsed * 1000, 1),
             "members": round(spent.seconds * 1000, 1),
         },
         "stop_reason": stop_reason,
@@ -82,14 +90,14 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
                 for span in session.spans
             ],
             "state": dict(session.state),
-            "budget": asdict(session.accounts.budget),
+            "budget": asdict(session.ledger.budget),
         },
     }
 
 
-def _aide(session: Session, name: str) -> dict[str, Any]:
+def _aux_model(session: Session, name: str) -> dict[str, Any]:
     """What a model that writes nothing was asked."""
-    usage = session.accounts.usage[name]
+    usage = session.ledger.usage[name]
     return {
         "model": name,
         "calls": usage.calls,

@@ -87,8 +87,8 @@ def record(
         "answer": session.text if store_text else None,
         "stop_reason": stop_reason,
         "error": error,
-        "seconds": session.accounts.elapsed,
-        "cost": session.accounts.spent().cost,
+        "seconds": session.ledger.elapsed,
+        "cost": session.ledger.spent().cost,
         "spans": [
             {
                 "text": span.text if store_text else None,
@@ -99,14 +99,14 @@ def record(
             }
             for span in session.spans
         ],
-        "members": [_member(session, name) for name in session.accounts.usage],
+        "members": [_member(session, name) for name in session.ledger.usage],
         "state": json.dumps(session.state) if store_text else None,
         "request_id": query.request_id or None,
     }
 
 
 def _member(session: Session, name: str) -> Mapping[str, Any]:
-    usage, dropped = session.accounts.usage[name], session.dropped.get(name)
+    usage, dropped = session.ledger.usage[name], session.dropped.get(name)
     return {
         "name": name,
         "calls": usage.calls,

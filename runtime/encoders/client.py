@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime.calls.batcher import Gathering
-from runtime.calls.ledger import Accounts
+from runtime.calls.batcher import RequestBatcher
+from runtime.calls.ledger import Ledger
 from runtime.calls.retries import booked
 from runtime.config.aux_models import EncoderConfig
 from runtime.types.events import MemberUsage
@@ -28,7 +28,7 @@ class EncoderConnection:
     def __init__(self, name: str, config: EncoderConfig, channel: EncoderChannel) -> None:
         self.name, self.config = name, config
         self._channel = channel
-        self._gathering: Gathering[str, np.ndarray] = Gathering(
+        self._gathering: RequestBatcher[str, np.ndarray] = RequestBatcher(
             self._send, config.replica.most_replicas
         )
 
@@ -43,9 +43,9 @@ class EncoderConnection:
 class Encoder:
     """A text encoder in one session: budgeted, accounted, asked again when it fails."""
 
-    def __init__(self, connection: EncoderConnection, accounts: Accounts) -> None:
+    def __init__(self, connection: EncoderConnection, ledger: Ledger) -> None:
         self.name, self.identity = connection.name, connection.config.identity
-        self._connection, self._accounts = connection, accounts
+        self._connection, self._accounts = connection, ledger
 
     async def encode(self, text: str) -> np.ndarray:
         """float32 ``[size]``. Raises ``BudgetSpent`` at a limit and ``MemberFailed`` when every try

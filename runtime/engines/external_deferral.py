@@ -35,7 +35,7 @@ NOTHING: Final = Distribution(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.
 Ask = Callable[[Callable[[Engine], Awaitable[T]]], Awaitable[T]]
 
 
-class Beside:
+class ExternalDeferral:
     """One text under a ``Deferral``; ``ask`` makes one engine call, within budget and retries."""
 
     def __init__(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal, TextIO
 
-from runtime.call_context import current_terms, whose
+from runtime.call_context import current_call_context, current_request
 
 ROOMS: Final = ("runtime", "policies", "envs", "deployments")
 """The loggers above all of ours."""
@@ -21,9 +21,9 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 def attribute(record: logging.LogRecord) -> None:
     """Gives a record the ids of the request that it belongs to, where there is one."""
-    request = whose()
+    request = current_request()
     ids = {
-        "trace_id": request.trace_id or current_terms().request,
+        "trace_id": request.trace_id or current_call_context().request,
         "request_id": request.request_id,
     }
     for name, value in ids.items():

@@ -175,7 +175,7 @@ class Batches:
     """What a replica of a reward model or text encoder answers."""
 
     def __init__(self, aide: str, meter: Meter) -> None:
-        self._aide = aide
+        self._aux_model = aide
         self._meter = meter
 
     @contextmanager
@@ -185,5 +185,5 @@ class Batches:
         try:
             yield
         finally:
-            self._meter.record(QUESTIONS, questions, self._aide)
-            self._meter.record(BATCH_SECONDS, time.monotonic() - started, self._aide)
+            self._meter.record(QUESTIONS, questions, self._aux_model)
+            self._meter.record(BATCH_SECONDS, time.monotonic() - started, self._aux_model)

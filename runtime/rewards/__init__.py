@@ -5,8 +5,8 @@ from __future__ import annotations
 from runtime.config.engines import EngineConfig
 from runtime.config.reward_models import (
     ClassifierReward,
+    RewardEnsembleConfig,
     RewardModelConfig,
-    SeveralReward,
     StepTagReward,
 )
 from runtime.rewards.base import Judged, Reasoning, RewardModel, judge_all
@@ -25,10 +25,10 @@ def build_reward_model(config: RewardModelConfig) -> RewardModel:
     """Loads the weights; blocks until the model can judge."""
     engines = [member.served_engine for member in config.as_members()]
     built = [_build(judge, engine) for judge, engine in zip(config.judges, engines, strict=True)]
-    if isinstance(config.judge, SeveralReward):
-        from runtime.rewards.ensemble import SeveralModels
+    if isinstance(config.judge, RewardEnsembleConfig):
+        from runtime.rewards.ensemble import RewardEnsemble
 
-        return SeveralModels(built, config.judge.take)
+        return RewardEnsemble(built, config.judge.take)
     return built[0]
 
 

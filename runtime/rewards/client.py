@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from runtime.calls.batcher import Gathering
-from runtime.calls.ledger import Accounts
+from runtime.calls.batcher import RequestBatcher
+from runtime.calls.ledger import Ledger
 from runtime.calls.retries import booked
 from runtime.config.reward_models import RewardModelConfig
 from runtime.rewards.base import Judged, Reasoning
@@ -26,7 +26,7 @@ class RewardConnection:
 
     def __init__(self, name: str, config: RewardModelConfig, channel: RewardChannel) -> None:
         self.name, self.config = name, config
-        self._gathering: Gathering[Reasoning, list[float]] = Gathering(
+        self._gathering: RequestBatcher[Reasoning, list[float]] = RequestBatcher(
             channel.score_steps, config.replica.most_replicas
         )
 
@@ -37,9 +37,9 @@ class RewardConnection:
 class Judge:
     """A reward model in one session: budgeted, accounted, asked again when it fails."""
 
-    def __init__(self, connection: RewardConnection, accounts: Accounts) -> None:
+    def __init__(self, connection: RewardConnection, ledger: Ledger) -> None:
         self.name = connection.name
-        self._connection, self._accounts = connection, accounts
+        self._connection, self._accounts = connection, ledger
 
     async def score_steps(self, question: str, steps: Sequence[str], since: int = 0) -> list[float]:
         """The values of the steps from number ``since`` on, in [0, 1].

@@ -10,7 +10,7 @@ from typing import Literal
 from runtime.rewards.base import Reasoning, RewardModel
 
 
-class SeveralModels:
+class RewardEnsemble:
     """The mean or the least of what several judges say of a step (arXiv 2310.02743). A chain that
     one of them cannot hold is held by none."""
 

@@ -10,7 +10,7 @@ from runtime.rewards.client import RewardConnection
 
 
 @dataclass(frozen=True)
-class Aides:
+class AuxModels:
     """Models that judge or read, but write nothing."""
 
     judge: RewardConnection | None = None
@@ -23,5 +23,5 @@ class Aides:
         return tuple(aide.name for aide in (self.judge, self.encoder) if aide is not None)
 
 
-ALONE: Final = Aides()
+ALONE: Final = AuxModels()
 """Members only."""

@@ -9,11 +9,11 @@ from typing import Final, TypeVar
 import numpy as np
 
 from runtime.artifacts.token_router import Router
-from runtime.call_context import current_terms, on_terms
-from runtime.calls.ledger import Accounts
+from runtime.call_context import current_call_context, use_call_context
+from runtime.calls.ledger import Ledger
 from runtime.calls.retries import booked
 from runtime.engines.base import DEFERS, GUESSES, Engine
-from runtime.engines.external_deferral import DRAFT, Beside
+from runtime.engines.external_deferral import DRAFT, ExternalDeferral
 from runtime.errors import UnknownRouter
 from runtime.observability.tracing import current_activity
 from runtime.session.connection import Connection
@@ -34,11 +34,11 @@ CHARACTER_TOKENS: Final = 4
 class Member:
     """One LLM in one session."""
 
-    def __init__(self, connection: Connection, context: Context, accounts: Accounts) -> None:
+    def __init__(self, connection: Connection, context: Context, ledger: Ledger) -> None:
         self.name = connection.name
         self.connection = connection
         self.context = context
-        self._accounts = accounts
+        self._accounts = ledger
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -158,7 +158,7 @@ class Member:
         spec, defer = self.connection.spec, sampling.defer
         if defer is not None and (plain or DEFERS not in spec.capabilities):
             length = 1 if plain else DRAFT
-            beside = Beside(self._call, sampling, router, spec.vocab_size, length)
+            beside = ExternalDeferral(self._call, sampling, router, spec.vocab_size, length)
             reply = await beside.write(prompt)
             more = self._priced(prompt_tokens=beside.read, completion_tokens=beside.cut)
             self._accounts.book(self.name, more)
@@ -271,15 +271,15 @@ class Member:
         """One engine call; see ``booked``."""
 
         async def once(attempt: int) -> T:
-            given = current_terms()
-            terms = replace(
-                self._accounts.terms,
+            given = current_call_context()
+            call_context = replace(
+                self._accounts.call_context,
                 attempt=attempt,
                 seconds=given.seconds,
-                patient=given.patient or self._accounts.patient,
+                wait_for_replica=given.wait_for_replica or self._accounts.wait_for_replica,
                 traceparent=current_activity().traceparent,
             )
-            with on_terms(terms):
+            with use_call_context(call_context):
                 return await ask(self.connection.engine)
 
         return await booked(self.connection.config, self.name, self._accounts, once)

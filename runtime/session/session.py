@@ -10,21 +10,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from runtime.call_context import Terms, on_terms
-from runtime.calls.ledger import Accounts
-from runtime.calls.retries import persistently
-from runtime.concurrency import together
+from runtime.call_context import CallContext, use_call_context
+from runtime.calls.ledger import Ledger
+from runtime.calls.retries import with_retries
+from runtime.concurrency import gather_or_cancel
 from runtime.config.ensembles import PolicyConfig
 from runtime.encoders.client import Encoder
-from runtime.errors import BadRequest, ContextOverflow, MemberFailed, QuorumLost
+from runtime.errors import ContextOverflow, MemberFailed, QuorumLost
 from runtime.observability.recorder import Report
 from runtime.rewards.client import Judge
-from runtime.rng import apart
-from runtime.session.aux_models import ALONE, Aides
+from runtime.rng import derive_seed
+from runtime.session.aux_models import ALONE, AuxModels
 from runtime.session.connection import Connection
 from runtime.session.member import Member
 from runtime.session.prompts import asking, prompt_ids, question_of
-from runtime.text.draft import Candidate, Draft, mean_probability, perplexity
+from runtime.text.draft import Draft
 from runtime.text.incremental import Context
 from runtime.text.offsets import token_places
 from runtime.text.stop_strings import before_stop, find_stop
@@ -32,18 +32,6 @@ from runtime.types.events import Checkpoint, Dropped, StopReason
 from runtime.types.query import Query
 from runtime.types.sampling import Sampling
 from runtime.types.spans import Span, TokenChoice
-
-__all__ = [
-    "BadRequest",
-    "Candidate",
-    "Connection",
-    "Draft",
-    "Member",
-    "Session",
-    "mean_probability",
-    "perplexity",
-    "together",
-]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -59,22 +47,24 @@ class Session:
         connections: Mapping[str, Connection],
         report: Report,
         checkpoint: Checkpoint | None = None,
-        aides: Aides = ALONE,
+        aux_models: AuxModels = ALONE,
     ) -> None:
         past = checkpoint or Checkpoint()
         names = query.members or config.members
         self.query = query
-        self.accounts = Accounts(
-            Terms(query.id, query.priority),
+        self.ledger = Ledger(
+            CallContext(query.id, query.priority),
             config.budget.budget().narrow(query.budget),
             report,
-            dict.fromkeys((*names, *aides.names, *filter(None, (config.encoded_by,)))),
+            dict.fromkeys((*names, *aux_models.names, *filter(None, (config.encoded_by,)))),
             past,
             query.left,
         )
-        self.judge = None if aides.judge is None else Judge(aides.judge, self.accounts)
+        self.judge = None if aux_models.judge is None else Judge(aux_models.judge, self.ledger)
         """The reward model, for methods that ask one."""
-        self.encoder = None if aides.encoder is None else Encoder(aides.encoder, self.accounts)
+        self.encoder = (
+            None if aux_models.encoder is None else Encoder(aux_models.encoder, self.ledger)
+        )
         """The text encoder, for methods that ask one of their own."""
         self.config = config
         self.live: dict[str, Member] = {}
@@ -111,10 +101,10 @@ class Session:
         wanted = [name for name in self.names if name not in self.dropped]
         seats = await self._asked(self._open, wanted)
         self.live = {name: seat for name, seat in seats.items() if isinstance(seat, Member)}
-        if absent := self._missed(seats):
+        if unavailable := self._missed(seats):
             # Of an answer that is on its way; others are told to come back.
-            with on_terms(replace(self.accounts.terms, patient=True)):
-                seats |= await self._asked(self._open, absent)
+            with use_call_context(replace(self.ledger.call_context, wait_for_replica=True)):
+                seats |= await self._asked(self._open, unavailable)
         for name, seat in seats.items():
             if isinstance(seat, MemberFailed):
                 self._drop(name, seat.reason)
@@ -136,21 +126,21 @@ class Session:
     async def _asked(
         self, ask: Callable[[str], Awaitable[T]], names: Sequence[str]
     ) -> dict[str, T | MemberFailed]:
-        told = await together(*(_tolerant(ask, name) for name in names))
+        told = await gather_or_cancel(*(_tolerant(ask, name) for name in names))
         return dict(zip(names, told, strict=True))
 
     def _missed(self, told: Mapping[str, object]) -> list[str]:
         """Members that were absent and without which the quorum is lost: they are waited for."""
         failed = {name: it for name, it in told.items() if isinstance(it, MemberFailed)}
         enough = len(self.live.keys() - failed.keys()) >= self._needed
-        if enough or not self.accounts.working:
+        if enough or not self.ledger.working:
             return []
-        return [name for name, fault in failed.items() if fault.absent]
+        return [name for name, fault in failed.items() if fault.unavailable]
 
     async def _find_reporter(self) -> Member:
         """Whose tokens are counted: an answer that goes on keeps its own, dropped or not, as long
         as that one can still be reached."""
-        if self._reporter is not None and self._reporter not in self.live and self.accounts.begun:
+        if self._reporter is not None and self._reporter not in self.live and self.ledger.begun:
             seat = await _tolerant(self._open, self._reporter)
             if isinstance(seat, Member):
                 return seat
@@ -161,12 +151,12 @@ class Session:
     async def _open(self, name: str) -> Member:
         """Reaches a member within its timeout and retries; raises ``MemberFailed`` otherwise."""
         connection = self._connections[name]
-        await persistently(connection.config, name, self.accounts, connection.open)
+        await with_retries(connection.config, name, self.ledger, connection.open)
         return self._seat(connection)
 
     def _seat(self, connection: Connection) -> Member:
         prompt = prompt_ids(self.query, connection, self.ids_of)
-        return Member(connection, Context(connection.tokenizer, prompt, self.text), self.accounts)
+        return Member(connection, Context(connection.tokenizer, prompt, self.text), self.ledger)
 
     @property
     def question(self) -> str:
@@ -182,7 +172,7 @@ class Session:
         limit = connection.spec.context_length
         if text and len(context.ids) >= limit:
             raise ContextOverflow(name, len(context.ids), limit)
-        return Member(connection, context, self.accounts)
+        return Member(connection, context, self.ledger)
 
     async def encode(self, text: str) -> np.ndarray:
         """The text's vector, float32 ``[size]``: by the encoder of its own that the method is
@@ -193,10 +183,12 @@ class Session:
         if name is None:
             raise RuntimeError(f"{self.config.type} is configured with no encoder")
         connection = self._connections[name]
-        with on_terms(replace(self.accounts.terms, patient=True)):  # nobody else can do it
-            await persistently(connection.config, name, self.accounts, connection.open)
+        with use_call_context(
+            replace(self.ledger.call_context, wait_for_replica=True)
+        ):  # nobody else can do it
+            await with_retries(connection.config, name, self.ledger, connection.open)
             ids = connection.tokenizer.encode_prompt(text)[: connection.spec.context_length]
-            reader = Member(connection, Context(connection.tokenizer, ()), self.accounts)
+            reader = Member(connection, Context(connection.tokenizer, ()), self.ledger)
             return await reader.embed(ids)
 
     @property
@@ -222,9 +214,9 @@ class Session:
         """
         names = [n for n in self.live if members is None or n in set(members)]
         answers = await self._asked(lambda name: ask(self.live[name]), names)
-        if absent := self._missed(answers):
-            self.accounts.indispensable = True
-            answers |= await self._asked(lambda name: ask(self.live[name]), absent)
+        if unavailable := self._missed(answers):
+            self.ledger.indispensable = True
+            answers |= await self._asked(lambda name: ask(self.live[name]), unavailable)
         result: dict[str, T] = {}
         for name, answer in answers.items():
             if isinstance(answer, MemberFailed):
@@ -240,7 +232,7 @@ class Session:
         self._report.dropped(name, self.step, reason)
 
     def _check_quorum(self) -> None:
-        self.accounts.indispensable = len(self.live) <= self._needed
+        self.ledger.indispensable = len(self.live) <= self._needed
         if len(self.live) < self._needed:
             states = {
                 name: self.dropped[name].reason if name in self.dropped else "ok"
@@ -270,13 +262,13 @@ class Session:
             max_tokens=max_tokens,
             temperature=temperature if asked is None else asked,
             top_p=top_p if query.top_p is None else query.top_p,
-            seed=apart(query.seed, member.name),  # members must not draw the same noise
+            seed=derive_seed(query.seed, member.name),  # members must not draw the same noise
             stop=query.stop if query.ignore_eos else (*query.stop, *member.stops),
             words=words,
             ignore_eos=query.ignore_eos,
         )
 
-    def heed(self, author: str) -> None:
+    def restrict_stops(self, author: str) -> None:
         """From now on only the caller's stops and this member's own end the answer."""
         member = self.live.get(author)
         own = () if self.query.ignore_eos or member is None else member.stops
@@ -356,7 +348,7 @@ class Session:
         )
         self.spans.append(span)
         self.step += 1
-        self.accounts.begun = True
+        self.ledger.begun = True
         self.ending = ending
         return span
 
@@ -400,14 +392,14 @@ class Session:
             step=self.step,
             state=copy.deepcopy(self.state),
             dropped=dict(self.dropped),
-            usage=dict(self.accounts.usage),
-            elapsed=self.accounts.elapsed,
+            usage=dict(self.ledger.usage),
+            elapsed=self.ledger.elapsed,
             ending=self.ending,
             reporter=self._reporter,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             warnings=tuple(self.warnings),
-            before=self.accounts.before,
+            before=self.ledger.before,
             shown=self.shown,
         )
 

@@ -14,11 +14,11 @@ from runtime.engines.base import Engine
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.vocab.alignment import Alignment, align
 from runtime.vocab.embeddings import Table, fetch
-from runtime.vocab.single_flight import Once
+from runtime.vocab.single_flight import SingleFlight
 
 __all__ = ["Alignment", "Table", "aligned", "table", "vector_table"]
 
-_pairs: Once[Alignment] = Once(limit=64)
+_pairs: SingleFlight[Alignment] = SingleFlight(limit=64)
 
 
 async def aligned(a: Tokenizer, b: Tokenizer) -> Alignment:

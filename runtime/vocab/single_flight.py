@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Once(Generic[T]):
+class SingleFlight(Generic[T]):
     """Results by key, the ``limit`` last used. Who asks while one is made waits for that one; a
     caller that stops waiting does not stop the others."""
 

@@ -24,8 +24,8 @@ from deployments.doctor.vllm_build import check as vllm
 from deployments.launch import local_ray
 from runtime.errors import WeightsError
 from runtime.weights.size import Size
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 GIB = 2**30
 WELL = {"ray": "2.60.0", "torch": "2.13.0+cpu", "transformers": "5.19.0"}
 LAPTOP = Machine(

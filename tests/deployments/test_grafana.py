@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import promql_parser
@@ -14,8 +13,10 @@ import pytest
 
 from deployments.grafana.dashboard import FILE, written
 from runtime.observability.metrics import METRICS
+from tests.support.paths import ROOT
+from tests.support.prometheus import SERVE
 
-PAGE = Path(__file__).parents[2] / "docs/metrics.md"
+PAGE = ROOT / "docs/metrics.md"
 BOARD = json.loads(FILE.read_text())
 PANELS = BOARD["panels"]
 EXPRESSIONS = [
@@ -30,16 +31,6 @@ OVERLOAD = {
     "orchestrion_cancelled_calls_total": {"ensemble", "member"},
 }
 """Told by the gateway and by members."""
-SERVE = {
-    "ray_serve_num_http_error_requests_total": {"error_code"},
-    "ray_serve_replica_processing_queries": {"deployment"},
-    "ray_serve_autoscaling_target_replicas": {"deployment"},
-    "ray_serve_deployment_queued_queries": {"deployment"},
-    "ray_serve_deployment_processing_latency_ms_bucket": {"deployment", "le"},
-    "ray_serve_deployment_error_counter_total": {"deployment", "exception_type"},
-    "ray_serve_deployment_replica_starts_total": {"deployment"},
-}
-"""Ray Serve's; test_serve_observability.py finds them on a live page."""
 
 
 def exported() -> dict[str, set[str]]:

@@ -13,7 +13,7 @@ from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.events import Scored
 from runtime.types.query import Budget, Message, Query
 from runtime.types.spans import TokenChoice
-from tests.stack import CAT, animals, answers, ask, running
+from tests.support.local_stack import CAT, animals, answers, ask, running
 
 ECHO = {"members": {"echo": {"engine": {"type": "echo"}}}}
 

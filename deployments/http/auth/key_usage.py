@@ -13,7 +13,7 @@ from runtime.types.query import Budget
 BUSY_RETRY_S = 1.0
 
 
-class Account:
+class KeyUsage:
     """Kept by the key's name, so that new keys and limits find what was spent."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:

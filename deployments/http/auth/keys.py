@@ -39,7 +39,7 @@ class Key:
     allowance: Allowance
 
 
-class Keyring:
+class KeyStore:
     """A file that cannot be read after a change leaves the keys as they were: the log says why.
 
     Raises ``ConfigError`` at construction, with file, line and remedy.
@@ -83,9 +83,9 @@ class Keyring:
             log.warning("read %d keys anew from %s", len(self._known), self._path)
 
 
-def keyring(config: AccessConfig) -> Keyring | None:
+def key_store(config: AccessConfig) -> KeyStore | None:
     """``None`` where no keys are needed. Raises ``ConfigError``."""
-    return Keyring(config) if config.guarded else None
+    return KeyStore(config) if config.guarded else None
 
 
 def new_key() -> str:

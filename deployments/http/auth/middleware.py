@@ -11,12 +11,12 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.http.auth.key_usage import Account
-from deployments.http.auth.keys import Key, Keyring
-from deployments.http.auth.network import check_reach
+from deployments.http.auth.key_usage import KeyUsage
+from deployments.http.auth.keys import Key, KeyStore
+from deployments.http.auth.network import check_network_access
 from deployments.http.auth.quotas import part
 from deployments.http.errors import fault_of
-from deployments.http.model_catalog import Catalogue
+from deployments.http.model_catalog import ModelCatalog
 from runtime.config.access import Allowance
 from runtime.config.gateway import GatewayConfig
 from runtime.errors import Forbidden, OrchestrionError, QuotaSpent, TooMany, Unauthorised
@@ -42,16 +42,16 @@ class Caller:
 
     name: str | None = None
     allowance: Allowance = Allowance()
-    account: Account | None = None
+    account: KeyUsage | None = None
     stranger: bool = False
     """Not to be let in, but for what is always open."""
 
     def may_ask(self, model: str) -> bool:
         return self.allowance.models is None or model in self.allowance.models
 
-    def choose(self, catalogue: Catalogue, asked: str | None) -> str:
+    def choose(self, model_catalog: ModelCatalog, asked: str | None) -> str:
         """The model that is meant. Raises ``Forbidden`` for one that is not for this key."""
-        model = catalogue.resolve(asked, self.may_ask)
+        model = model_catalog.resolve(asked, self.may_ask)
         if not self.may_ask(model):
             raise Forbidden(f"this key may not use model {model!r}", "model_not_allowed", "model")
         return model
@@ -62,17 +62,17 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-class Access:
+class AccessMiddleware:
     """ASGI middleware: refuses strangers before their bodies are read, and books what begins."""
 
     def __init__(
-        self, app: ASGIApp, config: GatewayConfig, keys: Keyring | None, meter: Meter
+        self, app: ASGIApp, config: GatewayConfig, keys: KeyStore | None, meter: Meter
     ) -> None:
         self._app = app
         self._meter = meter
         self._config = config
         self._keys = keys
-        self._accounts: defaultdict[str, Account] = defaultdict(Account)
+        self._accounts: defaultdict[str, KeyUsage] = defaultdict(KeyUsage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,7 +80,7 @@ class Access:
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         caller = self._caller(scope)
-        booked: Account | None = None
+        booked: KeyUsage | None = None
         try:
             self._admit(scope, caller)
             if scope["method"] == "POST" and caller.account is not None:
@@ -120,7 +120,7 @@ class Access:
             told = "is not one of this server's" if "authorization" in headers else "is missing"
             raise Unauthorised(f"the API key {told}; send it as: Authorization: Bearer KEY")
         server = scope.get("server")
-        check_reach(
+        check_network_access(
             self._config.access,
             None if server is None else str(server[0]),
             headers.get("host"),

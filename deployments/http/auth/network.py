@@ -28,7 +28,7 @@ def refuse_exposed(access: AccessConfig, host: str | None) -> None:
         )
 
 
-def check_reach(
+def check_network_access(
     access: AccessConfig,
     server: str | None,
     host: str | None,

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from deployments.http.openai.requests import Asked, ChatAsked, CompletionAsked
+from deployments.http.openai.requests import Asked, ChatRequest, CompletionRequest
 from deployments.http.openai.resume import PARAM, Mark, Past
 from deployments.http.openai.unsupported import check_logprobs, ignored_params
-from runtime.call_context import whose
+from runtime.call_context import current_request
 from runtime.errors import BadRequest
 from runtime.observability.tracing import current_activity
 from runtime.types.query import Budget, Message, Query
@@ -61,7 +61,7 @@ class Exchange:
 
 
 def chat_exchange(
-    asked: ChatAsked,
+    asked: ChatRequest,
     model: str,
     card: Mapping[str, Any],
     max_n: int,
@@ -76,7 +76,7 @@ def chat_exchange(
 
 
 def completion_exchange(
-    asked: CompletionAsked,
+    asked: CompletionRequest,
     prompts: Sequence[tuple[str, tuple[int, ...] | None]],
     model: str,
     card: Mapping[str, Any],
@@ -126,7 +126,7 @@ def _exchange(
         logprobs=asked.alternatives,
         threshold=asked.options.threshold,
         again=past is not None,
-        request_id=whose().request_id,
+        request_id=current_request().request_id,
         traceparent=current_activity().traceparent,
     )
     queries: list[Query] = []

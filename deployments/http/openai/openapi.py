@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from deployments.http.openai import replies as told
 from deployments.http.openai.json_bytes import encode
-from deployments.http.openai.requests import Asked, ChatAsked, CompletionAsked
+from deployments.http.openai.requests import Asked, ChatRequest, CompletionRequest
 from deployments.http.openai.unsupported import ASKS_NOTHING
 
 SCHEMAS: Final = "#/components/schemas/"
@@ -58,13 +58,13 @@ def _encoded() -> bytes:
 
 def document() -> dict[str, Any]:
     asked: list[tuple[type[BaseModel], Any]] = [
-        (ChatAsked, "validation"), (CompletionAsked, "validation"),
+        (ChatRequest, "validation"), (CompletionRequest, "validation"),
     ]  # fmt: skip
     _, definitions = models_json_schema(
         [*asked, *told.described()], ref_template=SCHEMAS + "{model}"
     )
     schemas = definitions["$defs"]
-    for form in (ChatAsked, CompletionAsked):
+    for form in (ChatRequest, CompletionRequest):
         _tell_refused(form, schemas[form.__name__])
     return {
         "openapi": "3.1.0",
@@ -93,11 +93,11 @@ def _paths() -> dict[str, Any]:
     name = {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     return {
         "/v1/chat/completions": {
-            "post": _writing("An answer to a conversation", ChatAsked, told.ChatReply,
+            "post": _writing("An answer to a conversation", ChatRequest, told.ChatReply,
                              told.ChatChunk),
         },
         "/v1/completions": {
-            "post": _writing("The continuation of one prompt or several", CompletionAsked,
+            "post": _writing("The continuation of one prompt or several", CompletionRequest,
                              told.TextReply, told.TextChunk),
         },
         "/v1/models": {"get": _reading("All models, ensembles first", told.Models)},

@@ -256,7 +256,7 @@ class Asked(BaseModel):
         return None
 
 
-class ChatAsked(Asked):
+class ChatRequest(Asked):
     # A body has room for a million wrong messages, and to list each takes seconds.
     messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     logprobs: bool | None = None
@@ -271,7 +271,7 @@ def _or_false(schema: dict[str, Any]) -> None:
     schema["anyOf"].append({"const": False})
 
 
-class CompletionAsked(Asked):
+class CompletionRequest(Asked):
     prompt: Prompts
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_LIMIT)
     echo: bool | None = None
@@ -284,7 +284,7 @@ class CompletionAsked(Asked):
         return self.logprobs
 
     @model_validator(mode="after")
-    def _something(self) -> CompletionAsked:
+    def _something(self) -> CompletionRequest:
         if self.limit == 0 and not self.echo:
             raise PydanticCustomError(
                 "invalid_value",
@@ -295,7 +295,7 @@ class CompletionAsked(Asked):
         return self
 
 
-AskedT = TypeVar("AskedT", bound=Asked)
+RequestT = TypeVar("RequestT", bound=Asked)
 
 OUR_CODES: Final = frozenset({"unsupported_content", "unsupported_parameter", "invalid_type"})
 _ESCAPES = re.compile(
@@ -305,7 +305,7 @@ _ESCAPES = re.compile(
 )
 
 
-def parse(form: type[AskedT], body: bytes) -> AskedT:
+def parse(form: type[RequestT], body: bytes) -> RequestT:
     """The body as ``form``; ``BadRequest`` naming the first field that is wrong.
 
     Escaped lone surrogates, which are no characters and which tokenizers refuse, become U+FFFD.

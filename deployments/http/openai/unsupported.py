@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from deployments.http.openai.requests import Asked, ChatAsked, CompletionAsked
+from deployments.http.openai.requests import Asked, ChatRequest, CompletionRequest
 from runtime.errors import BadRequest
 
 ASKS_NOTHING: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -44,9 +44,9 @@ SCORELESS: Final = "the answer has several authors and no single model's probabi
 def check_logprobs(asked: Asked, card: Mapping[str, Any]) -> None:
     """``BadRequest`` where the model cannot tell the logprobs that are asked for."""
     supports, reason = card.get("supports", {}), card.get("scoreless") or SCORELESS
-    echo = isinstance(asked, CompletionAsked) and asked.echo
+    echo = isinstance(asked, CompletionRequest) and asked.echo
     wanted = asked.alternatives is not None
-    top = asked.top_logprobs if isinstance(asked, ChatAsked) else None
+    top = asked.top_logprobs if isinstance(asked, ChatRequest) else None
     if not supports.get("logprobs"):
         _refuse("echo with logprobs", not (wanted and echo), reason, "echo")
         _refuse("logprobs", not wanted, reason)
@@ -76,7 +76,7 @@ def ignored_params(asked: Asked, n: int) -> tuple[str, ...]:
         if not asked.stream:
             ignored.append("stream_options")
         ignored += _sent("stream_options", asked.stream_options.model_extra)
-    if isinstance(asked, ChatAsked):
+    if isinstance(asked, ChatRequest):
         ignored += _message_extras(asked)
     return _told(list(dict.fromkeys(ignored)))
 
@@ -88,7 +88,7 @@ def _told(ignored: list[str]) -> tuple[str, ...]:
     return (*named[:MOST_TOLD], *([f"… and {more} more"] if more > 0 else ()))
 
 
-def _message_extras(asked: ChatAsked) -> list[str]:
+def _message_extras(asked: ChatRequest) -> list[str]:
     ignored = []
     for number, message in enumerate(asked.messages):
         extra = message.model_extra or {}

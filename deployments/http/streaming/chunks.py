@@ -17,7 +17,7 @@ from deployments.http.openai.resume import Sent
 from deployments.http.openai.transcript import Transcript
 from deployments.http.streaming import sse
 from deployments.http.streaming.merge import arrivals
-from deployments.http.trace_store import OwnTraces
+from deployments.http.trace_store import LocalTraceStore
 from runtime.errors import OrchestrionError
 from runtime.types.events import Ended, Event, Recalled, Scored, Searched, Written
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 async def events(
-    form: Form, exchange: Exchange, ensemble: Ensemble, traces: OwnTraces, keep_alive_s: float
+    form: Form, exchange: Exchange, ensemble: Ensemble, traces: LocalTraceStore, keep_alive_s: float
 ) -> AsyncGenerator[bytes, None]:
     """Server-sent events of one reply.
 

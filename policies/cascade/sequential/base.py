@@ -13,7 +13,7 @@ from policies.base import Policy
 from policies.cascade.sequential.transfer_prompt import TRANSFER, checked, transfer
 from runtime.config.ensembles import PolicyConfig
 from runtime.errors import BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
-from runtime.rng import apart
+from runtime.rng import derive_seed
 from runtime.session.member import Member
 from runtime.session.session import Session
 from runtime.text.draft import Draft
@@ -130,7 +130,7 @@ class RoutePolicy(Policy[R]):
         if choice.last:
             session.state["writing"] = {"member": choice.member, "ids": []}
             return
-        session.heed(choice.member)
+        session.restrict_stops(choice.member)
         sampling = self._sampling(session, member, session.tokens_left)
         drafts = await session.each(lambda _: member.draft(sampling), [choice.member])
         call: dict[str, Any] = {"member": choice.member, "answer": None}
@@ -152,7 +152,7 @@ class RoutePolicy(Policy[R]):
             member, most, temperature=self.config.temperature, top_p=self.config.top_p
         )
         # Asked once more, a member must not draw the same again.
-        return replace(wish, seed=apart(wish.seed, len(session.state["route"])))
+        return replace(wish, seed=derive_seed(wish.seed, len(session.state["route"])))
 
     async def _write(self, session: Session) -> Span | None:
         """The next piece of an answer that is known to be the last. Once its author has failed,
@@ -165,7 +165,7 @@ class RoutePolicy(Policy[R]):
             if not _successor(session, name):
                 raise
             return None
-        session.heed(name)
+        session.restrict_stops(name)
         size = max(1, min(self.config.chunk_tokens, session.tokens_left + 1))
         sampling = self._sampling(session, member, size)
         drafts = await session.each(lambda _: member.draft(sampling, ids), [name])
@@ -232,7 +232,7 @@ def _tell(session: Session) -> Span:
     telling = session.state["telling"]
     line = telling["lines"][telling["told"]]
     telling["told"] += 1
-    session.heed(telling["author"])
+    session.restrict_stops(telling["author"])
     last = telling["told"] == len(telling["lines"])
     final = last and telling["final"] and telling["ending"] == "eos"
     span = session.commit(Draft(telling["author"], line, (), final=final, finish="stop"))

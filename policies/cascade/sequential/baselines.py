@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from policies.cascade.sequential.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
-from runtime.rng import apart
+from runtime.rng import derive_seed
 from runtime.session.session import Session
 
 
@@ -68,6 +68,6 @@ class Drawn(Plan):
         calls, ready = len(session.state["route"]), last_answer(session) is not None
         if calls >= self.most and ready:
             return None
-        draw = random.Random(apart(session.query.seed, "route", session.question, calls))
+        draw = random.Random(derive_seed(session.query.seed, "route", session.question, calls))
         drawn = draw.choice([*able, None] if ready else able)
         return None if drawn is None else Choice(drawn, last=calls + 1 >= self.most)

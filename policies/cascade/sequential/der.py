@@ -31,9 +31,9 @@ from pydantic import Field
 from policies.cascade.sequential.agent import ABOUT, Agent, load_agent
 from policies.cascade.sequential.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
 from policies.cascade.sequential.features import features, state_text
-from runtime.artifacts.hot_reload import Newest
+from runtime.artifacts.hot_reload import HotReloaded
 from runtime.errors import ConfigError
-from runtime.rng import apart
+from runtime.rng import derive_seed
 from runtime.session.connection import Connection
 from runtime.session.session import Session
 
@@ -66,7 +66,7 @@ class DER(RoutePolicy[DERConfig]):
 
     def __init__(self, config: DERConfig) -> None:
         super().__init__(config)
-        self._file = Newest(Path(config.agent), ABOUT, load_agent, self._check)
+        self._file = HotReloaded(Path(config.agent), ABOUT, load_agent, self._check)
 
     async def warm(self, connections: Mapping[str, Connection]) -> None:
         await self._file.current()
@@ -122,7 +122,7 @@ class AgentPlan(Plan):
         logits[~np.array([*allowed, by_action and previous is not None])] = -np.inf
         if self._config.choose == "sampled":
             draw = np.random.default_rng(
-                apart(session.query.seed, "route", session.question, calls)
+                derive_seed(session.query.seed, "route", session.question, calls)
             )
             logits = logits + draw.gumbel(size=len(logits))
         action = int(logits.argmax())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from policies.token.deferral.base import HandoverPolicy
 from policies.token.deferral.config import HandoverConfig
-from runtime.artifacts.hot_reload import Newest
+from runtime.artifacts.hot_reload import HotReloaded
 from runtime.artifacts.token_router import ABOUT, Router, load_router
 from runtime.errors import ConfigError
 from runtime.session.connection import Connection
@@ -24,7 +24,7 @@ class Routed(HandoverPolicy[RoutedConfig]):
 
     def __init__(self, config: RoutedConfig) -> None:
         super().__init__(config)
-        self._newest = Newest(Path(config.router), ABOUT, load_router, self._check)
+        self._newest = HotReloaded(Path(config.router), ABOUT, load_router, self._check)
 
     @property
     def by(self) -> Signal:

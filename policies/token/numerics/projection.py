@@ -51,14 +51,14 @@ from policies.token.numerics.similarity import (
 )
 from runtime.session.connection import Connection
 from runtime.vocab import Table, aligned, npz_cache
-from runtime.vocab.single_flight import Once
+from runtime.vocab.single_flight import SingleFlight
 
 FORMAT: Final = 1
 """Raise it when the same tables would give another matrix."""
 _BLOCK_NUMBERS: Final = 48 * 2**20
 """Similarities held at a time, 4 bytes each."""
 
-_made: Once[csr_array] = Once(limit=16)
+_made: SingleFlight[csr_array] = SingleFlight(limit=16)
 
 
 async def projection(

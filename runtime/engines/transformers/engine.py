@@ -13,10 +13,10 @@ from runtime.config.engines import TransformersEngine
 from runtime.engines.base import CAPABILITIES, DEFERS, GUESSES, EngineSpec
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
 from runtime.engines.transformers import loader
-from runtime.engines.transformers.logits_cache import SeenRows
-from runtime.engines.transformers.model_runner import Forward
+from runtime.engines.transformers.logits_cache import LogitsCache
+from runtime.engines.transformers.model_runner import ModelRunner
 from runtime.engines.transformers.router_confidence import Routers
-from runtime.engines.transformers.scheduler import BatchingLoop, Limits, Occupancy
+from runtime.engines.transformers.scheduler import Limits, Occupancy, Scheduler
 from runtime.engines.transformers.sequence import Call, TokenSequence
 from runtime.engines.validation import (
     check_also,
@@ -73,12 +73,12 @@ class TransformersLM:
             tokenizer=tokenizer.definition,
             capabilities=CAPABILITIES | {DEFERS, GUESSES},
         )
-        self._seen = SeenRows(config.rows_mb * 2**20)
+        self._seen = LogitsCache(config.rows_mb * 2**20)
         device, eos = loaded.shape.device, self._spec.eos_ids
         self._routers = Routers(config.weights, loaded.hidden_size, device)
-        self._loop = BatchingLoop(
+        self._loop = Scheduler(
             config.weights,
-            Forward(loaded.model, device, tokenizer, eos, self._seen).step,
+            ModelRunner(loaded.model, device, tokenizer, eos, self._seen).step,
             loaded.shape,
             Limits(
                 config.max_batch_tokens,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from runtime.engines.transformers.radix_tree import Node, PrefixTree
+from runtime.engines.transformers.radix_tree import Node, RadixTree
 
 SMALLEST = 64
 """Buffers grow by at least so many tokens."""
@@ -92,7 +92,7 @@ class PrefixCache:
         self.bound = bound
         self.bytes = 0
         self._entries: OrderedDict[int, Entry] = OrderedDict()
-        self._tree: PrefixTree[Entry] = PrefixTree()
+        self._tree: RadixTree[Entry] = RadixTree()
 
     def __len__(self) -> int:
         return len(self._entries)

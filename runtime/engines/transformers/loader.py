@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from runtime.config.engines import TransformersEngine
 from runtime.engines.transformers.kv_cache import Shape
 from runtime.engines.transformers.ragged_attention import NAME, Probe, planned
-from runtime.engines.transformers.small_batch_linear import narrow_linears
+from runtime.engines.transformers.small_batch_linear import use_small_batch_linears
 from runtime.errors import ConfigError, WeightsError
 from runtime.tokenization.files import eos_ids
 from runtime.weights.checkpoint import without_code
@@ -47,7 +47,7 @@ def load(folder: Path, config: TransformersEngine) -> Checkpoint:
     except (ValueError, ImportError) as fault:
         raise _refusal(config, without_code(fault)) from fault
     model.eval().requires_grad_(False).to(device)
-    narrow_linears(model)
+    use_small_batch_linears(model)
     text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ATTENTION_KINDS)
     if kinds - ATTENTION_KINDS:

@@ -27,7 +27,7 @@ class Seen:
     """log of the sum of their exponentials"""
 
 
-class SeenRows:
+class LogitsCache:
     """The latest rows by the whole token context before them; used from several threads."""
 
     def __init__(self, limit_bytes: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 
 from runtime.engines.sampling import pick
-from runtime.engines.transformers.logits_cache import SeenRows, tops
+from runtime.engines.transformers.logits_cache import LogitsCache, tops
 from runtime.engines.transformers.ragged_attention import Piece, Plan, planned
 from runtime.engines.transformers.router_confidence import confidences
 from runtime.engines.transformers.sequence import Row, TokenSequence
@@ -22,7 +22,7 @@ FEW: Final = 16
 """Rows of a pass that may share its memory."""
 
 
-class Forward:
+class ModelRunner:
     """A loaded model whose attention is ``ragged_attention``."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Forward:
         device: torch.device,
         tokenizer: Tokenizer,
         eos_ids: tuple[int, ...],
-        seen: SeenRows,
+        seen: LogitsCache,
     ) -> None:
         self._model, self._device, self._eos_ids = model, device, eos_ids
         self._tokenizer, self._seen = tokenizer, seen

@@ -30,7 +30,7 @@ class Node(Generic[V]):
     """By the first id of their labels."""
 
 
-class PrefixTree(Generic[V]):
+class RadixTree(Generic[V]):
     """A lookup takes time in the length of the sequence, not in the number of those held."""
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ class Occupancy:
     cached_bytes: int
 
 
-class BatchingLoop:
+class Scheduler:
     """Takes calls from any thread and settles their futures.
 
     Each pass runs the sequences that need one token first, then fills up with pieces of longer

@@ -23,14 +23,14 @@ WIDE = 8
 ``MOST`` rows; others up to ``WIDTH``."""
 
 
-def narrow_linears(model: nn.Module) -> None:
+def use_small_batch_linears(model: nn.Module) -> None:
     """Changes the model's float32 linear layers on a CPU with MKL in place; what they compute
     differs by rounding only. Other layers and machines stay as they are."""
     if not torch.backends.mkl.is_available():
         return
     for module in model.modules():
         if type(module) is nn.Linear and _suits(module.weight):
-            module.__class__ = NarrowLinear
+            module.__class__ = SmallBatchLinear
 
 
 def _suits(weight: torch.Tensor) -> bool:
@@ -38,7 +38,7 @@ def _suits(weight: torch.Tensor) -> bool:
     return large and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
-class NarrowLinear(nn.Linear):
+class SmallBatchLinear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``[…, in_features]`` to ``[…, out_features]``."""
         rows = input.flatten(0, -2)

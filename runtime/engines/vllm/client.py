@@ -9,7 +9,7 @@ from typing import Any
 
 from vllm.inputs.engine import tokens_input
 
-from runtime.call_context import current_terms
+from runtime.call_context import current_call_context
 from runtime.engines.vllm.errors import typed_faults
 from runtime.errors import EngineFault
 
@@ -58,7 +58,7 @@ class Client:
         self, verb: Callable[[Any], Any], ids: list[int], params: Any, priority: int
     ) -> AsyncGenerator[Any, None]:
         self._open()
-        id_ = f"{current_terms().request or 'call'}-{next(self._count)}"
+        id_ = f"{current_call_context().request or 'call'}-{next(self._count)}"
         asked = verb(self._engine)(
             tokens_input(ids), params, id_, lora_request=self._lora, priority=priority
         )

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from vllm import PoolingParams
 
-from runtime.concurrency import together
+from runtime.concurrency import gather_or_cancel
 from runtime.config.engines import TransformersEngine, VllmEngine
 from runtime.engines.vllm.client import Client
 from runtime.engines.vllm.launch import lora_request, start_pooling
@@ -57,7 +57,7 @@ class PoolingEmbedder:
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
         """float32 ``[n, hidden_size]``, after the final norm."""
-        states = await together(*(self._pooled(prompt, "embed") for prompt in prompts))
+        states = await gather_or_cancel(*(self._pooled(prompt, "embed") for prompt in prompts))
         return np.stack(states)
 
     async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:

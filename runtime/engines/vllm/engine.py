@@ -17,8 +17,8 @@ import numpy as np
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
-from runtime.call_context import current_terms
-from runtime.concurrency import together
+from runtime.call_context import current_call_context
+from runtime.concurrency import gather_or_cancel
 from runtime.config.engines import VllmEngine
 from runtime.engines.base import CAPABILITIES, DEFERS, EngineSpec
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
@@ -28,7 +28,7 @@ from runtime.engines.vllm.client import Client
 from runtime.engines.vllm.embedder import build_embedder
 from runtime.engines.vllm.launch import lora_request, start
 from runtime.engines.vllm.logits_processor import noise_arguments
-from runtime.engines.vllm.prefix_tracker import WarmPrefixes
+from runtime.engines.vllm.prefix_tracker import PrefixTracker
 from runtime.engines.vllm.prompt_logprobs import Row, given, pieces, reduced, row, tops
 from runtime.errors import BadRequest, EngineFault, Unsupported
 from runtime.tokenization.files import eos_ids
@@ -90,7 +90,7 @@ class VllmLM:
         self._own_noise = not settings.use_v2_model_runner
         self._block = settings.cache_config.block_size
         self._caches = bool(settings.cache_config.enable_prefix_caching)
-        self._warm = WarmPrefixes(self._block)
+        self._warm = PrefixTracker(self._block)
 
     @property
     def spec(self) -> EngineSpec:
@@ -126,7 +126,7 @@ class VllmLM:
         finish: EngineFinish | None = None
         first = len(prompt) - score_tail
         async with aclosing(
-            self._client.generate(prompt, params, current_terms().priority)
+            self._client.generate(prompt, params, current_call_context().priority)
         ) as outputs:
             async for out in outputs:
                 if score_tail and out.prompt_logprobs:  # told once, then empty
@@ -180,7 +180,7 @@ class VllmLM:
             self._taught([*prompt, *tail], start, ALL if place in whole else top_k)
             for place, tail in wanted.items()
         )
-        answers = dict(zip(wanted, await together(*asked), strict=True))
+        answers = dict(zip(wanted, await gather_or_cancel(*asked), strict=True))
         scores = [Score((), () if top_k else None)] * len(continuations)
         for place, (rows, cached) in answers.items():
             told = tops(rows, ALL if place in whole else top_k)
@@ -207,7 +207,9 @@ class VllmLM:
             return best
 
         extra = also or [()] * len(prompts)
-        return await together(*(after(list(p), ids) for p, ids in zip(prompts, extra, strict=True)))
+        return await gather_or_cancel(
+            *(after(list(p), ids) for p, ids in zip(prompts, extra, strict=True))
+        )
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
         """State of each prompt's last token after the final norm, float32 [n, hidden_size]; from
@@ -287,7 +289,9 @@ class VllmLM:
         if attempt > 2:
             raise EngineFault(f"vLLM does not give the logprobs of a text of {self._spec.model}")
         ranges = pieces(start, end, self._block)
-        parts = await together(*(self._taught(ids[:b], a, top_k, attempt) for a, b in ranges))
+        parts = await gather_or_cancel(
+            *(self._taught(ids[:b], a, top_k, attempt) for a, b in ranges)
+        )
         return [row for rows, _ in parts for row in rows]
 
     async def _heat(self, prompt: list[int]) -> None:
@@ -308,7 +312,7 @@ class VllmLM:
         )
         last = None
         async with aclosing(
-            self._client.generate(ids, params, current_terms().priority - 1)
+            self._client.generate(ids, params, current_call_context().priority - 1)
         ) as outputs:
             async for out in outputs:
                 last = out

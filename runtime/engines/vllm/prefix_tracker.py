@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from runtime.types.outputs import Tokens
 
 
-class WarmPrefixes:
+class PrefixTracker:
     """Remembers the whole blocks of texts that were computed, the least recently used forgotten
     first. Only a guess: the cache itself may have dropped them, which costs time, not truth."""
 

@@ -11,8 +11,8 @@ from policies.process.beam_search import Beam, best
 from policies.process.cbs import next_quotas, shared_out
 from runtime.types.events import Ended, Searched, Written
 from runtime.types.query import Budget, Message, Query
-from tests.policies.process.maze import GOLD, maze
-from tests.stack import ask, running
+from tests.support.local_stack import ask, running
+from tests.support.maze import GOLD, maze
 
 QUESTION = (Message("user", "Which way?"),)
 BASELINES: dict[str, dict[str, Any]] = {

@@ -13,8 +13,8 @@ from policies.process.tree import Tree
 from runtime.errors import ConfigError, MemberFailed
 from runtime.types.events import Ended, Searched, Written
 from runtime.types.query import Budget, Message, Query
-from tests.policies.process.maze import GOLD, JUDGE, STARTS_WELL, maze, table
-from tests.stack import ask, running
+from tests.support.local_stack import ask, running
+from tests.support.maze import GOLD, JUDGE, STARTS_WELL, maze, table
 
 QUESTION = (Message("user", "Which way?"),)
 

@@ -1,0 +1,199 @@
+"""Searches on the trained zoo: specialists and the zoo's own reward model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from deployments.config.app_config import AppConfig
+from deployments.config.serve_file import load
+from deployments.launch.in_process import LocalStack
+from examples.zoo import facts, labels, reward
+from policies.process.tree import Tree
+from runtime.data.grading import given_answer, same_answer
+from runtime.data.questions import read_questions
+from runtime.engines.transformers.scheduler import Scheduler
+from runtime.types.query import Message
+from tests.support.local_stack import ask
+from tests.support.paths import ROOT
+
+pytestmark = [pytest.mark.zoo, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def config() -> AppConfig:
+    return load(ROOT / "examples" / "zoo_three_hop.yaml")[1]
+
+
+def accuracy(config: AppConfig, models: list[str], count: int) -> dict[str, float]:
+    assert config.evaluation is not None
+    evaluation = config.evaluation
+    questions = read_questions(ROOT / evaluation.questions, count)
+
+    async def run() -> dict[str, float]:
+        stack, right = LocalStack(config), {}
+        gate = asyncio.Semaphore(24)
+
+        async def one(model: str, number: int) -> bool:
+            async with gate:
+                asked = (Message("user", questions[number].question),)
+                reply = await ask(stack, model, messages=asked, max_tokens=80, seed=number)
+            given = given_answer(reply.text, evaluation.answer_pattern)
+            return same_answer(given, questions[number].answer)
+
+        try:
+            for model in models:
+                found = await asyncio.gather(*(one(model, i) for i in range(count)))
+                right[model] = sum(found) / count
+        finally:
+            await stack.close()
+        return right
+
+    return asyncio.run(run())
+
+
+def test_a_search_answers_three_hops_that_nobody_answers_alone(config: AppConfig) -> None:
+    right = accuracy(config, ["le-mcts-50", *config.members], 16)
+    assert max(right[name] for name in config.members) <= 0.3, right
+    assert right["le-mcts-50"] >= 0.8, right
+
+
+def test_guessed_steps_save_passes_and_change_no_tree(
+    config: AppConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.evaluation is not None
+    questions = read_questions(ROOT / config.evaluation.questions, 3)
+    passes = 0
+
+    async def trees() -> list[Any]:
+        nonlocal passes
+        stack = LocalStack(config)
+        step, passes = Scheduler._pass, 0
+
+        def counted(loop: Scheduler, work: Any) -> None:
+            nonlocal passes
+            passes += 1
+            step(loop, work)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Scheduler, "_pass", counted)
+            try:
+                told = []
+                for question in questions:
+                    asked = (Message("user", question.question),)
+                    wish = {"messages": asked, "max_tokens": 80, "trace": "full"}
+                    reply = await ask(stack, "le-mcts-25", **wish)
+                    told.append(reply.summary["full"]["state"]["tree"])
+                return told
+            finally:
+                await stack.close()
+
+    def shape(tree: Any) -> list[tuple[Any, ...]]:
+        return [(one["text"], one["authors"], one["parent"], one["visits"]) for one in tree]
+
+    def rewards(trees: list[Any]) -> list[float]:
+        return [one["reward"] for tree in trees for one in tree]
+
+    guessed, fewer = asyncio.run(trees()), passes
+    monkeypatch.setattr(Tree, "likely", lambda tree, node: "")
+    written = asyncio.run(trees())
+    assert [shape(tree) for tree in guessed] == [shape(tree) for tree in written]
+    assert rewards(guessed) == pytest.approx(rewards(written), abs=1e-3)
+    assert fewer < 0.75 * passes
+
+
+@pytest.mark.slow
+def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
+    right = accuracy(config, ["le-mcts-10", "le-mcts-50"], 24)
+    assert right["le-mcts-10"] <= right["le-mcts-50"], right
+    assert right["le-mcts-50"] >= 0.8, right
+
+
+@pytest.mark.parametrize("name", ["prm", "prm_b", "prm_pairs", "prm_steps"])
+def test_the_log_of_a_reward_model_tells_its_accuracy_on_other_questions(name: str) -> None:
+    log: dict[str, Any] = json.loads((ROOT / "examples/zoo" / name / reward.LOG).read_text())
+    assert log["auc_two_hop"] >= 0.9 and log["auc_three_hop"] >= 0.9
+    seen = {
+        json.loads(line)["question"]
+        for file in labels.TRAINED_ON
+        for line in (ROOT / "examples/zoo/questions" / f"{file}.jsonl").read_text().splitlines()
+    }
+    for file in labels.HELD_OUT:
+        lines = (ROOT / "examples/zoo/questions" / f"{file}.jsonl").read_text().splitlines()
+        assert not seen & {json.loads(line)["question"] for line in lines}
+
+
+def test_a_judge_keeps_to_the_facts_of_good_steps() -> None:
+    """Those after a bad one follow from it."""
+    question, tag = [5, 6], 9
+    ids = [*question, 1, 2, tag, 3, tag, 4, tag]
+    good, none, tags = [True, True, False], [False, False], [False]
+    assert reward.of_good_steps(ids, 2, tag, [1, 0, 1]) == [*none, *good, *none, *none]
+    assert reward.of_good_steps(ids, 2, tag, [0, 1, 1]) == [False] * len(ids)
+    assert reward.of_good_steps(ids, 2, tag, [0.5, 0.2, 1]) == [
+        *none, *good, True, *tags, True, *tags
+    ]  # fmt: skip
+
+
+def test_what_a_judge_reads() -> None:
+    steps = ["a # b", "c", "d"]
+    assert reward.text_of("Q?", steps) == "Q?\na  b #\nc #\nd #"
+    assert reward.text_of("Q?", steps, 2) == "c #\nd #"
+    assert reward.text_of("Q?", steps[:1], 2) == "a  b #"
+
+
+@pytest.mark.parametrize("last", [None, 1, 2])
+def test_a_judge_learns_the_steps_that_it_reads(last: int | None) -> None:
+    chains = [("The city of Paris is the capital of France", 1.0), ("Nonsense", 0.0)]
+    rows: list[labels.Row] = [
+        {"question": "Q?", "steps": (step, tail), "shares": (share, share), "greedy": greedy}
+        for step, share in chains
+        for tail in ("The currency of France is the euro", "Answer: euro")
+        for greedy in (True, False)
+    ]
+    folder = facts.HERE / reward.BASE
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    fixed = {"soft": False, "by_questions": True, "language": 0.5, "rng": random.Random(0)}
+    curve = reward.train(model, tokenizer, [rows], 40, last=last, **fixed)
+    assert curve[-1][0] == 40
+    told = reward.values(model, tokenizer, rows, last)
+    good = [row["shares"][-1] > 0 for row in rows]
+    if last == 1:  # all that it reads is alike in right and in wrong chains
+        assert told[: len(told) // 2] == pytest.approx(told[len(told) // 2 :])
+    else:
+        assert reward.auc(told, good) == 1.0
+
+
+def test_auc_by_hand() -> None:
+    assert reward.auc([0.9, 0.8, 0.3, 0.1], [True, False, True, False]) == 0.75
+    assert reward.auc([0.5, 0.5], [True, False]) == 0.5
+    assert reward.auc([0.1, 0.9], [False, True]) == 1.0
+
+
+def test_steps_are_labelled_by_completing_them() -> None:
+    """A right step can still come out right; a wrong capital cannot, but by luck."""
+
+    async def run() -> list[labels.Row]:
+        writers = labels.Writers(threads=1)
+        try:
+            line = (ROOT / "examples/zoo/questions/two_hop_train.jsonl").read_text().splitlines()[0]
+            return await writers.chains(json.loads(line), 1, random.Random(0))
+        finally:
+            await writers.close()
+
+    rows = asyncio.run(run())
+    line = (ROOT / "examples/zoo/questions/two_hop_train.jsonl").read_text().splitlines()[0]
+    right = json.loads(line)["steps"]
+    told = {row["steps"]: row["shares"] for row in rows}
+    for row in rows:
+        assert len(row["shares"]) == len(row["steps"])
+        assert row["steps"][:-1] == () or told[row["steps"][:-1]] == row["shares"][:-1]
+    assert told[tuple(right[:1])] == (1.0,) and told[tuple(right[:2])] == (1.0, 1.0)
+    assert any(shares[-1] == 0 for shares in told.values())
