@@ -22,6 +22,8 @@ app = typer.Typer(
     help="Plays several LLMs as one.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 
+QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
+"""examples/quickstart.yaml, as it is installed."""
 ConfigFile = Annotated[Path, typer.Argument(help="A Serve config such as examples/quickstart.yaml")]
 Port = Annotated[int | None, typer.Option(help="Port; the config's own when absent")]
 
@@ -107,9 +109,9 @@ def ask(
 
 @app.command()
 def demo(
-    config: Annotated[Path, typer.Argument(help="A Serve config")] = Path(
-        "examples/quickstart.yaml"
-    ),
+    config: Annotated[
+        Path, typer.Argument(help="A Serve config", show_default="quickstart.yaml")
+    ] = QUICKSTART,
     model: Annotated[str, typer.Option(help="An ensemble")] = "specfuse",
     question: Annotated[str, typer.Option(help="What to ask")] = (
         "Explain in a few sentences why the sky is blue."
