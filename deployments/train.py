@@ -34,7 +34,7 @@ def train(setup: Setup, fresh: bool) -> Path:
     folder = training.folder
     started = time.monotonic()
     with _cluster(setup):
-        # They import ray, which must be told first to stay on loopback.
+        # RLlib takes seconds to import; what is wrong with the setup was told before.
         from envs.one_shot import train_one_shot
         from envs.terminator import train_terminator
         from envs.training import Training, forget
