@@ -26,6 +26,8 @@ What else a block that runs may say:
 - ``before FILE``   of tests/docs/before/: Python that stands before the block.
 - ``add WORD FLAGS``   appends flags to each command with that word, such as ``add eval --limit 4``.
 - ``put TEXT = TEXT``   replaces a placeholder.
+- ``edit FILE TEXT = TEXT``   the same in a file of the copy, such as a smaller number of steps.
+- ``first N FILES``   leaves the first lines only of files of the copy.
 - ``take NAME = PATTERN``   replaces a placeholder by the first group of a regular expression, found
   in what the block's commands printed before.
 - ``as keys | yaml``   of ``config``: a file of API keys, or another program's YAML.
@@ -68,6 +70,9 @@ class Block:
     read_as: str | None = None
     add: tuple[tuple[str, str], ...] = ()
     put: tuple[tuple[str, str], ...] = ()
+    edit: tuple[tuple[str, str], ...] = ()
+    """File and text, and what stands there instead."""
+    first: tuple[tuple[str, str], ...] = ()
     take: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -83,6 +88,8 @@ class _Options:
     read_as: list[str] = field(default_factory=list)
     add: list[tuple[str, str]] = field(default_factory=list)
     put: list[tuple[str, str]] = field(default_factory=list)
+    edit: list[tuple[str, str]] = field(default_factory=list)
+    first: list[tuple[str, str]] = field(default_factory=list)
     take: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -133,10 +140,10 @@ def _block(page: str, line: int, language: str, text: str, before: str) -> Block
             getattr(options, word).append(rest)
         elif word == "as" and rest in ("keys", "yaml"):
             options.read_as.append(rest)
-        elif word == "add" and " " in rest:
-            name, _, flags = rest.partition(" ")
-            options.add.append((name, flags))
-        elif word in ("put", "take") and " = " in rest:
+        elif word in ("add", "first") and " " in rest:
+            name, _, value = rest.partition(" ")
+            getattr(options, word).append((name, value))
+        elif word in ("put", "take", "edit") and " = " in rest:
             name, _, value = rest.partition(" = ")
             getattr(options, word).append((name, value))
         else:
@@ -151,6 +158,8 @@ def _block(page: str, line: int, language: str, text: str, before: str) -> Block
         *(next(iter(some), None) for some in (options.server, options.before, options.read_as)),
         tuple(options.add),
         tuple(options.put),
+        tuple(options.edit),
+        tuple(options.first),
         tuple(options.take),
     )
 

@@ -172,7 +172,9 @@ def _pip(arguments: list[str]) -> None:
     """Extras that are asked for exist."""
     import tomllib
 
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     for word in arguments:
         if word.startswith(".["):
             for extra in word[2:-1].split(","):

@@ -1,0 +1,6 @@
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from policies.span.base import SpanPolicy
+from runtime.config import PolicyConfig
