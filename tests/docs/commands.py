@@ -13,10 +13,14 @@ from typing import Any
 from unittest import mock
 
 import click
+import typer
 import yaml
 
 from tests.docs.blocks import ROOT
 
+USAGE: tuple[type[Any], ...] = (click.UsageError, typer.BadParameter.__mro__[1])
+"""Ray's and ours: typer brings a click of its own."""
+UNFINISHED = ("MissingParameter", "BadOptionUsage")
 VERBS = ("apply", "create", "delete", "describe", "get", "logs", "port-forward", "rollout")
 OWN = (".yaml", ".jsonl", ".py")
 REMOTE = "~/orchestrion/"
@@ -66,11 +70,9 @@ def check(words: Sequence[str], partly: bool = False) -> None:
             check_line(word, partly)
     try:
         CHECKS[program](arguments)
-    except click.MissingParameter as fault:
-        if not partly:
+    except USAGE as fault:
+        if not (partly and type(fault).__name__ in UNFINISHED):
             raise CommandError(f"{shlex.join(words)}: {fault.format_message()}") from None
-    except click.ClickException as fault:
-        raise CommandError(f"{shlex.join(words)}: {fault.format_message()}") from None
 
 
 def _redirects(words: Sequence[str], at: int) -> bool:
@@ -98,8 +100,6 @@ def _click(command: Any, arguments: list[str], name: str) -> None:
 
 
 def _orchestrion(arguments: list[str]) -> None:
-    import typer
-
     from deployments.cli import app
 
     _click(typer.main.get_command(app), arguments, "orchestrion")
@@ -128,7 +128,7 @@ def _python(arguments: list[str]) -> None:
     module, rest = arguments[1], arguments[2:]
     if importlib.util.find_spec(module) is None:
         raise CommandError(f"there is no module {module}")
-    if not module.startswith(("benchmarks.", "examples.")):
+    if not rest or not module.startswith(("benchmarks.", "examples.")):
         return
     parse = argparse.ArgumentParser.parse_args
 
