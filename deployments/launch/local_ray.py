@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import psutil
@@ -43,18 +43,21 @@ def serving(
     """Serves ``config``; yields the base URL of the endpoint and stops all processes on exit.
 
     ``cpus``: further CPUs for other work in this Ray. ``logs``: Serve's ``logging_config``. Raises
-    ``ConfigError`` when the port is in use or API keys cannot be read, ``EngineFault`` when a
-    member does not start."""
+    ``ConfigError`` when the port is in use, this process runs Ray already, or API keys cannot be
+    read; ``EngineFault`` when a member does not start.
+    """
     refuse_exposed(config.gateway.access, host)
     key_store(config.gateway.access)
     _check_port(host, port)
+    _check_no_ray()
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    try:
-        _start_ray(config, metrics_port, cpus)
-        _start_serve(config, host, port, timeout_s, logs)
-        yield f"http://{host}:{port}/v1"
-    finally:
-        _stop(before)
+    with _on_loopback():
+        try:
+            _start_ray(config, metrics_port, cpus)
+            _start_serve(config, host, port, timeout_s, logs)
+            yield f"http://{host}:{port}/v1"
+        finally:
+            _stop(before)
 
 
 @contextmanager
@@ -62,32 +65,33 @@ def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) ->
     """Ray for a driver: the cluster of RAY_ADDRESS, as in a job, or a new one on this machine with
     ``cpus`` more. With ``config`` its models run there meanwhile, unless they run already.
 
-    Raises ``ConfigError`` if the cluster's application lacks a model of ``config``.
+    Raises ``ConfigError`` if the cluster's application lacks a model of ``config``, or when this
+    process runs Ray already.
     """
+    import ray
+
+    _check_no_ray()
     inside = bool(os.environ.get("RAY_ADDRESS"))
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     own = False
-    try:
-        if inside:
-            import ray
+    with nullcontext() if inside else _on_loopback():
+        try:
+            if inside:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                _start_ray(config, None, cpus)
+            if config is not None:
+                own = _deploy(config, timeout_s)
+            yield
+        finally:
+            if own:
+                from ray import serve
 
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _start_ray(config, None, cpus)
-        if config is not None:
-            own = _deploy(config, timeout_s)
-        yield
-    finally:
-        if own:
-            from ray import serve
-
-            serve.delete(APP)
-        if inside:
-            import ray
-
-            ray.shutdown()
-        else:
-            _stop(before)
+                serve.delete(APP)
+            if inside:
+                ray.shutdown()
+            else:
+                _stop(before)
 
 
 def _deploy(config: AppConfig, timeout_s: float) -> bool:
@@ -134,22 +138,55 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
-def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float = 0) -> None:
-    # Ray takes a loopback node address only where it was told, before its first import, that this
-    # machine joins no cluster; otherwise its processes listen on the machine's own address.
-    if "ray" in sys.modules and os.environ.get(NO_CLUSTER) != "0":
+def _check_no_ray() -> None:
+    import ray
+
+    if ray.is_initialized():
         raise ConfigError(
-            "ray was imported before it could be told to stay on loopback; import it later, or "
-            f"set {NO_CLUSTER}=0 first"
+            "Ray already runs in this process, perhaps not on loopback only; leave out ray.init(), "
+            "or call ray.shutdown() first"
         )
-    os.environ[NO_CLUSTER] = "0"
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts inside listens on loopback only, even if it was imported before.
+
+    Ray replaces a loopback node address by the machine's own one unless ``NO_CLUSTER`` is 0. It
+    reads that variable once, at import, into a constant that it reads whenever a node starts
+    (``get_node_ip_address``, ray/_private/services.py, Ray 2.60). The constant applies to this
+    process, the variable to the processes that Ray starts. Both are restored, since a driver of a
+    real cluster needs them. Raises ``ConfigError`` if the constant has no effect.
+    """
+    import ray
+    from ray._private import ray_constants
+
+    variable, constant = os.environ.get(NO_CLUSTER), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[NO_CLUSTER], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        address = ray.util.get_node_ip_address()
+        if not ipaddress.ip_address(address).is_loopback:
+            raise ConfigError(
+                f"Ray {ray.__version__} would listen on {address}, not on loopback only; set "
+                f"{NO_CLUSTER}=0 before Python starts, or install the Ray that pyproject.toml names"
+            )
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = constant
+        if variable is None:
+            del os.environ[NO_CLUSTER]
+        else:
+            os.environ[NO_CLUSTER] = variable
+
+
+def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float = 0) -> None:
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         console.print(
             "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: any process that connects to this "
             "machine's Ray can run code here (docs/security.md)"
         )
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # By default Serve kills a proxy that is not up after 5 s; imports can take longer.
+    # By default Serve kills a proxy that is not up after 5 s; imports may take longer.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     # By default Serve checks proxies every 10 s; clients of a dead one fail until then.
     os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "2")

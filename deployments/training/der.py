@@ -30,7 +30,7 @@ def train(setup: Setup, fresh: bool) -> Path:
     folder = training.folder
     started = time.monotonic()
     with cluster_for(setup):
-        # These import ray, which must be set to loopback first.
+        # RLlib takes seconds to import; errors of the setup come before.
         from envs.dynamic_ensemble.one_shot import train_one_shot
         from envs.dynamic_ensemble.spec import DER
         from envs.dynamic_ensemble.terminator import train_terminator

@@ -13,6 +13,9 @@ from deployments.cli.commands.common import ConfigFile, Port, fail
 from deployments.credentials import VARIABLE, need_key
 from deployments.progress import console
 
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+"""examples/quickstart.yaml, as it is installed."""
+
 
 def serve(
     config: ConfigFile,
@@ -92,9 +95,9 @@ def ask(
 
 
 def demo(
-    config: Annotated[Path, typer.Argument(help="A Serve config")] = Path(
-        "examples/quickstart.yaml"
-    ),
+    config: Annotated[
+        Path, typer.Argument(help="A Serve config", show_default="quickstart.yaml")
+    ] = QUICKSTART,
     model: Annotated[str, typer.Option(help="An ensemble")] = "specfuse",
     question: Annotated[str, typer.Option(help="What to ask")] = (
         "Explain in a few sentences why the sky is blue."

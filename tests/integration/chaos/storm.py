@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 from openai import APIError, AsyncOpenAI
 
@@ -119,7 +119,7 @@ async def ask(client: AsyncOpenAI, family: str, seed: int, patience_s: float) ->
                 told.degraded = chunk.model_extra["ensemble"]["degraded"]
     except APIError as fault:
         told.error = str(fault.code or type(fault).__name__)
-    except (OSError, EOFError, httpx.TransportError) as fault:
+    except (OSError, EOFError, httpx2.TransportError) as fault:
         told.error = type(fault).__name__
     told.seconds = time.monotonic() - started
     return told

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from openai import OpenAI, OpenAIError
 
 CLIENTS = 3
@@ -38,7 +38,7 @@ def ask(client: OpenAI, model: str, writing: Path | None) -> dict[str, Any]:
                     told["finish"] = choice.finish_reason
                     members = (chunk.model_extra or {})["ensemble"]["members"]
                     told["members"] = {member["model"]: member["status"] for member in members}
-    except (OpenAIError, httpx.HTTPError) as fault:
+    except (OpenAIError, httpx2.HTTPError) as fault:
         told["error"] = repr(fault)
     return told | {"seconds": time.monotonic() - started}
 

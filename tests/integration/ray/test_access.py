@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 from openai import AuthenticationError, OpenAI, PermissionDeniedError, RateLimitError
@@ -69,13 +69,13 @@ def url(keys: Path) -> Iterator[str]:
 @pytest.mark.ray
 def test_a_key_lets_in_and_nothing_else_does(url: str) -> None:
     assert chat(client(url, ANN), "sweet").choices[0].message.content
-    assert httpx.get(url.removesuffix("/v1") + "/ready").json() == {"status": "ready"}
+    assert httpx2.get(url.removesuffix("/v1") + "/ready").json() == {"status": "ready"}
     with pytest.raises(AuthenticationError, match="not one of this server's"):
         chat(client(url, EVE), "sweet")
     with pytest.raises(PermissionDeniedError, match="may not use model 'sweet'"):
         chat(client(url, BOB), "sweet")
     assert [model.id for model in client(url, BOB).models.list()] == ["cat"]
-    reply = httpx.post(f"{url}/chat/completions", json={})
+    reply = httpx2.post(f"{url}/chat/completions", json={})
     assert reply.headers["www-authenticate"].startswith("Bearer ")
 
 
@@ -83,7 +83,7 @@ def test_a_key_lets_in_and_nothing_else_does(url: str) -> None:
 def test_a_trace_is_shown_to_the_key_that_made_it(url: str) -> None:
     made = chat(client(url, ANN), "cat").id
     found = {
-        key: httpx.get(f"{url}/traces/{made}", headers={"authorization": f"Bearer {key}"})
+        key: httpx2.get(f"{url}/traces/{made}", headers={"authorization": f"Bearer {key}"})
         for key in (ANN, BOB)
     }
     assert [reply.status_code for reply in found.values()] == [200, 404]

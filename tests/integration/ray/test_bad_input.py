@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -43,7 +43,7 @@ def root() -> Iterator[str]:
     assert not left, f"processes left behind: {left}"
 
 
-def said(reply: httpx.Response) -> list[Any]:
+def said(reply: httpx2.Response) -> list[Any]:
     whole = reply.json()
     return [whole["choices"], whole["usage"]]
 
@@ -56,7 +56,7 @@ def test_bad_requests_are_refused_and_their_neighbours_answered_as_alone(root: s
     ]
     far = json.dumps({"model": "gac", "messages": [{"role": "user", "content": "x" * 900_000}]})
     hostile = [*BYTES, far.encode(), b"x" * (2**20 + 1)]
-    with httpx.Client(base_url=root, timeout=60) as client, ThreadPoolExecutor(12) as pool:
+    with httpx2.Client(base_url=root, timeout=60) as client, ThreadPoolExecutor(12) as pool:
         alone = [said(client.post(CHAT, json=body)) for body in asked]
         bad = [pool.submit(client.post, CHAT, content=payload) for payload in hostile]
         good = [pool.submit(client.post, CHAT, json=body) for body in asked * 3]
@@ -68,7 +68,7 @@ def test_bad_requests_are_refused_and_their_neighbours_answered_as_alone(root: s
 
 
 def test_headers_paths_and_methods_of_any_kind_are_answered(root: str) -> None:
-    with httpx.Client(base_url=root, timeout=60) as client:
+    with httpx2.Client(base_url=root, timeout=60) as client:
         strange = {"x-request-id": "aé😀".encode() * 50, "x-ensemble-depth": b"\xe4"}
         assert client.post(CHAT, content=GOOD, headers=strange).status_code == 400
         # Serve's proxy itself decodes this header as UTF-8, before any request reaches us.
@@ -105,4 +105,4 @@ def test_broken_http_harms_nobody(root: str, request_bytes: bytes) -> None:
         told = b"".join(iter(lambda: sent.recv(65536), b""))
     assert b"set-cookie" not in told.split(b"\r\n\r\n")[0].lower()
     assert not told.startswith(b"HTTP/1.1 5")
-    assert httpx.post(f"{root}{CHAT}", content=GOOD, timeout=60).status_code == 200
+    assert httpx2.post(f"{root}{CHAT}", content=GOOD, timeout=60).status_code == 200

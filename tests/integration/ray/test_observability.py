@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from deployments.config.app_config import AppConfig
@@ -48,9 +48,9 @@ def url(collector: Collector) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def reply(url: str) -> httpx.Response:
+def reply(url: str) -> httpx2.Response:
     headers = {"x-request-id": "req-of-mine", "traceparent": f"00-{TRACE}-{CALLER}-01"}
-    answer = httpx.post(f"{url}/chat/completions", json=ASKED, headers=headers, timeout=60)
+    answer = httpx2.post(f"{url}/chat/completions", json=ASKED, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer
 
@@ -73,7 +73,7 @@ def line_of(deployment: str, what: str, seconds: float = 10) -> dict[str, Any]:
         time.sleep(0.1)
 
 
-def test_the_coordinators_line_maps_the_clients_id_to_the_trace_id(reply: httpx.Response) -> None:
+def test_the_coordinators_line_maps_the_clients_id_to_the_trace_id(reply: httpx2.Response) -> None:
     line = line_of("ensemble-e", "answer ended")
     trace_id = reply.headers["x-ensemble-trace-id"]
     assert (line["trace_id"], line["request_id"]) == (trace_id, "req-of-mine")
@@ -82,7 +82,7 @@ def test_the_coordinators_line_maps_the_clients_id_to_the_trace_id(reply: httpx.
 
 
 def test_spans_of_all_processes_join_the_callers_trace(
-    reply: httpx.Response, collector: Collector
+    reply: httpx2.Response, collector: Collector
 ) -> None:
     wanted = {"chat e", "POST /v1/chat/completions", "generate cat", "generate dog"}
     told = collector.wait_for(TRACE, wanted)
@@ -100,26 +100,26 @@ def test_spans_of_all_processes_join_the_callers_trace(
 
 
 def test_the_lines_of_other_processes_carry_the_trace_id_too(
-    url: str, reply: httpx.Response
+    url: str, reply: httpx2.Response
 ) -> None:
     trace_id = reply.headers["x-ensemble-trace-id"]
     again = line_of("ensemble-e", "member asked again")
     assert (again["trace_id"], again["member"]) == (trace_id, "dog")
     refused = {"x-request-id": "req-refused"}
-    bad = httpx.post(f"{url}/chat/completions", json={"model": "nobody"}, headers=refused)
+    bad = httpx2.post(f"{url}/chat/completions", json={"model": "nobody"}, headers=refused)
     line = line_of("gateway", "refused")
     assert line["status"] == bad.status_code and line["request_id"] == "req-refused"
 
 
-def test_no_line_holds_text_of_prompts(reply: httpx.Response) -> None:
+def test_no_line_holds_text_of_prompts(reply: httpx2.Response) -> None:
     for deployment in ("gateway", "ensemble-e", "member-cat", "member-dog"):
         for line in lines(deployment):
             assert "on earth" not in json.dumps(line)
 
 
-def test_the_dashboards_names_for_serve_are_serves(url: str, reply: httpx.Response) -> None:
+def test_the_dashboards_names_for_serve_are_serves(url: str, reply: httpx2.Response) -> None:
     """Errors of replicas are counted once there is one, which no replica here has."""
-    httpx.post(f"{url}/chat/completions", json={"model": "nobody"})
+    httpx2.post(f"{url}/chat/completions", json={"model": "nobody"})
     for name, labels in SERVE.items():
         if "error_counter" not in name:
             wait_for(name, 0)

@@ -51,16 +51,16 @@ async def test_a_page_that_is_named_asks_first_without_a_key_and_then_with_one(
 
 
 def test_a_server_on_loopback_is_called_by_its_own_name_only() -> None:
-    import httpx
+    import httpx2
 
     with served(api_of({"m": Chorus()})) as url:
-        assert httpx.get(f"{url}/v1/models").status_code == 200
-        rebound = httpx.get(f"{url}/v1/models", headers={"host": "evil.example"})
+        assert httpx2.get(f"{url}/v1/models").status_code == 200
+        rebound = httpx2.get(f"{url}/v1/models", headers={"host": "evil.example"})
         assert rebound.status_code == 403
         assert rebound.json()["error"]["code"] == "host_not_allowed"
-        result = httpx.get(f"{url}/ready", headers={"host": "evil.example"})
+        result = httpx2.get(f"{url}/ready", headers={"host": "evil.example"})
         assert result.json() == {"status": "ready"}, "no names"
-        assert "models" in httpx.get(f"{url}/ready").json()
+        assert "models" in httpx2.get(f"{url}/ready").json()
 
 
 def test_a_body_that_does_not_come_is_not_waited_for() -> None:
