@@ -30,9 +30,11 @@ def confidence(by: Signal, row: Distribution, vocab_size: int, seed: int, positi
         best = np.sort(probabilities)[-2:]
         return float(best[-1] - best[0]) if len(best) > 1 else float(best[0])
     if by == "entropy":
-        left = max(0.0, 1.0 - float(probabilities.sum()))
-        kept = probabilities[probabilities > 0]
-        entropy = -float((kept * np.log(kept)).sum()) - (left * math.log(left) if left > 0 else 0)
+        rest = max(0.0, 1.0 - float(probabilities.sum()))
+        positive = probabilities[probabilities > 0]
+        entropy = -float((positive * np.log(positive)).sum()) - (
+            rest * math.log(rest) if rest > 0 else 0
+        )
         return min(max(1.0 - entropy / math.log(vocab_size), 0.0), 1.0)
     raise ValueError(f"{by} does not follow from a distribution")
 
@@ -43,7 +45,7 @@ def chance(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) / 2.0**53
 
 
-class Handover:
+class DeferralState:
     """One text on its way under a ``Deferral``: which token stands next, and whose it is."""
 
     def __init__(self, defer: Deferral) -> None:

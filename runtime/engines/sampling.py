@@ -83,17 +83,19 @@ def pick(
     probabilities = np.exp(scaled)
     probabilities /= probabilities.sum()
     if sampling.top_p < 1:
-        kept = nucleus(probabilities, sampling.top_p)
+        candidates = nucleus(probabilities, sampling.top_p)
     else:
-        kept = np.flatnonzero(probabilities)
+        candidates = np.flatnonzero(probabilities)
     if sampling.text_noise_from is not None and keys is not None:
-        named = kept[kept < len(keys)]  # the model may have more outputs than there are tokens
-        if len(named):
-            noise = gumbel(sampling.seed, position - sampling.text_noise_from, keys[named])
-            return int(named[np.argmax(np.log(probabilities[named]) + noise)])
-    mass = np.cumsum(probabilities[kept])
+        keyed = candidates[
+            candidates < len(keys)
+        ]  # the model may have more outputs than there are tokens
+        if len(keyed):
+            noise = gumbel(sampling.seed, position - sampling.text_noise_from, keys[keyed])
+            return int(keyed[np.argmax(np.log(probabilities[keyed]) + noise)])
+    mass = np.cumsum(probabilities[candidates])
     index = int(np.searchsorted(mass, uniform(sampling.seed, position) * mass[-1], side="right"))
-    return int(kept[min(index, len(kept) - 1)])
+    return int(candidates[min(index, len(candidates) - 1)])
 
 
 def distribution(logprobs: np.ndarray, top_k: int, also: Sequence[int] = ()) -> Distribution:

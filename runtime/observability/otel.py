@@ -27,7 +27,7 @@ from runtime.config.tracing import TracingConfig
 from runtime.observability.tracing import Activity, Facts, Kind
 
 SCOPE: Final = "orchestrion"
-FAREWELL_S: Final = 3.0
+SHUTDOWN_S: Final = 3.0
 """What the last spans have to leave a process."""
 _KINDS: Final = {
     "server": trace.SpanKind.SERVER,
@@ -44,8 +44,8 @@ class OtelActivity:
 
     @property
     def traceparent(self) -> str:
-        told = self._span.get_span_context()
-        return f"00-{told.trace_id:032x}-{told.span_id:016x}-{told.trace_flags:02x}"
+        context = self._span.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def note(self, facts: Facts) -> None:
         self._span.set_attributes(
@@ -74,23 +74,23 @@ class OtelRecorder:
 
     def close(self) -> None:
         # A collector that is not there must not hold up the end of a process.
-        last = threading.Thread(target=self._provider.shutdown, daemon=True)
-        last.start()
-        last.join(FAREWELL_S)
+        shutdown_thread = threading.Thread(target=self._provider.shutdown, daemon=True)
+        shutdown_thread.start()
+        shutdown_thread.join(SHUTDOWN_S)
 
 
 def recorder(config: TracingConfig, process: str) -> OtelRecorder:
     """As configured. ``process`` says which part of Orchestrion this process is."""
-    about: dict[str, str | int] = {
+    attributes: dict[str, str | int] = {
         "orchestrion.process": process,
         "host.name": socket.gethostname(),
         "process.pid": os.getpid(),
     }
     if "OTEL_SERVICE_NAME" not in os.environ:
-        about["service.name"] = SCOPE
+        attributes["service.name"] = SCOPE
     # Without a sampler the provider asks OTEL_TRACES_SAMPLER.
     sampler = None if config.sample is None else ParentBasedTraceIdRatio(config.sample)
-    provider = TracerProvider(sampler, Resource.create({**about}), shutdown_on_exit=False)
+    provider = TracerProvider(sampler, Resource.create({**attributes}), shutdown_on_exit=False)
     exporter = _exporter(config, process)
     if config.exporter == "otlp":
         provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -114,10 +114,10 @@ def _exporter(config: TracingConfig, process: str) -> SpanExporter:
             folder = Path(config.folder)
             folder.mkdir(parents=True, exist_ok=True)
             name = f"spans-{socket.gethostname()}-{os.getpid()}.jsonl"
-            return _ToFile(folder / name)
+            return _FileExporter(folder / name)
 
 
-class _ToFile(ConsoleSpanExporter):
+class _FileExporter(ConsoleSpanExporter):
     """Line by line, so that a process that is killed has told what it did."""
 
     def __init__(self, path: Path) -> None:

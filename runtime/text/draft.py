@@ -37,14 +37,14 @@ class Draft:
         """
         if length >= len(self.text):
             return self
-        kept = max(1, sum(end <= length for end in self.piece_ends))
+        visible = max(1, sum(end <= length for end in self.piece_ends))
         return replace(
             self,
             text=self.text[:length],
-            logprobs=self.logprobs[:kept],
-            tokens=self.tokens[:kept],
-            top=self.top[:kept],
-            piece_ends=tuple(min(end, length) for end in self.piece_ends[:kept]),
+            logprobs=self.logprobs[:visible],
+            tokens=self.tokens[:visible],
+            top=self.top[:visible],
+            piece_ends=tuple(min(end, length) for end in self.piece_ends[:visible]),
             final=False,
         )
 
@@ -54,12 +54,12 @@ def read(author: str, tokenizer: Tokenizer, reply: Generation) -> Draft:
     final = reply.finish == "eos"
     written = reply.tokens[:-1] if final else reply.tokens
     whole = len(written) if final else tokenizer.whole_characters(written)
-    kept = written[:whole]
+    visible = written[:whole]
     ends, data = [], b""
-    for token in kept:
+    for token in visible:
         data += tokenizer.token_bytes[token]
         ends.append(len(data.decode("utf-8", errors="ignore")))
-    text = tokenizer.decode(kept)
+    text = tokenizer.decode(visible)
     count = whole + (1 if final else 0)
     return Draft(
         author=author,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
-from runtime.tokenization.split_points import kept_from
+from runtime.tokenization.split_points import stable_from
 from runtime.tokenization.tokenizer import Tokenizer
 
 
@@ -84,6 +84,6 @@ class Context:
     def _tail(self, text: str) -> tuple[int, list[int], list[int]]:
         """The unsettled text with ``text`` added: its next border, the ids before and after."""
         tail = self._text[self._settled :] + text
-        border = self.tokenizer.splits.last_before(tail, kept_from(tail))
+        border = self.tokenizer.splits.last_before(tail, stable_from(tail))
         before = self.tokenizer.encode(tail[:border]) if border else []
         return border, before, self.tokenizer.encode(tail[border:])

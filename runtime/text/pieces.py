@@ -45,7 +45,7 @@ class PieceContext:
             return
         if self._open and self._closes(piece):
             self._settled += _written(self.tokenizer, self._open)
-            self._before = _tail(self._before, self._open)
+            self._before = _last_characters(self._before, self._open)
             self._open = []
         self._open.append(piece)
 
@@ -112,11 +112,11 @@ class Ahead:
         """The fewest token sequences in which every one of these contexts is a beginning."""
         order = sorted(places, key=lambda place: len(self.tails[place]), reverse=True)
         branches: list[list[int]] = []
-        found: dict[int, tuple[int, int]] = {}
+        covered: dict[int, tuple[int, int]] = {}
         for place in order:
             tail = self.tails[place]
             fits = [n for n, branch in enumerate(branches) if branch[: len(tail)] == tail]
-            found[place] = (fits[0] if fits else len(branches), len(tail))
+            covered[place] = (fits[0] if fits else len(branches), len(tail))
             if not fits:
                 branches.append(tail)
         shared = min((len(self.tails[place]) for place in places), default=0)
@@ -128,7 +128,7 @@ class Ahead:
         return Cover(
             [*self.base, *first[:shared]],
             [branch[shared:] for branch in branches],
-            {place: (number, at - shared) for place, (number, at) in found.items()},
+            {place: (number, at - shared) for place, (number, at) in covered.items()},
         )
 
 
@@ -166,7 +166,7 @@ def _written(tokenizer: Tokenizer, pieces: Sequence[bytes]) -> list[int]:
         return _spelled(tokenizer, pieces)
 
 
-def _tail(before: str, pieces: Sequence[bytes]) -> str:
+def _last_characters(before: str, pieces: Sequence[bytes]) -> str:
     return (before + b"".join(pieces).decode("utf-8", errors="replace"))[-_LOOK_BACK:]
 
 

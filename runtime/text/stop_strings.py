@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 def find_stop(text: str, stops: Sequence[str], start: int) -> int | None:
     """Where the earliest stop string begins that ends after offset ``start``, if any does."""
-    found = []
+    offsets = []
     for stop in stops:
         at = text.find(stop, max(0, start - len(stop) + 1))
         if at >= 0:
-            found.append(at)
-    return min(found, default=None)
+            offsets.append(at)
+    return min(offsets, default=None)
 
 
 def before_stop(text: str, stops: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ def cut_partial_word(text: str) -> str:
     can end inside a word; a text of one word is kept. (SpecFuse, arXiv 2412.07380: segments of a
     fixed number of tokens are cut back to whole words.)
     """
-    if not text or not _may_go_on(text[-1]):
+    if not text or not _may_continue(text[-1]):
         return text
     start = len(text)
     while start and not text[start - 1].isspace():
@@ -66,6 +66,6 @@ def cut_partial_word(text: str) -> str:
     return text[:start].rstrip() or text
 
 
-def _may_go_on(char: str) -> bool:
+def _may_continue(char: str) -> bool:
     wordlike = char.isalnum() or unicodedata.category(char) in ("Mn", "Mc")
     return wordlike and not unicodedata.name(char, "").startswith(_UNSPACED)

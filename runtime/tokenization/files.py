@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from runtime.errors import WeightsError
 from runtime.tokenization import chat_template
 
-_UNSPEAKABLE = f"\U0010fffe{secrets.token_hex(16)}"
+_UNGUESSABLE = f"\U0010fffe{secrets.token_hex(16)}"
 
 
 def read_folder(path: Path) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def continuation_document(bare: Mapping[str, Any], special_ids: frozenset[int]) 
         # Its search finds any piece that the text spells, control tokens included, so these get
         # spellings that no text can guess.
         known = {token["id"] for token in bare["added_tokens"]}
-        renamed = {i: f"{_UNSPEAKABLE}{i}" for i in special_ids & known if i < len(model["vocab"])}
+        renamed = {i: f"{_UNGUESSABLE}{i}" for i in special_ids & known if i < len(model["vocab"])}
         vocabulary = [[renamed.get(i, piece), n] for i, (piece, n) in enumerate(model["vocab"])]
         document["model"] = {**model, "vocab": vocabulary}
     document["added_tokens"] = [
@@ -196,8 +196,8 @@ def eos_ids(folder: Path, config: Any) -> tuple[int, ...]:
     may know more."""
     found: list[int] = []
     file = folder / "generation_config.json"
-    said = read_json(file)
-    for ids in (said.get("eos_token_id"), getattr(config, "eos_token_id", None)):
+    generation_config = read_json(file)
+    for ids in (generation_config.get("eos_token_id"), getattr(config, "eos_token_id", None)):
         if ids is not None:
             found += [ids] if isinstance(ids, int) else ids
     return tuple(dict.fromkeys(found))

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from runtime.tokenization.byte_table import walk
 
-KEPT_WORDS: Final = 4
+UNSTABLE_WORDS: Final = 4
 """Words at the end of a text that are always tokenised again."""
 
 _WORD = re.compile(r"\S+")
@@ -83,10 +83,10 @@ class Splits:
         return pair in self.joined or _NOT_ASCII.sub("\ufffd", pair) in self.joined
 
 
-def kept_from(text: str) -> int:
+def stable_from(text: str) -> int:
     """Where the last ``KEPT_WORDS`` words of ``text`` begin; 0 when it has no more than these."""
     starts = [match.start() for match in _WORD.finditer(text)]
-    return starts[-KEPT_WORDS] if len(starts) > KEPT_WORDS else 0
+    return starts[-UNSTABLE_WORDS] if len(starts) > UNSTABLE_WORDS else 0
 
 
 def prove(tokenizer: Encoder, document: Mapping[str, Any]) -> Splits:

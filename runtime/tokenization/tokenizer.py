@@ -34,7 +34,7 @@ from runtime.tokenization.split_points import Splits, prove
 from runtime.tokenization.word_vocab import BOS, EOS, vocabulary_json
 from runtime.types.query import Message
 
-SHORT, MOST_KEPT = 4096, 512
+CACHED_LENGTH, CACHED_TEXTS = 4096, 512
 """Texts up to so many characters are remembered, and so many of them: searches ask for the same
 beginnings again and again."""
 
@@ -112,7 +112,7 @@ class Tokenizer:
         self.splits_words = len(set(self._read("one two three").word_ids)) > 1
         # A unigram model takes a byte piece such as <0x0A> for itself when a text spells it out.
         self._spells_bytes = self.token_id("<0x41>") in self._read("<0x41>").ids
-        self._encoded = lru_cache(MOST_KEPT)(self._encode)
+        self._encoded = lru_cache(CACHED_TEXTS)(self._encode)
         self.splits = prove(self, document)
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[TokenizerDefinition]]:
@@ -129,7 +129,7 @@ class Tokenizer:
         No BOS and no added space before the first word; control tokens spelled out in the text
         are plain text; lone surrogates become U+FFFD.
         """
-        return list((self._encoded if len(text) <= SHORT else self._encode)(text))
+        return list((self._encoded if len(text) <= CACHED_LENGTH else self._encode)(text))
 
     def _encode(self, text: str) -> tuple[int, ...]:
         pieces = _BYTE_PIECE.split(text) if self._spells_bytes and "<0x" in text else [text]
@@ -215,14 +215,14 @@ class Tokenizer:
     def ids_of(self) -> Mapping[bytes, int]:
         """The token of exact bytes; of several the one that ``encode`` writes, else the lowest."""
         found: dict[bytes, int] = {}
-        twice: set[bytes] = set()
+        ambiguous: set[bytes] = set()
         for token, data in enumerate(self.token_bytes):
             if data and token not in self.special_ids:
                 if data in found:
-                    twice.add(data)
+                    ambiguous.add(data)
                 else:
                     found[data] = token
-        for data in twice:
+        for data in ambiguous:
             written = self.encode(data.decode("utf-8", errors="ignore"))
             if len(written) == 1 and self.token_bytes[written[0]] == data:
                 found[data] = written[0]

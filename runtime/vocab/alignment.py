@@ -71,19 +71,19 @@ def align(a: Tokenizer, b: Tokenizer) -> Alignment:
     found = _read(file, key, a, b)
     if found is not None:
         return found
-    made = _make(a, b, file)
+    alignment = _make(a, b, file)
     npz_cache.save(
         file,
         key,
         {
-            "to": made.to,
-            "exact": made.exact,
-            "pieces": made.pieces,
-            "overlap": np.array(made.overlap),
-            "seconds": np.array(made.seconds),
+            "to": alignment.to,
+            "exact": alignment.exact,
+            "pieces": alignment.pieces,
+            "overlap": np.array(alignment.overlap),
+            "seconds": np.array(alignment.seconds),
         },
     )
-    return made
+    return alignment
 
 
 def _read(file: Path, key: str, a: Tokenizer, b: Tokenizer) -> Alignment | None:
@@ -119,8 +119,8 @@ def _make(a: Tokenizer, b: Tokenizer, file: Path) -> Alignment:
             if ids:
                 to[token], pieces[token] = ids[0], min(len(ids), 255)
     overlap = len({a.token_bytes[token] for token in np.flatnonzero(exact).tolist()})
-    made = Alignment(to, exact, pieces, overlap, 0.0, file, cached=False)
-    return replace(made, seconds=time.monotonic() - started)
+    alignment = Alignment(to, exact, pieces, overlap, 0.0, file, cached=False)
+    return replace(alignment, seconds=time.monotonic() - started)
 
 
 def _written(data: Sequence[bytes], b: Tokenizer) -> list[list[int]]:
@@ -140,8 +140,8 @@ def _written(data: Sequence[bytes], b: Tokenizer) -> list[list[int]]:
                 ids += next(encoded)
             else:
                 ids += [b.ids_of.get(bytes([byte]), -1) for byte in part]
-        cannot = not ids or ids[0] < 0 or ids[0] in b.special_ids
-        result.append([] if cannot else ids)
+        unwritable = not ids or ids[0] < 0 or ids[0] in b.special_ids
+        result.append([] if unwritable else ids)
     return result
 
 

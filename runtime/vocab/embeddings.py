@@ -64,8 +64,8 @@ async def _download(engine: Engine, spec: EngineSpec, file: Path, shape: tuple[i
     # Written, not mapped: a full disk is then an error and not a signal that ends the process.
     with npz_cache.draft(file) as path, path.open("wb") as stream:
         need_space(file.parent, 2 * size * width, spec.model)
-        described = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, described)
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
         for first in range(0, size, chunk):
             part = await engine.vectors(range(first, min(first + chunk, size)))
             await asyncio.to_thread(stream.write, _half(part).tobytes())

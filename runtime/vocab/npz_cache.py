@@ -33,22 +33,24 @@ def draft(file: Path) -> Iterator[Path]:
 
     Raises ``WeightsError`` where the cache cannot be written.
     """
-    made: str | None = None
+    temporary: str | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, made = tempfile.mkstemp(suffix=".part", prefix=f"{file.stem}.", dir=file.parent)
+        handle, temporary = tempfile.mkstemp(
+            suffix=".part", prefix=f"{file.stem}.", dir=file.parent
+        )
         os.close(handle)
-        yield Path(made)
-        os.replace(made, file)
-        made = None
+        yield Path(temporary)
+        os.replace(temporary, file)
+        temporary = None
     except OSError as fault:
         raise WeightsError(
             f"the cache {root()} cannot be written ({fault}); free some space, or set "
             "ORCHESTRION_CACHE to a folder that can"
         ) from None
     finally:
-        if made is not None:
-            Path(made).unlink(missing_ok=True)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def save(file: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:

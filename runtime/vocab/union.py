@@ -43,8 +43,8 @@ class Union:
 
     def keys(self, member: str, ids: np.ndarray) -> np.ndarray:
         """The keys of a member's ids, int64, ``NO_KEY`` for those that write nothing."""
-        found: np.ndarray = self._keys[member][ids]
-        return found
+        result: np.ndarray = self._keys[member][ids]
+        return result
 
     def map(self, member: str) -> np.ndarray:
         """All of a member's ids as keys: int64 [vocab_size]."""
@@ -61,13 +61,13 @@ class Union:
             self._ids[member] = (order, self._keys[member][order])
         order, keys = self._ids[member]
         low, high = np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")
-        found: list[int] = order[low:high].tolist()
-        return found
+        result: list[int] = order[low:high].tolist()
+        return result
 
-    def lacking(self, key: int, told: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+    def lacking(self, key: int, rows: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
         """Of each member, the ids with this key that are not among those it told."""
-        wanted = {n: [i for i in self.ids(n, key) if i not in ids] for n, ids in told.items()}
-        return {name: ids for name, ids in wanted.items() if ids}
+        missing = {n: [i for i in self.ids(n, key) if i not in ids] for n, ids in rows.items()}
+        return {name: ids for name, ids in missing.items() if ids}
 
     @cached_property
     def noise_keys(self) -> np.ndarray:

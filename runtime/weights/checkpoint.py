@@ -45,12 +45,12 @@ def _check_config(file: Path, weights: str) -> None:
             "checkpoint that transformers can load"
         )
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as fault:
         raise WeightsError(
             f"weights {weights!r}: {file} is not JSON ({fault}); fetch it again"
         ) from None
-    if not isinstance(told, dict) or not isinstance(told.get("model_type"), str):
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise WeightsError(
             f"weights {weights!r}: {file} names no model_type, such as llama; fetch it again, or "
             "choose a checkpoint that transformers can load"

@@ -12,7 +12,7 @@ from pathlib import Path
 from runtime.errors import WeightsError
 from runtime.weights import progress
 
-NEEDED = ("torch", "transformers", "accelerate", "gguf", "safetensors")
+REQUIRED_PACKAGES = ("torch", "transformers", "accelerate", "gguf", "safetensors")
 STEP, FAULT = "step: ", "fault: "
 """How the converting process begins the lines that are meant for its caller."""
 STEPS = 5
@@ -23,7 +23,7 @@ def convert(file: Path, folder: Path, weights: str) -> None:
 
     Takes about a minute for 300 million parameters. Raises ``WeightsError``.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise WeightsError(
             f"weights {weights!r}: converting GGUF needs {', '.join(missing)}; install "

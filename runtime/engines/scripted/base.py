@@ -52,7 +52,7 @@ class ScriptedLM(ABC):
         check_prompt(self._spec, prompt, room=int(sampling.max_tokens > 0))
         check_tail(prompt, score_tail)
         cut = len(prompt) - score_tail
-        tail, _ = self._teach(prompt[:cut], prompt[cut:], 0) if score_tail else ((), [])
+        tail, _ = self._teacher_forced(prompt[:cut], prompt[cut:], 0) if score_tail else ((), [])
         eos_ids, table = self._spec.eos_ids, self._tokenizer.token_bytes
         room = self._spec.context_length - len(prompt)
         ending = Ending(sampling, eos_ids, table, room)
@@ -92,7 +92,7 @@ class ScriptedLM(ABC):
         scores = []
         for place, continuation in enumerate(continuations):
             wanted = also[place] if also else ()
-            logprobs, top = self._teach(prompt, continuation, top_k, wanted)
+            logprobs, top = self._teacher_forced(prompt, continuation, top_k, wanted)
             scores.append(Score(logprobs, tuple(top) if top_k else None))
         return scores
 
@@ -145,7 +145,7 @@ class ScriptedLM(ABC):
     async def close(self) -> None:
         self._closed = True
 
-    def _teach(
+    def _teacher_forced(
         self,
         prompt: Tokens,
         continuation: Tokens,
@@ -168,9 +168,9 @@ def weighted_row(weights: dict[int, float], vocab_size: int, floor: float) -> np
     """Logprobs, float32 [vocab]: ``weights`` share 1 - floor, all other tokens share ``floor``."""
     others = vocab_size - len(weights)
     row = np.full(vocab_size, floor / max(others, 1))
-    kept = 1.0 - floor if others else 1.0
+    named_mass = 1.0 - floor if others else 1.0
     total = sum(weights.values())
     for token, weight in weights.items():
-        row[token] = kept * weight / total
+        row[token] = named_mass * weight / total
     with np.errstate(divide="ignore"):
         return np.log(row).astype(np.float32)

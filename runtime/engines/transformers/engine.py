@@ -73,12 +73,12 @@ class TransformersLM:
             tokenizer=tokenizer.definition,
             capabilities=CAPABILITIES | {DEFERS, GUESSES},
         )
-        self._seen = LogitsCache(config.rows_mb * 2**20)
+        self._logits_cache = LogitsCache(config.rows_mb * 2**20)
         device, eos = loaded.shape.device, self._spec.eos_ids
         self._routers = Routers(config.weights, loaded.hidden_size, device)
-        self._loop = Scheduler(
+        self._scheduler = Scheduler(
             config.weights,
-            ModelRunner(loaded.model, device, tokenizer, eos, self._seen).step,
+            ModelRunner(loaded.model, device, tokenizer, eos, self._logits_cache).step,
             loaded.shape,
             Limits(
                 config.max_batch_tokens,
@@ -95,7 +95,7 @@ class TransformersLM:
     @property
     def occupancy(self) -> Occupancy:
         """Queue, slots and cache at the moment, for health pages and tests."""
-        return self._loop.occupancy
+        return self._scheduler.occupancy
 
     async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
         """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
@@ -136,7 +136,7 @@ class TransformersLM:
                 cached_tokens=sequence.cached,
                 top=sequence.tops(),
                 tail_logprobs=tuple(sequence.logprobs[:score_tail]),
-                confidences=tuple(sequence.handover.confidences) if sequence.handover else (),
+                confidences=tuple(sequence.deferral.confidences) if sequence.deferral else (),
             )
 
         return await self._answer([sequence], result)
@@ -154,9 +154,9 @@ class TransformersLM:
         check_continuations(self._spec, prompt, continuations)
         check_also(self._spec, top_k, [len(c) for c in continuations], also)
         if any(len(ids) for entry in also for ids in entry):
-            self._loop.check()
-            seen = self._seen.score
-            known = await asyncio.to_thread(seen, prompt, continuations, top_k, also)
+            self._scheduler.check()
+            lookup = self._logits_cache.score
+            known = await asyncio.to_thread(lookup, prompt, continuations, top_k, also)
             if known is not None:
                 return known
         start = len(prompt) - 1
@@ -192,8 +192,8 @@ class TransformersLM:
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
         if any(len(ids) for ids in also):
-            self._loop.check()
-            known = await asyncio.to_thread(self._seen.next_token, prompts, top_k, also)
+            self._scheduler.check()
+            known = await asyncio.to_thread(self._logits_cache.next_token, prompts, top_k, also)
             if known is not None:
                 return known
         sequences = [
@@ -235,23 +235,23 @@ class TransformersLM:
 
     async def vectors(self, ids: Tokens) -> np.ndarray:
         """The table's own rows: what a model such as Gemma scales on their way in is left out."""
-        self._loop.check()
+        self._scheduler.check()
         wanted = checked(ids, self._vectors.shape[0])
         return await asyncio.to_thread(_rows, self._vectors, wanted)
 
     async def check(self) -> None:
         """Raises ``EngineFault`` when the batching loop has ended."""
-        self._loop.check()
+        self._scheduler.check()
 
     async def close(self) -> None:
         """Ends the batching loop after its current pass; pending calls fail."""
-        await asyncio.to_thread(self._loop.close)
+        await asyncio.to_thread(self._scheduler.close)
 
     async def _answer(self, sequences: list[TokenSequence], result: Callable[[], T]) -> T:
         if not sequences:
             return result()
         call: Call[T] = Call(sequences, result)
-        self._loop.submit(call)
+        self._scheduler.submit(call)
         answered = False
         try:
             answer = await call.wait()
@@ -259,7 +259,7 @@ class TransformersLM:
             return answer
         finally:
             if not answered:
-                self._loop.cancel(call)
+                self._scheduler.cancel(call)
 
 
 def _rows(table: torch.Tensor, ids: np.ndarray) -> np.ndarray:

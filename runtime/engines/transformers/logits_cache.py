@@ -18,7 +18,7 @@ from runtime.types.outputs import ALL, Distribution, Score, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CachedRow:
     """The model's answer to one context."""
 
     logits: torch.Tensor
@@ -32,7 +32,7 @@ class LogitsCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit, self._bytes = limit_bytes, 0
-        self._rows: OrderedDict[bytes, Seen] = OrderedDict()
+        self._rows: OrderedDict[bytes, CachedRow] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -51,10 +51,10 @@ class LogitsCache:
             while self._bytes + size > self._limit:
                 _, oldest = self._rows.popitem(last=False)
                 self._bytes -= _size(oldest.logits)
-            self._rows[key] = Seen(logits, norm)
+            self._rows[key] = CachedRow(logits, norm)
             self._bytes += size
 
-    def find(self, contexts: Sequence[Sequence[int]]) -> list[Seen] | None:
+    def find(self, contexts: Sequence[Sequence[int]]) -> list[CachedRow] | None:
         """The rows after all of ``contexts``, or nothing."""
         with self._lock:
             found = [self._rows.get(_key(context)) for context in contexts]
@@ -78,7 +78,9 @@ class LogitsCache:
             logprobs = [
                 float(row.logits[t]) - row.norm for row, t in zip(rows, tokens, strict=True)
             ]
-            scores.append(Score(tuple(logprobs), tuple(_told(rows, top_k, wanted)), len(whole)))
+            scores.append(
+                Score(tuple(logprobs), tuple(_distributions(rows, top_k, wanted)), len(whole))
+            )
         return scores
 
     def next_token(
@@ -86,10 +88,12 @@ class LogitsCache:
     ) -> list[Distribution] | None:
         """What ``Engine.next_token`` answers, where every row that it takes is here."""
         rows = self.find(prompts)
-        return None if rows is None else _told(rows, top_k, also)
+        return None if rows is None else _distributions(rows, top_k, also)
 
 
-def _told(rows: Sequence[Seen], top_k: int, also: Sequence[Tokens]) -> list[Distribution]:
+def _distributions(
+    rows: Sequence[CachedRow], top_k: int, also: Sequence[Tokens]
+) -> list[Distribution]:
     if not rows:
         return []
     logits = torch.stack([row.logits for row in rows])
@@ -107,7 +111,7 @@ def tops(
         return [Distribution(None, np.array(row, dtype=np.float32)) for row in dense]
     best = logits.topk(min(top_k, logits.shape[1]), dim=-1)
     values = (best.values - norms[:, None]).cpu().numpy()
-    told = []
+    distributions = []
     for place, (ids, logprobs) in enumerate(zip(best.indices.cpu().numpy(), values, strict=True)):
         order = np.lexsort((ids, -logprobs))
         ids, logprobs = ids[order], logprobs[order]
@@ -115,8 +119,8 @@ def tops(
             extra = logits[place, torch.as_tensor(wanted, device=logits.device)] - norms[place]
             ids = np.concatenate((ids, np.asarray(wanted, dtype=np.int64)))
             logprobs = np.concatenate((logprobs, extra.cpu().numpy()))
-        told.append(Distribution(ids, logprobs))
-    return told
+        distributions.append(Distribution(ids, logprobs))
+    return distributions
 
 
 def _key(context: Sequence[int]) -> bytes:

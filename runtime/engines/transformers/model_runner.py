@@ -16,9 +16,9 @@ from runtime.errors import EngineFault
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.outputs import ALL, Distribution
 
-MOST_KEPT: Final = 64
+MAX_CACHED_ROWS: Final = 64
 """Rows of one pass that are remembered: who scores a long text does not come back for each."""
-FEW: Final = 16
+SHARED_ROWS: Final = 16
 """Rows of a pass that may share its memory."""
 
 
@@ -31,10 +31,10 @@ class ModelRunner:
         device: torch.device,
         tokenizer: Tokenizer,
         eos_ids: tuple[int, ...],
-        seen: LogitsCache,
+        logits_cache: LogitsCache,
     ) -> None:
         self._model, self._device, self._eos_ids = model, device, eos_ids
-        self._tokenizer, self._seen = tokenizer, seen
+        self._tokenizer, self._logits_cache = tokenizer, logits_cache
         self._hidden: torch.Tensor | None = None
         model.base_model.register_forward_hook(self._keep_hidden)
 
@@ -50,7 +50,7 @@ class ModelRunner:
         positions: list[int] = []
         keep: list[int] = []
         rows: list[Row] = []
-        watched: list[tuple[TokenSequence, slice]] = []
+        with_states: list[tuple[TokenSequence, slice]] = []
         pieces: list[Piece] = []
         for sequence, length in work:
             assert sequence.kv is not None
@@ -64,7 +64,7 @@ class ModelRunner:
             first = sequence.states_from
             if first is not None and stop > first:
                 start = offset + max(first, sequence.done)
-                watched.append((sequence, slice(start, offset + stop)))
+                with_states.append((sequence, slice(start, offset + stop)))
             pieces.append(Piece(sequence.kv, sequence.done, length))
         with planned(Plan(pieces)):
             logits = self._model(
@@ -79,7 +79,7 @@ class ModelRunner:
         assert hidden is not None
         if rows:
             self._read(logits, rows, hidden[0], keep)
-        for sequence, places in watched:
+        for sequence, places in with_states:
             sequence.states += list(hidden[0, places].float().cpu().numpy())
 
     def _read(
@@ -91,7 +91,7 @@ class ModelRunner:
         if bool(norms.isnan().any()):
             raise EngineFault("the model computes NaN; load it in float32 or check its weights")
         targets = self._targets(logits, rows)
-        deferred = self._hand_over(targets, rows, logits, norms, hidden, keep)
+        deferred = self._apply_deferral(targets, rows, logits, norms, hidden, keep)
         index = torch.tensor(targets, device=logits.device)[:, None]
         logprobs = (logits.gather(1, index)[:, 0] - norms).tolist()
         told = self._tops(logits, norms, rows)
@@ -101,7 +101,7 @@ class ModelRunner:
             else:
                 row.sequence.accept(row, targets[i], logprobs[i], told.get(i))
 
-    def _hand_over(
+    def _apply_deferral(
         self,
         targets: list[int],
         rows: list[Row],
@@ -115,7 +115,7 @@ class ModelRunner:
         places = [
             i
             for i, row in enumerate(rows)
-            if row.sequence.handover is not None and row.target is None
+            if row.sequence.deferral is not None and row.target is None
         ]
         if not places:
             return set()
@@ -123,9 +123,9 @@ class ModelRunner:
         told = confidences([rows[i] for i in places], logits[places], norms[places], states)
         deferred: set[int] = set()
         for i, value in zip(places, told, strict=True):
-            handover = rows[i].sequence.handover
-            assert handover is not None
-            token = handover.choose(value, targets[i])
+            deferral = rows[i].sequence.deferral
+            assert deferral is not None
+            token = deferral.choose(value, targets[i])
             if token is None:
                 deferred.add(i)
             else:
@@ -166,9 +166,9 @@ class ModelRunner:
         for k, places in by_k.items():
             wanted = [rows[i].sequence.wanted(rows[i].position) for i in places]
             told.update(zip(places, tops(logits[places], norms[places], k, wanted), strict=True))
-            if k != ALL and len(places) <= MOST_KEPT:
+            if k != ALL and len(places) <= MAX_CACHED_ROWS:
                 for i, norm in zip(places, norms[places].tolist(), strict=True):
                     # A row that is not copied keeps its whole pass in memory.
-                    line = logits[i].clone() if len(rows) > FEW else logits[i]
-                    self._seen.put(rows[i].context, line, norm)
+                    line = logits[i].clone() if len(rows) > SHARED_ROWS else logits[i]
+                    self._logits_cache.put(rows[i].context, line, norm)
         return told

@@ -15,7 +15,7 @@ from runtime.engines.transformers.sequence import Layers, Row
 from runtime.errors import BadRequest, UnknownRouter
 from runtime.types.sampling import Deferral, Signal
 
-KEPT: Final = 8
+MAX_ROUTERS: Final = 8
 """Routers that an engine remembers: ensembles that share a member have their own."""
 
 
@@ -37,21 +37,21 @@ class Routers:
                     f"the router reads states of {defer.weights.size} values, but those of "
                     f"{self._model!r} have {self._width}; it was trained for another model"
                 )
-            self._known[defer.router] = self._placed(defer.weights)
+            self._known[defer.router] = self._to_device(defer.weights)
         if defer.router not in self._known:
             raise UnknownRouter(self._model, defer.router)
         self._known.move_to_end(defer.router)
-        while len(self._known) > KEPT:
+        while len(self._known) > MAX_ROUTERS:
             self._known.popitem(last=False)
 
     def layers(self, version: str) -> Layers:
         return self._known[version]
 
-    def _placed(self, router: Router) -> Layers:
-        def placed(array: object) -> torch.Tensor:
+    def _to_device(self, router: Router) -> Layers:
+        def to_device(array: object) -> torch.Tensor:
             return torch.as_tensor(array, dtype=torch.float32, device=self._device)
 
-        return [(placed(weight), placed(bias)) for weight, bias in router.layers]
+        return [(to_device(weight), to_device(bias)) for weight, bias in router.layers]
 
 
 def confidences(
@@ -79,15 +79,15 @@ def confidences(
                 value = torch.nn.functional.linear(value, weight, bias)
                 if number < len(layers) - 1:
                     value = value.relu()
-            found = value[:, 0].sigmoid()
+            result = value[:, 0].sigmoid()
         else:
             probabilities = (logits[places] - norms[places, None]).exp()
             if signal == "margin":
                 best = probabilities.topk(2, dim=-1).values
-                found = best[:, 0] - best[:, 1]
+                result = best[:, 0] - best[:, 1]
             else:
                 entropy = torch.special.entr(probabilities).sum(-1)
-                found = (1.0 - entropy / math.log(logits.shape[-1])).clamp(0.0, 1.0)
-        for place, sure in zip(places, found.tolist(), strict=True):
+                result = (1.0 - entropy / math.log(logits.shape[-1])).clamp(0.0, 1.0)
+        for place, sure in zip(places, result.tolist(), strict=True):
             told[place] = sure
     return told

@@ -132,16 +132,16 @@ class Scheduler:
                 held += self._waiting[place:]
                 break
             try:
-                begun = sequence.call.over or self._begin(sequence)
+                started = sequence.call.over or self._start(sequence)
             except (RuntimeError, MemoryError) as fault:
                 self._cache.shrink(0)
                 self._fail(sequence.call, f"no room for keys and values: {fault}")
                 continue
-            if not begun:
+            if not started:
                 held.append(sequence)
         self._waiting = held
 
-    def _begin(self, sequence: TokenSequence) -> bool:
+    def _start(self, sequence: TokenSequence) -> bool:
         if sequence.waits_for is not None:
             donor, needed = sequence.waits_for
             if donor.done < needed and donor in self._running:
@@ -215,10 +215,10 @@ class Scheduler:
         except FORWARD_FAULTS as fault:
             # What the buffers hold is unknown now, and out of memory is the likeliest reason.
             self._cache.shrink(0)
-            told = f"{type(fault).__name__} in a forward pass: {fault}"
+            reason = f"{type(fault).__name__} in a forward pass: {fault}"
             for sequence, _ in work:
                 sequence.done = 0
-                self._fail(sequence.call, told)
+                self._fail(sequence.call, reason)
             return
         for sequence, _ in work:
             if sequence.complete:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import torch
 
-from runtime.engines.deferral import Handover
+from runtime.engines.deferral import DeferralState
 from runtime.engines.sampling import Ending
 from runtime.engines.transformers.kv_cache import KeyValues
 from runtime.types.outputs import Distribution, EngineFinish, Tokens
@@ -90,7 +90,7 @@ class TokenSequence:
         self.router = router
         """Tells where the text is handed over, if ``sampling`` asks one."""
         defer = None if sampling is None else sampling.defer
-        self.handover = None if defer is None else Handover(defer)
+        self.deferral = None if defer is None else DeferralState(defer)
         self.call: Call[Any]
         self.kv: KeyValues | None = None
         self.done = 0

@@ -18,9 +18,9 @@ async def test_questions_of_one_tick_share_a_message_and_have_their_own_answers(
         return [EngineFault("three") if one == 3 else one * 2 for one in asked]
 
     gathering: RequestBatcher[int, int] = RequestBatcher(send)
-    told = await asyncio.gather(*map(gathering.ask, (1, 2, 3)), return_exceptions=True)
+    told = await asyncio.gather(*map(gathering.submit, (1, 2, 3)), return_exceptions=True)
     assert told[:2] == [2, 4] and isinstance(told[2], EngineFault)
-    assert await gathering.ask(4) == 8
+    assert await gathering.submit(4) == 8
     assert messages == [[1, 2, 3], [4]]
 
 
@@ -31,7 +31,7 @@ async def test_whoever_waits_hears_of_a_message_that_is_lost(fault: BaseExceptio
 
     gathering: RequestBatcher[int, int] = RequestBatcher(send)
     told = await asyncio.wait_for(
-        asyncio.gather(*map(gathering.ask, (1, 2)), return_exceptions=True), timeout=5
+        asyncio.gather(*map(gathering.submit, (1, 2)), return_exceptions=True), timeout=5
     )
     wanted = ValueError if isinstance(fault, ValueError) else EngineFault
     assert [type(one) for one in told] == [wanted, wanted]
@@ -45,7 +45,7 @@ async def test_one_who_leaves_does_not_take_the_others_answer() -> None:
         return list(asked)
 
     gathering: RequestBatcher[int, int] = RequestBatcher(send)
-    stays, leaves = (asyncio.create_task(gathering.ask(n)) for n in (1, 2))
+    stays, leaves = (asyncio.create_task(gathering.submit(n)) for n in (1, 2))
     await asyncio.sleep(0.01)
     leaves.cancel()
     ready.set()
@@ -64,7 +64,7 @@ async def test_what_comes_up_meanwhile_goes_with_the_next_message() -> None:
     gathering: RequestBatcher[int, int] = RequestBatcher(send, at_once=2)
     asking = []
     for n in range(5):
-        asking.append(asyncio.create_task(gathering.ask(n)))
+        asking.append(asyncio.create_task(gathering.submit(n)))
         await asyncio.sleep(0.01)
     assert messages == [[0], [1]]
     asking.pop().cancel()
@@ -83,9 +83,9 @@ async def test_a_message_that_nobody_waits_for_holds_no_other_up() -> None:
         return list(asked)
 
     gathering: RequestBatcher[int, int] = RequestBatcher(send)
-    lost = asyncio.create_task(gathering.ask(1))
+    lost = asyncio.create_task(gathering.submit(1))
     await asyncio.sleep(0.01)
-    waits = asyncio.create_task(gathering.ask(2))
+    waits = asyncio.create_task(gathering.submit(2))
     await asyncio.sleep(0.01)
     assert messages == [[1]]
     lost.cancel()

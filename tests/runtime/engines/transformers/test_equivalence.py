@@ -181,10 +181,10 @@ async def test_a_right_guess_saves_passes_and_ends_where_the_text_does(lm: Open)
     right = (await engine.generate(prompt, plain)).tokens
 
     async def passes(guess: tuple[int, ...], **other: Any) -> int:
-        before = engine._loop._passes
+        before = engine._scheduler._passes
         told = await engine.generate(prompt, replace(plain, guess=guess, **other))
         assert told.tokens == right[: len(told.tokens)]
-        return engine._loop._passes - before
+        return engine._scheduler._passes - before
 
     off = (right[9] + 1) % 280
     assert len(right) == 20
