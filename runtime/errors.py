@@ -149,7 +149,8 @@ class MemberFailed(OrchestrionError):
 
 
 class QuorumLost(OrchestrionError):
-    """Fewer members than the quorum are left: ``QuorumLost(needed, states)``, a state per member."""
+    """Fewer members than the quorum are left: ``QuorumLost(needed, states)``, a state per
+    member."""
 
     def __init__(self, needed: int, states: dict[str, str]) -> None:
         super().__init__(needed, states)

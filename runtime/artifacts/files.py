@@ -26,7 +26,7 @@ DAMAGED: Final = (SafetensorError, KeyError, IndexError, TypeError, ValueError, 
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredExport:
     """An export as read from its folder."""
 
     told: dict[str, Any]
@@ -77,29 +77,30 @@ class Kind:
         _replace(folder / self.about, (json.dumps(about, indent=1) + "\n").encode())
 
     @contextmanager
-    def read(self, folder: Path) -> Iterator[Found]:
+    def read(self, folder: Path) -> Iterator[StoredExport]:
         """Reads an export. Raises ``ConfigError`` for a folder without a whole export, and in place
         of any of ``DAMAGED`` that the body of the ``with`` statement raises."""
         try:
             text = (folder / self.about).read_text(encoding="utf-8")
-            told = json.loads(text)
+            description = json.loads(text)
             data = (folder / self.weights).read_bytes()
         except (OSError, ValueError, RecursionError) as fault:
             raise ConfigError(
                 f"cannot read {self.name} from {folder} ({fault}); write one with `{self.made_by}`"
             ) from None
-        if not isinstance(told, dict) or told.get("format") != self.format:
-            stored = told.get("format") if isinstance(told, dict) else told
+        if not isinstance(description, dict) or description.get("format") != self.format:
+            stored = description.get("format") if isinstance(description, dict) else description
             raise ConfigError(
-                f"{folder} holds {self.name} of format {stored!r}, not {self.format}; train it again"
+                f"{folder} holds {self.name} of format {stored!r}, not {self.format}; "
+                "train it again"
             )
-        if hashlib.sha256(data).hexdigest() != told.get("sha256"):
+        if hashlib.sha256(data).hexdigest() != description.get("sha256"):
             raise ConfigError(
                 f"{folder}: {self.weights} is not the file that {self.about} means; export anew"
             )
         version = hashlib.sha256(text.encode() + data).hexdigest()[:12]
         try:
-            yield Found(told, load(data), version)
+            yield StoredExport(description, load(data), version)
         except DAMAGED as fault:
             named = self.name.split(" ", 1)[1]
             raise ConfigError(

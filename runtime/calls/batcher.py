@@ -1,6 +1,8 @@
-"""Batches items for a service: those of one event-loop tick, and those that arrive while it is busy.
+"""Batches items for a service: those of one event-loop tick, and those that arrive while it is
+busy.
 
-A message to another process, or a forward pass, costs about as much for many small items as for one.
+A message to another process, or a forward pass, costs about as much for many small items as for
+one.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ Pending: TypeAlias = tuple[Q, "asyncio.Future[A]"]
 
 class RequestBatcher(Generic[Q, A]):
     """``send`` takes a batch and returns one result, or one exception, for each item. At most
-    ``at_once`` batches run at the same time; a batch is cancelled once all its callers have left."""
+    ``at_once`` batches run at the same time; a batch is cancelled once all its callers have
+    left."""
 
     def __init__(
         self, send: Callable[[list[Q]], Awaitable[Sequence[A | Exception]]], at_once: int = 1
@@ -72,9 +75,7 @@ class RequestBatcher(Generic[Q, A]):
         # Every caller must get a result or an exception, whatever happens.
         [result] = await asyncio.gather(sending, return_exceptions=True)
         outcomes: Sequence[A | Exception]
-        if isinstance(
-            result, asyncio.CancelledError
-        ):  # by the receiver; the callers are still waiting
+        if isinstance(result, asyncio.CancelledError):  # by the receiver: callers still wait
             outcomes = [EngineFault("the receiver cancelled the batch")] * len(message)
         elif isinstance(result, Exception):
             outcomes = [result] * len(message)

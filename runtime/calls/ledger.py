@@ -80,8 +80,8 @@ class Ledger:
 
     @property
     def wait_for_replica(self) -> bool:
-        """Whether calls wait for a replica of an unavailable member. A request without any tokens yet
-        does not wait: it would hold up other requests."""
+        """Whether calls wait for a replica of an unavailable member. A request without any tokens
+        yet does not wait: it would hold up other requests."""
         return self.indispensable and self.working
 
     @property

@@ -159,9 +159,7 @@ class RemoteEngine:
             for _, reply in posted:
                 reply.cancel()
             raise
-        if isinstance(
-            outcomes, asyncio.CancelledError
-        ):  # by the receiver; the callers are still waiting
+        if isinstance(outcomes, asyncio.CancelledError):  # by the receiver: callers still wait
             outcomes = EngineFault("the receiver cancelled the message")
         if isinstance(outcomes, BaseException):  # for every caller that still waits
             for _, reply in posted:

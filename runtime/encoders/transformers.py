@@ -15,7 +15,16 @@ from runtime.errors import EngineFault, WeightsError
 from runtime.tokenization.files import check_tokenizer
 from runtime.weights import resolve
 from runtime.weights.checkpoint import NO_CODE, without_code
-from runtime.weights.torch_models import FORWARD_FAULTS, load_pretrained, pick_device
+from runtime.weights.torch_models import (
+    FORWARD_FAULTS,
+    context_length,
+    load_pretrained,
+    pick_device,
+    torch_dtype,
+)
+
+DEFAULT_CONTEXT = 512
+"""Tokens, where neither the model nor the configuration sets a limit."""
 
 
 class TransformerEncoder:
@@ -32,11 +41,14 @@ class TransformerEncoder:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         check_tokenizer(folder)
-        dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
         try:  # the pooler, which only some checkpoints have, is not used
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
             self._model = load_pretrained(
-                AutoModel, folder, config.weights, may_lack=("pooler.",), dtype=dtype
+                AutoModel,
+                folder,
+                config.weights,
+                may_lack=("pooler.",),
+                dtype=torch_dtype(config.dtype),
             )
         except (OSError, KeyError, ValueError, ImportError) as fault:
             raise WeightsError(
@@ -48,8 +60,7 @@ class TransformerEncoder:
             self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
         self._model.eval().requires_grad_(False).to(self._device)
         text_config = self._model.config.get_text_config()
-        limits = [getattr(text_config, "max_position_embeddings", None), config.max_context]
-        self._window = min((int(n) for n in limits if n), default=512)
+        self._window = context_length(text_config, config.max_context) or DEFAULT_CONTEXT
         self.size = int(text_config.hidden_size)
         self._lock = threading.Lock()
 

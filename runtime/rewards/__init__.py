@@ -22,7 +22,8 @@ __all__ = [
 
 
 def build_reward_model(config: RewardModelConfig) -> RewardModel:
-    """Loads the weights; blocks until the model is ready. Raises ``WeightsError``, ``ConfigError``."""
+    """Loads the weights; blocks until the model is ready. Raises ``WeightsError``,
+    ``ConfigError``."""
     engines = [member.served_engine for member in config.as_members()]
     built = [_build(judge, engine) for judge, engine in zip(config.judges, engines, strict=True)]
     if isinstance(config.judge, RewardEnsembleConfig):

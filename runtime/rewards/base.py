@@ -23,8 +23,8 @@ class Reasoning:
 class RewardModel(Protocol):
     """Scores batches of chains.
 
-    A score is the probability, in [0, 1], that the chain leads to the correct answer after the step.
-    Raises ``ContextOverflow`` for a chain beyond the context length, ``EngineFault``.
+    A score is the probability, in [0, 1], that the chain leads to the correct answer after the
+    step. Raises ``ContextOverflow`` for a chain beyond the context length, ``EngineFault``.
     """
 
     async def score_steps(self, chains: Sequence[Reasoning]) -> list[list[float]]:

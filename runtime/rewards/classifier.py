@@ -26,9 +26,17 @@ from runtime.rewards.base import Reasoning
 from runtime.tokenization.files import check_tokenizer
 from runtime.weights import resolve
 from runtime.weights.checkpoint import NO_CODE, without_code
-from runtime.weights.torch_models import FORWARD_FAULTS, load_pretrained, pick_device
+from runtime.weights.torch_models import (
+    FORWARD_FAULTS,
+    context_length,
+    load_pretrained,
+    pick_device,
+    torch_dtype,
+)
 
 QWEN_PRM = "Qwen2ForProcessRewardModel"
+DEFAULT_CONTEXT = 512
+"""Tokens, where neither the model nor the configuration sets a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +63,17 @@ class ClassifierModel:
         self._config = config
         self._device = pick_device(config.device)
         check_tokenizer(folder)
-        dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-            self._model, self._by_token = _load(folder, config, dtype)
+            self._model, self._by_token = _load(folder, config, torch_dtype(config.dtype))
         except (OSError, KeyError, ValueError, ImportError, SafetensorError) as fault:
             raise WeightsError(
                 f"{config.weights} is not a classifier that transformers can load "
                 f"({without_code(fault)})"
             ) from fault
         self._model.eval().requires_grad_(False).to(self._device)
-        known = self._model.config.get_text_config()
-        limits = [getattr(known, "max_position_embeddings", None), config.max_context]
-        self._window = min((int(n) for n in limits if n), default=512)
+        text_config = self._model.config.get_text_config()
+        self._window = context_length(text_config, config.max_context) or DEFAULT_CONTEXT
         self._tag = self._tag_id() if self._by_token else -1
         self._lock = threading.Lock()
 

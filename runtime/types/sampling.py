@@ -27,8 +27,8 @@ class Deferral:
     weights: Router | None = field(default=None, repr=False)
     """The router itself; sent only to an engine that does not hold this version."""
     offered: tuple[int, ...] = ()
-    """The other model's draft from here on. Its tokens are accepted instead of deferring, as long as
-    the text is the one that it was drafted for."""
+    """The other model's draft from here on. Its tokens are accepted instead of deferring, as long
+    as the text is the one that it was drafted for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Sampling:
     ignore_eos: bool = False
     """Never samples an EOS token (for benchmarks of a fixed length)."""
     until_below: float = 0.0
-    """Ends, with ``finish`` "length", after the first token whose probability is lower: a draft that
-    other models verify should not continue from an unlikely token."""
+    """Ends, with ``finish`` "length", after the first token whose probability is lower: a draft
+    that other models verify should not continue from an unlikely token."""
     text_noise_from: int | None = None
     """Draw with noise keyed by (seed, place, the token's bytes) instead (runtime/rng.py), so that
     models with different vocabularies draw alike; place 0 is this absolute position. An engine

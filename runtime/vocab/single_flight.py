@@ -1,4 +1,4 @@
-"""One making of a thing at a time in an event loop, and its result kept."""
+"""Single flight: concurrent callers of one key share one computation, whose result is cached."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Results by key, the ``limit`` last used. Who asks while one is made waits for that one; a
-    caller that stops waiting does not stop the others."""
+    """An LRU cache of ``limit`` results. Callers of a key that is being computed wait for it; a
+    cancelled caller does not cancel the computation."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -20,6 +20,7 @@ class SingleFlight(Generic[T]):
         self._tasks: dict[tuple[int, Hashable], asyncio.Task[T]] = {}
 
     async def get(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
+        """The cached result, else that of ``make()``. Raises what ``make`` raises."""
         if key in self._results:
             self._results.move_to_end(key)
             return self._results[key]
@@ -41,9 +42,9 @@ class SingleFlight(Generic[T]):
         return result
 
     def kept(self, key: Hashable) -> T | None:
-        """The result for ``key``, if it is there."""
+        """The cached result for ``key``, if there is one."""
         return self._results.get(key)
 
     def forget(self) -> None:
-        """Drops what is kept; what is being made goes on."""
+        """Clears the cache; running computations continue."""
         self._results.clear()

@@ -1,4 +1,4 @@
-"""A GGUF file becomes a checkpoint, in a process of its own: the caller never imports torch."""
+"""Converts a GGUF file in a process of its own, so that the caller never imports torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.weights import progress
 
 REQUIRED_PACKAGES = ("torch", "transformers", "accelerate", "gguf", "safetensors")
 STEP, FAULT = "step: ", "fault: "
-"""How the converting process begins the lines that are meant for its caller."""
+"""Prefixes of the converter's output lines for its caller."""
 STEPS = 5
 
 

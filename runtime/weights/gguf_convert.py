@@ -1,8 +1,8 @@
 """``python -m runtime.weights.gguf_convert FILE.gguf FOLDER``: GGUF to a float32 checkpoint.
 
-Float32 because every engine then reads the same numbers. What transformers leaves out is written
-from the GGUF's own metadata: whether BOS leads a prompt, every id that ends an answer, the chat
-template, and the digits rule of SmolLM's pre-tokenizer.
+Float32, so that every engine reads the same numbers. What transformers leaves out is written from
+the GGUF metadata: whether BOS leads a prompt, all EOS ids, the chat template, and the digits rule
+of SmolLM's pre-tokenizer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runtime.weights.gguf import FAULT, STEP
 
 
 def main(file: Path, folder: Path) -> int:
-    """Returns the exit status; a fault is told on a line of standard output."""
+    """Returns the exit status; an error is one line of standard output."""
     import gguf
 
     _step("reading the file")
@@ -76,13 +76,13 @@ def _write(file: Path, folder: Path, metadata: dict[str, Any]) -> None:
 
 
 def eos_ids(metadata: dict[str, Any]) -> list[int]:
-    """Every id that ends an answer: end of text, and end of turn where the file names one."""
+    """All EOS ids: end of text, and end of turn if the file has one."""
     names = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
     return list(dict.fromkeys(int(metadata[name]) for name in names if name in metadata))
 
 
 def leads_with_bos(metadata: dict[str, Any]) -> bool:
-    """The file's word, or llama.cpp's default: BOS for SentencePiece vocabularies only."""
+    """The file's setting, or llama.cpp's default: BOS for SentencePiece vocabularies only."""
     declared = metadata.get("tokenizer.ggml.add_bos_token")
     return metadata.get("tokenizer.ggml.model") == "llama" if declared is None else bool(declared)
 
@@ -108,7 +108,7 @@ def complete_tokenizer(folder: Path, add_bos: bool, pre: str | None) -> None:
 
 
 def _end_with_caller() -> None:
-    """A converter that outlives its caller would write where the next one writes."""
+    """Ends this process with its caller, before another converter writes to the same folder."""
 
     def wait() -> None:
         while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends

@@ -1,4 +1,4 @@
-"""Turns one function, context to next-token logprobs, into a whole engine. No torch."""
+"""Base of scripted engines: one function, context to next-token logprobs. No torch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from runtime.types.sampling import Sampling
 from runtime.weights.embeddings import checked
 
 HIDDEN = 32
-"""Size of a scripted embedding."""
+"""Hidden size of scripted engines."""
 
 
 class ScriptedLM(ABC):
-    """The whole protocol on one function: context to next-token logprobs."""
+    """The engine protocol on one function: context to next-token logprobs."""
 
     def __init__(self, model: str, tokenizer: TokenizerDefinition, context_length: int) -> None:
         self._tokenizer = Tokenizer(tokenizer)
@@ -62,7 +62,7 @@ class ScriptedLM(ABC):
         top: list[Distribution] = []
         finish: EngineFinish | None = None if sampling.max_tokens else "length"
         while finish is None:
-            # Lets a cancellation in, as a forward pass does in a real engine.
+            # Allows cancellation here, as a forward pass does in a real engine.
             await asyncio.sleep(0)
             row = self.row(known)
             token = pick(row, sampling, len(known), banned, self._tokenizer.noise_keys)
@@ -110,7 +110,8 @@ class ScriptedLM(ABC):
         ]
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
-        """A hashed bag of tokens: each id adds 32 signs taken from its hash; then unit length."""
+        """A hashed bag of tokens: the sum of 32 signs from each id's hash, scaled to unit
+        length."""
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=0)
         states = np.zeros((len(prompts), HIDDEN), dtype=np.float32)
@@ -126,8 +127,8 @@ class ScriptedLM(ABC):
         return await self.embed([known[:end] for end in range(len(prompt), len(known) + 1)])
 
     async def vectors(self, ids: Tokens) -> np.ndarray:
-        """32 signs taken from the hash of the token's bytes, so that tokens of two vocabularies
-        that stand for the same bytes have equal vectors; control tokens are hashed by id."""
+        """32 signs from the hash of the token's bytes, so that tokens of two vocabularies with the
+        same bytes have equal vectors; control tokens are hashed by id."""
         rows = np.empty((len(ids), HIDDEN), dtype=np.float32)
         for row, token in zip(rows, checked(ids, self._spec.vocab_size).tolist(), strict=True):
             data = self._tokenizer.token_bytes[token]

@@ -1,7 +1,7 @@
-"""Rows of logits that a model gave lately, so that to name more of their tokens takes no pass.
+"""Cache of recent rows of logits, so that logprobs of more of their tokens need no forward pass.
 
-Methods that look up a token of one member in the row of another (UniTe, DeePEn, PackLLM) learn
-which tokens these are from the rows themselves, and ask a second time.
+Methods that look up a token of one member in the row of another (UniTe, DeePEn, PackLLM) know the
+tokens only from the rows themselves, and call a second time.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from runtime.types.outputs import ALL, Distribution, Score, Tokens
 
 @dataclass(frozen=True, slots=True)
 class CachedRow:
-    """The model's answer to one context."""
+    """The logits after one context."""
 
     logits: torch.Tensor
     """float32 [vocab]"""
     norm: float
-    """log of the sum of their exponentials"""
+    """logsumexp of the logits"""
 
 
 class LogitsCache:
-    """The latest rows by the whole token context before them; used from several threads."""
+    """LRU cache of rows by their whole token context; thread-safe."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit, self._bytes = limit_bytes, 0
@@ -40,7 +40,7 @@ class LogitsCache:
         return self._bytes
 
     def put(self, context: Sequence[int], logits: torch.Tensor, norm: float) -> None:
-        """Keeps a row until newer ones need its room."""
+        """Adds a row; evicts the oldest rows beyond the limit."""
         size = _size(logits)
         if size > self._limit:
             return
@@ -55,7 +55,7 @@ class LogitsCache:
             self._bytes += size
 
     def find(self, contexts: Sequence[Sequence[int]]) -> list[CachedRow] | None:
-        """The rows after all of ``contexts``, or nothing."""
+        """The rows of all ``contexts``; ``None`` if one is missing."""
         with self._lock:
             found = [self._rows.get(_key(context)) for context in contexts]
         rows = [row for row in found if row is not None]
@@ -68,7 +68,7 @@ class LogitsCache:
         top_k: int,
         also: Sequence[Sequence[Tokens]],
     ) -> list[Score] | None:
-        """What ``Engine.score`` answers, where every row that it takes is here."""
+        """The result of ``Engine.score``, if all its rows are cached."""
         scores = []
         for tokens, wanted in zip(continuations, also, strict=True):
             whole = [*prompt, *tokens]
@@ -86,7 +86,7 @@ class LogitsCache:
     def next_token(
         self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens]
     ) -> list[Distribution] | None:
-        """What ``Engine.next_token`` answers, where every row that it takes is here."""
+        """The result of ``Engine.next_token``, if all its rows are cached."""
         rows = self.find(prompts)
         return None if rows is None else _distributions(rows, top_k, also)
 
@@ -104,8 +104,8 @@ def _distributions(
 def tops(
     logits: torch.Tensor, norms: torch.Tensor, top_k: int, also: Sequence[Tokens]
 ) -> list[Distribution]:
-    """The best of each row ``[n, vocab]`` (equals: lowest id first) and the ids wanted besides, or
-    all of it; as logprobs."""
+    """Logprobs of each row of ``logits [n, vocab]``: the ``top_k`` best (ties: lowest id first),
+    then the ids of ``also``; with ``ALL`` the dense row."""
     if top_k == ALL:
         dense = (logits - norms[:, None]).cpu().numpy()
         return [Distribution(None, np.array(row, dtype=np.float32)) for row in dense]
