@@ -146,7 +146,7 @@ def _outcome(call: Call, task: asyncio.Task[Any]) -> Outcome:
     if isinstance(fault, OrchestrionError):
         return Outcome(error=fault)
     logger.error(
-        "engine call failed with an unexpected error",
+        "an engine call failed",
         exc_info=fault,
         extra={"trace_id": call.call_context.request},
     )

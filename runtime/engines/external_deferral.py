@@ -14,12 +14,11 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from runtime.artifacts.token_router import Router
 from runtime.engines.base import Engine
 from runtime.engines.deferral import confidence
 from runtime.engines.sampling import distribution
 from runtime.types.outputs import ALL, Distribution, Generation
-from runtime.types.sampling import Deferral, Sampling
+from runtime.types.sampling import Deferral, Sampling, TokenRouter
 
 T = TypeVar("T")
 
@@ -43,7 +42,7 @@ class ExternalDeferral:
         self,
         call: EngineCall,
         sampling: Sampling,
-        router: Router | None,
+        router: TokenRouter | None,
         vocab_size: int,
         draft: int = DRAFT,
     ) -> None:

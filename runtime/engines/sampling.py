@@ -88,9 +88,8 @@ def pick(
     else:
         candidates = np.flatnonzero(probabilities)
     if sampling.text_noise_from is not None and keys is not None:
-        keyed = candidates[
-            candidates < len(keys)
-        ]  # a model may have more outputs than its tokenizer has tokens
+        # A model may have more outputs than its tokenizer has tokens.
+        keyed = candidates[candidates < len(keys)]
         if len(keyed):
             noise = gumbel(sampling.seed, position - sampling.text_noise_from, keys[keyed])
             return int(keyed[np.argmax(np.log(probabilities[keyed]) + noise)])

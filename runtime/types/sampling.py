@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-from runtime.artifacts.token_router import Router
+import numpy as np
 
 Signal: TypeAlias = Literal["router", "entropy", "margin", "random"]
 """The confidence signal that decides whether a model writes the next token itself
 (runtime/engines/deferral.py)."""
+
+
+class TokenRouter(Protocol):
+    """A trained token router; runtime/artifacts/token_router.py implements and stores it."""
+
+    @property
+    def layers(self) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+        """float32 weights ``[out, in]`` and biases ``[out]``, ReLU between layers."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Width of the hidden states."""
+        ...
+
+    def confidence(self, states: np.ndarray) -> np.ndarray:
+        """Probabilities ``[n]`` that the model may write, for states ``[n, size]``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +43,7 @@ class Deferral:
     threshold: float
     router: str = ""
     """Version of the router, with ``by: router``."""
-    weights: Router | None = field(default=None, repr=False)
+    weights: TokenRouter | None = field(default=None, repr=False)
     """The router itself; sent only to an engine that does not hold this version."""
     offered: tuple[int, ...] = ()
     """The other model's draft from here on. Its tokens are accepted instead of deferring, as long

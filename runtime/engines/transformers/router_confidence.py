@@ -9,11 +9,10 @@ from typing import Final
 
 import torch
 
-from runtime.artifacts.token_router import Router
 from runtime.engines.deferral import chance
 from runtime.engines.transformers.sequence import Layers, Row
 from runtime.errors import BadRequest, UnknownRouter
-from runtime.types.sampling import Deferral, Signal
+from runtime.types.sampling import Deferral, Signal, TokenRouter
 
 MAX_ROUTERS: Final = 8
 """Routers that an engine holds: ensembles that share a member have their own."""
@@ -48,7 +47,7 @@ class Routers:
         """The router's layers; ``check`` must have passed for ``version``."""
         return self._known[version]
 
-    def _to_device(self, router: Router) -> Layers:
+    def _to_device(self, router: TokenRouter) -> Layers:
         def to_device(array: object) -> torch.Tensor:
             return torch.as_tensor(array, dtype=torch.float32, device=self._device)
 

@@ -45,7 +45,7 @@ FLAT = ONE[0].reshape(-1), ONE[1]
         ((FLAT, TWO), {}, "weights"),
         ((ONE, TWO), {"layers": 3}, "2.weight"),
         ((ONE, TWO), {"layers": "two"}, "TypeError"),
-        ((ONE, TWO), {"layers": 1}, "not one output"),
+        ((ONE, TWO), {"layers": 1}, "must have one output"),
     ],
 )
 def test_layers_that_do_not_fit_are_told(

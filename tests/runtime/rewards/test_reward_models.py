@@ -232,7 +232,7 @@ async def test_what_is_no_classifier_is_told(
 ) -> None:
     with pytest.raises(ConfigError, match="step-tags"):
         judge(folder_of("llama"))
-    with pytest.raises(ConfigError, match="give the one that it was trained with"):
+    with pytest.raises(ConfigError, match="that it was trained with"):
         ClassifierModel(ClassifierReward(weights=str(classifiers["token"]), tag="<extra_0>"))
     broken = tmp_path / "broken"
     broken.mkdir()
