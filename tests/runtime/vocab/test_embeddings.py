@@ -18,11 +18,11 @@ class CountingLM(TableLM):
 
     def __init__(self, *texts: str, shift: float = 0.0) -> None:
         super().__init__(TableEngine(vocabulary=texts, table={}))
-        self.asked: list[int] = []
+        self.requested: list[int] = []
         self.shift = shift
 
     async def vectors(self, ids: Tokens) -> np.ndarray:
-        self.asked.append(len(ids))
+        self.requested.append(len(ids))
         return await super().vectors(ids) + self.shift
 
 
@@ -32,13 +32,13 @@ async def test_a_table_is_fetched_in_chunks_and_then_only_probed(
     monkeypatch.setattr(embeddings, "CHUNK_IDS", 100)
     engine = CountingLM("cat", "dog")  # 2 + 256 + 2 = 260 tokens
     table = await vector_table(engine)
-    assert engine.asked == [16, 100, 100, 60]
+    assert engine.requested == [16, 100, 100, 60]
     assert (table.dtype, table.shape) == (np.float16, (260, 32))
     assert np.array_equal(table, await engine.vectors(range(260)))
     assert not table.flags.writeable
-    engine.asked.clear()
+    engine.requested.clear()
     assert np.array_equal(await vector_table(engine), table)
-    assert engine.asked == [16]
+    assert engine.requested == [16]
 
 
 async def test_a_reply_is_kept_small_where_embeddings_are_wide(
@@ -47,7 +47,7 @@ async def test_a_reply_is_kept_small_where_embeddings_are_wide(
     monkeypatch.setattr(embeddings, "CHUNK_BYTES", 50 * 32 * 4)
     engine = CountingLM("cat", "dog")
     await vector_table(engine)
-    assert engine.asked == [16, 50, 50, 50, 50, 50, 10]
+    assert engine.requested == [16, 50, 50, 50, 50, 50, 10]
 
 
 async def test_other_weights_under_the_same_name_get_another_table(cache: Path) -> None:

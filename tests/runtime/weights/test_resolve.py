@@ -54,7 +54,7 @@ def test_a_folder_and_a_zoo_model_are_used_where_they_are(
 
 
 def test_a_folder_that_is_no_whole_checkpoint_is_refused(tmp_path: Path) -> None:
-    def told(**changes: bytes | None) -> str:
+    def error(**changes: bytes | None) -> str:
         files = checkpoint_files()
         for name, data in changes.items():
             name = name.replace("__", ".")
@@ -66,16 +66,16 @@ def test_a_folder_that_is_no_whole_checkpoint_is_refused(tmp_path: Path) -> None
             resolve(str(write(folder, files)))
         return str(caught.value)
 
-    assert "no config.json" in told(config__json=None)
-    assert "no tokenizer" in told(tokenizer__json=None)
-    assert "no model.safetensors" in told(model__safetensors=None)
-    assert "pickle" in told(model__safetensors=None, pytorch_model__bin=b"x")
-    assert "cut short" in told(model__safetensors=safetensors()[:-1])
-    assert "cut short" in told(model__safetensors=safetensors()[:20])
-    assert "cut short" in told(model__safetensors=b"")
+    assert "no config.json" in error(config__json=None)
+    assert "no tokenizer" in error(tokenizer__json=None)
+    assert "no model.safetensors" in error(model__safetensors=None)
+    assert "pickle" in error(model__safetensors=None, pytorch_model__bin=b"x")
+    assert "cut short" in error(model__safetensors=safetensors()[:-1])
+    assert "cut short" in error(model__safetensors=safetensors()[:20])
+    assert "cut short" in error(model__safetensors=b"")
     index = json.dumps({"weight_map": {"a": "model-1.safetensors"}}).encode()
-    assert "lacks model-1.safetensors" in told(model__safetensors__index__json=index)
-    assert "cannot be read" in told(model__safetensors__index__json=b"[]")
+    assert "lacks model-1.safetensors" in error(model__safetensors__index__json=index)
+    assert "cannot be read" in error(model__safetensors__index__json=b"[]")
 
 
 def hub_snapshot(root: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> Path:

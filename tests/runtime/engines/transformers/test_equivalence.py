@@ -162,10 +162,10 @@ async def test_a_guess_changes_no_text(lm: Open, family: str, temperature: float
         right[:4],
         (*right, *wrong),
     ]
-    told = await asyncio.gather(
+    results = await asyncio.gather(
         *(engine.generate(prompt, replace(plain, guess=guess), score_tail=3) for guess in guesses)
     )
-    for one in told:
+    for one in results:
         assert_same(one, written)
     # What a guess left in the cache is what was written.
     assert_same(
@@ -182,8 +182,8 @@ async def test_a_right_guess_saves_passes_and_ends_where_the_text_does(lm: Open)
 
     async def passes(guess: tuple[int, ...], **other: Any) -> int:
         before = engine._scheduler._passes
-        told = await engine.generate(prompt, replace(plain, guess=guess, **other))
-        assert told.tokens == right[: len(told.tokens)]
+        results = await engine.generate(prompt, replace(plain, guess=guess, **other))
+        assert results.tokens == right[: len(results.tokens)]
         return engine._scheduler._passes - before
 
     off = (right[9] + 1) % 280

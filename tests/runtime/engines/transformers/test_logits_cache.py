@@ -35,19 +35,21 @@ async def test_a_second_call_for_the_same_places_takes_no_pass(
         await fresh.score(PROMPT, [TAIL], 4, [ALSO]),
     ]
     assert second.logprobs == pytest.approx(first.logprobs, abs=1e-5)
-    for found, told in zip((*(second.top or ()), row), (*(expected.top or ()), known), strict=True):
-        assert found.ids is not None and told.ids is not None
-        assert found.ids.tolist() == told.ids.tolist()
-        np.testing.assert_allclose(found.logprobs, told.logprobs, atol=1e-5)
+    for found, reference in zip(
+        (*(second.top or ()), row), (*(expected.top or ()), known), strict=True
+    ):
+        assert found.ids is not None and reference.ids is not None
+        assert found.ids.tolist() == reference.ids.tolist()
+        np.testing.assert_allclose(found.logprobs, reference.logprobs, atol=1e-5)
 
 
 async def test_what_was_written_is_remembered_too(lm: Callable[..., TransformersLM]) -> None:
     engine = lm("llama")
     written = await engine.generate(PROMPT, Sampling(max_tokens=3, top_k=2, ignore_eos=True))
     before = passes(engine)
-    [told] = await engine.score(PROMPT, [written.tokens], 2, [[[5], [6], [7]]])
+    [reference] = await engine.score(PROMPT, [written.tokens], 2, [[[5], [6], [7]]])
     assert passes(engine) == before
-    assert told.logprobs == pytest.approx(written.logprobs, abs=1e-5)
+    assert reference.logprobs == pytest.approx(written.logprobs, abs=1e-5)
 
 
 async def test_other_places_are_computed(lm: Callable[..., TransformersLM]) -> None:

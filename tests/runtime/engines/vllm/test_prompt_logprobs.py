@@ -38,11 +38,11 @@ class Flat:
 
 
 def flat() -> Flat:
-    told = Flat()
-    told.append()  # the first token of a text has nothing before it
-    told.append((7, -2.0), (1, -0.5), (7, -2.0))
-    told.append((4, -1.0), (4, -1.0), (2, -1.0))
-    return told
+    flat = Flat()
+    flat.append()  # the first token of a text has nothing before it
+    flat.append((7, -2.0), (1, -0.5), (7, -2.0))
+    flat.append((4, -1.0), (4, -1.0), (2, -1.0))
+    return flat
 
 
 def test_a_row_begins_with_the_token_itself() -> None:
@@ -55,11 +55,11 @@ def test_a_row_begins_with_the_token_itself() -> None:
 
 
 def test_a_row_whose_token_is_told_once_only_keeps_it() -> None:
-    told = Flat()
-    told.append((2, -0.1), (0, -3.0), (1, -4.0))  # outputs that vLLM put together
-    best = row(told, 0, 2).top
+    flat = Flat()
+    flat.append((2, -0.1), (0, -3.0), (1, -4.0))  # outputs that vLLM put together
+    best = row(flat, 0, 2).top
     assert best is not None and best.ids is not None and best.ids.tolist() == [2, 0]
-    dense = row(told, 0, ALL).top
+    dense = row(flat, 0, ALL).top
     assert dense is not None and dense.logprobs.tolist() == pytest.approx([-3.0, -4.0, -0.1])
 
 
