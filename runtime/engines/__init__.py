@@ -1,4 +1,4 @@
-"""Engines by name. Heavy imports happen when an engine is built, not before."""
+"""Builds engines from their configuration. Heavy imports happen when an engine is built."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ __all__ = ["Engine", "EngineSpec", "build_engine"]
 def build_engine(
     config: EngineConfig, name: str = "", stat_loggers: Callable[[], Sequence[Any]] = tuple
 ) -> Engine:
-    """Loads the weights and starts the engine; blocks until it can serve.
+    """Loads the weights and starts the engine; blocks until it is ready.
 
-    vLLM's own metrics go to its factories that ``stat_loggers`` gives, with ``name`` as the model.
+    ``stat_loggers`` gives vLLM's factories of stat loggers; its metrics call the model ``name``.
+    Raises ``WeightsError``, ``ConfigError``.
     """
     match config:
         case TransformersEngine():
@@ -34,7 +35,7 @@ def build_engine(
         case VllmEngine():
             from runtime.engines.vllm.launch import prepare_environment
 
-            prepare_environment(config)  # vLLM reads it when it is imported
+            prepare_environment(config)  # before vLLM is imported
             from runtime.engines.vllm.engine import VllmLM
 
             return VllmLM(config, name, stat_loggers())
