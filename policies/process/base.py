@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from policies.base import Policy
 from policies.process.config import ProcessConfig
+from policies.process.ranking import place
 from runtime.session.session import Session
 from runtime.text.draft import Draft
 from runtime.types.events import StopReason
@@ -94,6 +95,11 @@ def _choose(session: Session, found: Found) -> None:
         session.warnings.append(f"the search was ended by its limit ({found.stopped_by})")
     if not found.finished:
         session.warnings.append("no whole answer was found; this is the best beginning of one")
+
+
+def content_order(lines: Sequence[Line], members: Sequence[str]) -> list[tuple[Any, ...]]:
+    """A total order over chains: line by line the author's place in ``members``, then the text."""
+    return [(place(line.author, members), line.text, line.final) for line in lines]
 
 
 def joined(lines: Sequence[Line]) -> str:

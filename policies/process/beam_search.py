@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from policies.process.base import Found, Line, ProcessPolicy, joined
+from policies.process.base import Found, Line, ProcessPolicy, content_order, joined
 from policies.process.config import ProcessConfig
+from policies.process.ranking import ranked
 from runtime.errors import BudgetSpent
 from runtime.session.session import Session
 from runtime.types.spans import Progress
@@ -72,15 +73,20 @@ class BeamSearch(ProcessPolicy[B]):
             kept = [beam for beam in beams if beam.finished] + longer
             if not longer:  # nobody can go on
                 break
-            state["beams"] = [beam.dump() for beam in best(kept, self.config.beams)]
+            state["beams"] = [beam.dump() for beam in best(kept, self.config.beams, session.names)]
             state["depth"] += 1
             ends = sum(told["finished"] for told in state["beams"])
             yield Progress(state["depth"], self.config.max_steps, {"answers": float(ends)})
-        beams = [Beam.load(told) for told in state["beams"]]
-        ranked = sorted(beams, key=lambda beam: (not beam.finished, -beam.score))
-        yield Found(ranked[0].lines, ranked[0].finished, stopped_by)
+        beams = [Beam.load(values) for values in state["beams"]]
+        ends = [beam for beam in beams if beam.finished]
+        [chosen] = best(ends or beams, 1, session.names)
+        yield Found(chosen.lines, chosen.finished, stopped_by)
 
 
-def best(beams: Sequence[Beam], count: int) -> list[Beam]:
-    """The ``count`` with the highest scores; of equals those that come first."""
-    return sorted(beams, key=lambda beam: -beam.score)[:count]
+def best(beams: Sequence[Beam], count: int, members: Sequence[str]) -> list[Beam]:
+    """The ``count`` with the highest scores, best first. Scores that agree to six significant
+    digits are equal; then chains are compared line by line: the author who comes first in
+    ``members`` wins, then the lesser text."""
+    return ranked(beams, lambda beam: beam.score, lambda beam: content_order(beam.lines, members))[
+        :count
+    ]

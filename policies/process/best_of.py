@@ -11,8 +11,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from policies.process.base import Found, Line, ProcessPolicy
+from policies.process.base import Found, Line, ProcessPolicy, content_order
 from policies.process.config import JudgedConfig
+from policies.process.ranking import first
 from policies.process.steps import Step, ends, worth
 from runtime.errors import BudgetSpent, ContextOverflow
 from runtime.rng import derive_seed
@@ -71,10 +72,9 @@ class BestOf(ProcessPolicy[BestOfConfig]):
             for open_task in tasks:
                 open_task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        # In the order asked, not in that of arrival: of equals the first is told.
-        told = [task.result() for task in tasks if task.exception() is None]
-        best = max((one for one in told if one is not None), key=_rank, default=Found((), False))
-        yield replace(best, stopped_by=stopped_by)
+        results = [task.result() for task in tasks if task.exception() is None]
+        answers = [answer for answer in results if answer is not None]
+        yield replace(best(answers, session.names), stopped_by=stopped_by)
 
     async def _answer(self, session: Session, name: str, number: int) -> Found | None:
         """One answer and its value; nothing when the member has failed."""
@@ -121,8 +121,17 @@ def cut(
     return steps, False
 
 
-def _rank(found: Found) -> tuple[bool, float]:
-    return found.finished, found.lines[-1].value
+def best(answers: Sequence[Found], members: Sequence[str]) -> Found:
+    """The finished answer of the highest value, or else the unfinished one. Values that agree to
+    six significant digits are equal; then the author who comes first in ``members`` wins, then the
+    lesser text. Without answers an empty one."""
+    if not answers:
+        return Found((), False)
+    return first(
+        [answer for answer in answers if answer.finished] or answers,
+        lambda answer: answer.lines[-1].value,
+        lambda answer: content_order(answer.lines, members),
+    )
 
 
 class BestOfN(BestOf):

@@ -66,8 +66,8 @@ class CBS(BeamSearch[CBSConfig]):
 
         written = await session.each(samples, [name for name, count in quotas.items() if count])
         chains: dict[tuple[int, str, bool], tuple[Step, list[str]]] = {}
-        for name, own in written.items():
-            for place, steps in enumerate(own):
+        for name in session.names:  # of equal steps the first member's
+            for place, steps in enumerate(written.get(name, ())):
                 for step in steps:
                     _, writers = chains.setdefault((place, step.text, step.final), (step, []))
                     writers.append(name)
@@ -87,7 +87,7 @@ class CBS(BeamSearch[CBSConfig]):
             longer.append(Beam(lines, mean, step.finished))
             writers_of[longer[-1].text, step.final] = writers
         finished = [b for b in map(Beam.load, state["beams"]) if b.finished]
-        kept = best([*finished, *longer], config.beams)
+        kept = best([*finished, *longer], config.beams, session.names)
         counts = Counter(
             name
             for beam in kept

@@ -42,8 +42,8 @@ class EBS(BeamSearch[EBSConfig]):
 
         written = await session.each(steps)
         chains: dict[tuple[int, str, bool], Step] = {}
-        for own in written.values():
-            for place, step in enumerate(own):
+        for name in session.names:  # of equal steps the first member's
+            for place, step in enumerate(written.get(name, ())):
                 if step is not None:
                     chains.setdefault((place, step.text, step.final), step)
         found = [(beams[place], step) for (place, _, _), step in chains.items()]

@@ -20,11 +20,15 @@ The paper's pseudo-code leaves gaps; resolved here so:
 - The reward model is given the question and all steps; the newest step's value counts.
 - Two members that write the same step share one node: a visit more, no second child.
 - A step ends with its newline; an answer ends with its author's EOS, a stop string, or a step that
-  matches ``ends``. Depth is bounded by ``max_steps``. Ties go to the step found first.
+  matches ``ends``. Depth is bounded by ``max_steps``.
+- Ties: bounds, values and rewards that agree to six significant digits are equal. Of equal steps
+  the one with more visits is taken, then the one whose author comes first in ``members``, then the
+  lesser text; neither the order of arrival nor the last bit of a value plays a part.
 - Without a finished path the best beginning is told and marked: highest value, then longest.
 
 ``parallel`` expansions within one request make the search faster and another one: a step being
-written counts as a visit that found nothing (virtual loss). Requests always share engine batches.
+written counts as a visit that found nothing (virtual loss). Steps are added in the order in which
+they were begun, so the same seed gives the same tree. Requests always share engine batches.
 
 Cost: an iteration is one call to a member (one step) and one to the reward model; with ``reward:
 likelihood`` one scoring call to each other member instead. The step that another member wrote at
@@ -38,14 +42,16 @@ import asyncio
 import copy
 import json
 import time
+from collections import deque
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
 from policies.process.base import Found, Line, ProcessPolicy
 from policies.process.config import JudgedConfig
-from policies.process.steps import worth, write
+from policies.process.steps import Step, worth, write
 from policies.process.tree import Backpropagation, Node, Rank, Rules, Tree
 from runtime.errors import BudgetSpent
 from runtime.session.session import Session
@@ -85,7 +91,7 @@ class LEMCTS(ProcessPolicy[LEMCTSConfig]):
         search = _Search(session, self.config)
         told = time.monotonic()
         try:
-            while await search.go_on():
+            while await search.advance():
                 if time.monotonic() - told >= TELL_S:
                     search.keep()
                     yield search.progress()
@@ -95,15 +101,24 @@ class LEMCTS(ProcessPolicy[LEMCTSConfig]):
         yield search.found()
 
 
+@dataclass(frozen=True, slots=True)
+class _Expansion:
+    """A step that is being written and judged."""
+
+    node: int
+    author: str
+    task: asyncio.Task[tuple[Step | None, float | None] | None]
+
+
 class _Search:
     """One request's search."""
 
     def __init__(self, session: Session, config: LEMCTSConfig) -> None:
         self._session, self._config = session, config
         state = session.state
-        self._tree = Tree.load(state["tree"]) if "tree" in state else Tree()
+        self._tree = Tree.load(state.get("tree", ()), session.names)
         self._done = int(state.get("iterations", 0))
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: deque[_Expansion] = deque()
         self._stopped_by: str | None = None
 
     @property
@@ -117,8 +132,12 @@ class _Search:
             backpropagation=config.backpropagation,
         )
 
-    async def go_on(self) -> bool:
-        """Begins what can begin and waits until something is found; false when all is."""
+    async def advance(self) -> bool:
+        """Begins what can begin and adds what the oldest expansion gives; false when all are done.
+
+        Results are added in the order in which they were begun, whatever the order of arrival, so
+        the tree depends on the seed only.
+        """
         while self._stopped_by is None and len(self._running) < self._config.parallel:
             if self._done + len(self._running) >= self._config.n_iter:
                 break
@@ -128,41 +147,46 @@ class _Search:
                 break
             author = self._tree.writer(node, members, self._session.query.seed)
             self._tree.ask(node, author)
-            self._running.add(asyncio.create_task(self._expand(node, author)))
+            task = asyncio.create_task(self._expand(node, author))
+            self._running.append(_Expansion(node, author, task))
         if not self._running:
             return False
-        ended, self._running = await asyncio.wait(
-            self._running, return_when=asyncio.FIRST_COMPLETED
-        )
-        faults = [fault for task in ended if (fault := task.exception()) is not None]
-        for fault in faults:
-            if not isinstance(fault, BudgetSpent):
-                raise fault
-            self._stopped_by = f"budget_{fault.which}"
+        oldest = self._running[0]
+        await asyncio.wait((oldest.task,))
+        self._running.popleft()
+        try:
+            result = oldest.task.result()
+        except BudgetSpent as spent:
+            self._stopped_by = f"budget_{spent.which}"
+            result = None
+        if result is None:
+            self._tree.give_up(oldest.node, oldest.author, tried=False)
+        else:
+            self._done += 1
+            self._add(oldest.node, oldest.author, *result)
         return True
 
-    async def _expand(self, node: int, author: str) -> None:
-        """One iteration: a step by one member, its value, what that means for the steps above."""
+    async def _expand(self, node: int, author: str) -> tuple[Step | None, float | None] | None:
+        """A step by one member and its reward. No step: the member has nothing to add. No reward: a
+        node with this step exists, or no window holds the chain. ``None``: the member failed."""
         tree, session, config = self._tree, self._session, self._config
         path, texts = tree.text(node), [step.text for step in tree.path(node)]
-        told = False
-        try:
-            likely = tree.likely(node)
-            written = await session.each(
-                lambda m: write(session, m, path, config, guess=likely), [author]
-            )
-            if author not in written:  # it failed and has left
-                return
-            step = written[author]
-            twin = None if step is None else tree.twin(node, step.text, step.final)
-            reward = None if step is None or twin else await worth(session, texts, step)
-            told = True
-        finally:
-            if not told:
-                tree.give_up(node, author, tried=False)
-        self._done += 1
+        likely = tree.likely(node)
+        written = await session.each(
+            lambda member: write(session, member, path, config, guess=likely), [author]
+        )
+        if author not in written:
+            return None
+        step = written[author]
+        if step is None or tree.twin(node, step.text, step.final) is not None:
+            return step, None
+        return step, await worth(session, texts, step)
+
+    def _add(self, node: int, author: str, step: Step | None, reward: float | None) -> None:
+        """What an expansion means for the tree."""
+        tree = self._tree
         twin = None if step is None else tree.twin(node, step.text, step.final)
-        if twin is not None:  # it may have come while the step was judged
+        if twin is not None:  # perhaps added while the step was judged
             tree.again(twin, author, self._rules)
         elif step is None or reward is None:
             tree.give_up(node, author)
@@ -194,9 +218,10 @@ class _Search:
 
     async def close(self) -> None:
         """Ends what still runs, when the caller has left or another expansion has failed."""
-        for task in self._running:
+        tasks = [expansion.task for expansion in self._running]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _line(node: Node) -> Line:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
+from policies.process.ranking import first, less, place, ranked
+
 ROOT: Final = 0
 
 Backpropagation = Literal["optimistic", "standard"]
@@ -65,10 +67,16 @@ class Rules:
 
 
 class Tree:
-    """Nodes by number; what is being expanded right now is kept beside them."""
+    """Nodes by number; what is being expanded right now is kept next to them.
 
-    def __init__(self, nodes: Sequence[Node] = ()) -> None:
+    ``members``: all members in their configured order. Wherever the best of several is chosen,
+    values that agree to six significant digits are equal (``policies/process/ranking.py``); then
+    more visits win, then the author who comes first in ``members``, then the lesser text.
+    """
+
+    def __init__(self, nodes: Sequence[Node] = (), members: Sequence[str] = ()) -> None:
         self.nodes = list(nodes) or [Node(ROOT, -1, 0)]
+        self._members = tuple(members)
         self._asked: dict[int, list[str]] = {}
         """Node -> members that are writing its next step now."""
 
@@ -93,18 +101,33 @@ class Tree:
         return min(rewards) if rank == "min" else math.prod(rewards)
 
     def finished(self, rank: Rank = "last") -> list[Node]:
-        """Ends of whole answers, best first; of equals the one found first."""
+        """Ends of whole answers, best first."""
         ends = [node for node in self.nodes if node.finished]
-        return sorted(ends, key=lambda node: -self.worth(node, rank))
+        return ranked(ends, lambda node: self.worth(node, rank), self._path_order)
 
     def best(self, rank: Rank = "last") -> Node:
         """The end of the best whole answer; without any, of the best beginning: highest value,
-        then the longest, then the one found first. The root when there is nothing at all."""
+        then the longest, then as for all ties. The root when there is nothing at all."""
         ends = self.finished(rank)
         if ends:
             return ends[0]
         begun = self.nodes[1:] or self.nodes
-        return max(begun, key=lambda node: (node.value, node.depth, -node.id))
+        return first(
+            begun, lambda node: node.value, lambda node: (-node.depth, self._path_order(node))
+        )
+
+    def _order(self, node: Node) -> tuple[Any, ...]:
+        """Breaks ties between steps after one node: more visits, then the author who comes first
+        in the configuration, then the text."""
+        return (-node.visits, *self._content(node))
+
+    def _path_order(self, node: Node) -> tuple[Any, ...]:
+        """The same for whole paths, which are compared step by step."""
+        return (-node.visits, [self._content(step) for step in self.path(node.id)])
+
+    def _content(self, node: Node) -> tuple[Any, ...]:
+        author = min((place(name, self._members) for name in node.authors), default=(0, ""))
+        return (author, node.text, node.final)
 
     # -- searching ---------------------------------------------------------------------------
 
@@ -121,15 +144,17 @@ class Tree:
                 return node.id
             if not deeper:
                 return node.id
-            parent = node
-            node = max(deeper, key=lambda child: (self.bound(child, parent, rules), -child.id))
+            node = self._best_bound(deeper, node, rules)
         return None
 
+    def _best_bound(self, children: Sequence[Node], parent: Node, rules: Rules) -> Node:
+        return first(children, lambda child: self.bound(child, parent, rules), self._order)
+
     def writer(self, node: int, members: Sequence[str], seed: int) -> str:
-        """A random member that was not asked here yet: drawn from the seed, the node and how many
-        were asked, so that a search that moved to another process draws the same."""
+        """A random member that was not asked here yet: drawn from the seed, the text so far and how
+        many were asked, so that a search that moved to another process draws the same."""
         left = [name for name in members if name not in self._busy(self.nodes[node])]
-        drawn = f"{seed}/{node}/{len(members) - len(left)}".encode()
+        drawn = f"{seed}/{len(members) - len(left)}/{self.text(node)}".encode()
         digest = hashlib.blake2b(drawn, digest_size=8).digest()
         return left[int.from_bytes(digest, "big") % len(left)]
 
@@ -138,7 +163,8 @@ class Tree:
         there, else the newest so deep in the tree, which often begins alike."""
         children = self.nodes[node].children
         if children:
-            return max((self.nodes[i] for i in children), key=lambda child: child.reward).text
+            steps = [self.nodes[child] for child in children]
+            return first(steps, lambda step: step.reward, self._order).text
         depth = self.nodes[node].depth + 1
         return next((other.text for other in reversed(self.nodes) if other.depth == depth), "")
 
@@ -172,7 +198,7 @@ class Tree:
         """Rule (ii) of full expansion: a child that can still be searched is nearly as good."""
         if node.id == ROOT or not deeper:
             return False
-        return node.value - max(child.value for child in deeper) < rules.epsilon
+        return less(node.value, max(child.value for child in deeper) + rules.epsilon)
 
     def _busy(self, node: Node) -> list[str]:
         return [*node.tried, *self._asked.get(node.id, ())]
@@ -269,10 +295,10 @@ class Tree:
         return [{name: getattr(node, name) for name in _FIELDS} for node in self.nodes]
 
     @classmethod
-    def load(cls, nodes: str | Sequence[Mapping[str, Any]]) -> Tree:
-        """The tree that ``dump`` told, as values or as JSON text."""
-        told = json.loads(nodes) if isinstance(nodes, str) else nodes
-        return cls([Node(**node) for node in told])
+    def load(cls, nodes: str | Sequence[Mapping[str, Any]], members: Sequence[str] = ()) -> Tree:
+        """The tree that ``dump`` gave, as values or as JSON text."""
+        values = json.loads(nodes) if isinstance(nodes, str) else nodes
+        return cls([Node(**node) for node in values], members)
 
     def __iter__(self) -> Iterator[Node]:
         """All steps, in the order in which they were found."""
