@@ -16,7 +16,6 @@ context, of which the engine computes what its cache lacks.
 from __future__ import annotations
 
 import asyncio
-import time
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import ClassVar, TypeVar
 
 from policies.base import Policy
 from policies.token.fusion.config import TokenConfig
-from policies.token.fusion.draft_scheduler import Pace, Plan
+from policies.token.fusion.draft_scheduler import DraftScheduler, Plan
 from policies.token.fusion.drafting import Drafted, draft
 from policies.token.fusion.request import Rows, TokenRequest, joined
 from policies.token.fusion.rows import Fuser, Row
@@ -63,7 +62,7 @@ class TokenPolicy(Policy[T]):
 
     def __init__(self, config: T) -> None:
         super().__init__(config)
-        self._pace = Pace()
+        self.scheduler = DraftScheduler()
 
     @abstractmethod
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
@@ -115,7 +114,7 @@ class TokenPolicy(Policy[T]):
         session = request.session
         plan = self._plan(request) if ready is None else ready.plan
         written: dict[str, Drafted] = {} if ready is None else {plan.drafter: ready.draft}
-        started = time.monotonic()
+        started = self.scheduler.clock()
         if plan.length and not written:
             written = await session.each(
                 lambda member: draft(request, member, plan.length), [plan.drafter]
@@ -138,7 +137,7 @@ class TokenPolicy(Policy[T]):
         if drafted.pieces:
             request.counts["drafted"] += len(drafted.pieces)
             request.counts["kept"] += kept
-            self._pace.note(plan, request.place - before, time.monotonic() - started)
+            self.scheduler.record(plan, request.place - before, self.scheduler.clock() - started)
         right = drafted.pieces and kept == len(drafted.pieces) and plan.drafter in session.live
         return _Ready(plan, following[0]) if right and following else None
 
@@ -149,7 +148,7 @@ class TokenPolicy(Policy[T]):
             return Plan(fixed or names[0], config.safe.draft)
         if config.draft == 0:
             return Plan(fixed or names[0], 0)
-        return self._pace.choose([fixed] if fixed else names, config.draft)
+        return self.scheduler.choose([fixed] if fixed else names, config.draft)
 
     async def judge(
         self,

@@ -190,3 +190,21 @@ async def test_full_windows_bound_a_search_and_fail_nothing(where: str) -> None:
         for model in ("search", "ebs", "boe"):
             answer = await ask(stack, model, messages=(), prompt=prompt)
             assert "gold" not in answer.text and answer.end.stop_reason in ("length", "eos")
+
+
+async def test_the_order_in_which_parallel_steps_arrive_changes_no_tree() -> None:
+    async def tree(slow: str | None, seconds: float) -> list[dict[str, Any]]:
+        config = maze(search={"parallel": 3, "n_iter": 12})
+        if slow is not None:
+            engine = config["members"][slow]["engine"]
+            slowed = {"type": "slow", "engine": engine, "seconds": seconds}
+            config["members"][slow]["engine"] = slowed
+        async with running(config) as stack:
+            answer = await ask(stack, "search", messages=QUESTION, trace="full", seed=4)
+            nodes: list[dict[str, Any]] = answer.summary["full"]["state"]["tree"]
+            return nodes
+
+    expected = await tree(None, 0.0)
+    assert len(expected) > 8
+    for slow in ("a", "b"):
+        assert await tree(slow, 0.01) == expected
