@@ -85,13 +85,15 @@ async def test_a_search_goes_on_elsewhere_from_what_it_told(
     query = Query(id="q", model="search", messages=QUESTION, seed=5, trace="full")
     async with running(maze(search={})) as stack:
         events = [event async for event in stack.models["search"].answer(query)]
-        told = [event for event in events if isinstance(event, Searched)]
+        searched = [event for event in events if isinstance(event, Searched)]
         written = [event for event in events if isinstance(event, Written)]
-        assert len(told) > 4 and [t.progress.done for t in told] == list(range(1, len(told) + 1))
-        assert told[-1].progress.found["answers"] >= 1
+        assert len(searched) > 4 and [event.progress.done for event in searched] == list(
+            range(1, len(searched) + 1)
+        )
+        assert searched[-1].progress.found["answers"] >= 1
         end = events[-1]
         assert isinstance(end, Ended)
-        for event in (told[1], told[len(told) // 2], told[-1]):
+        for event in (searched[1], searched[len(searched) // 2], searched[-1]):
             more = [e async for e in stack.models["search"].answer(query, event.checkpoint)]
             last = more[-1]
             assert isinstance(last, Ended)

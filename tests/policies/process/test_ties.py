@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from policies.process.base import Found, Line
+from policies.process.base import Line, SearchResult
 from policies.process.beam_search import Beam
 from policies.process.beam_search import best as best_beams
 from policies.process.best_of import best as best_answer
 from policies.process.ranking import less, ranked
 from policies.process.tree import ROOT, Rank, Rules, Tree
+from tests.policies.process.reference_search import (
+    MEMBERS,
+    World,
+    reference,
+    slow_answer,
+    slow_shape,
+)
 
-MEMBERS = ("zoe", "adam", "mia")
 TREES = 2400
 
 
@@ -27,22 +31,6 @@ def shaken(value: float, rng: random.Random) -> float:
     """The value as float32, up to one bit higher or lower."""
     exact = np.float32(value)
     return float(rng.choice((exact, np.nextafter(exact, 2), np.nextafter(exact, -1))))
-
-
-@dataclass
-class World:
-    """What each member writes after a text and what the judge says of it: drawn from a seed. Texts
-    and rewards are few, so that equal steps and equal values are common."""
-
-    seed: int
-
-    def step(self, path: str, member: str) -> tuple[str, float, bool] | None:
-        rng = random.Random(f"{self.seed}/{path}/{member}")
-        if rng.random() < 0.08:
-            return None
-        text = rng.choice("pqrs") + "\n"
-        judged = random.Random(f"{self.seed}/{path}/{text}")
-        return text, judged.randrange(1, 6) / 6, judged.random() < 0.25
 
 
 def searched(world: World, rules: Rules, rounds: int, rng: random.Random | None) -> Tree:
@@ -56,129 +44,15 @@ def searched(world: World, rules: Rules, rounds: int, rng: random.Random | None)
         tree.ask(node, author)
         step = world.step(tree.text(node), author)
         if step is None:
-            tree.give_up(node, author)
+            tree.abandon(node, author)
             continue
         text, reward, finished = step
-        if (twin := tree.twin(node, text, False)) is not None:
-            tree.again(twin, author, rules)
+        if (twin := tree.find(node, text, False)) is not None:
+            tree.revisit(twin, author, rules)
             continue
         reward = shaken(reward, rng) if rng else float(np.float32(reward))
         tree.grow(node, author, text, reward, rules, finished=finished)
     return tree
-
-
-@dataclass
-class Slow:
-    """A node of the reference: all that ever came to it, and its children by text."""
-
-    text: str = ""
-    reward: float = 0.0
-    finished: bool = False
-    authors: list[str] = field(default_factory=list)
-    tried: list[str] = field(default_factory=list)
-    gains: list[float | None] = field(default_factory=list)
-    """What each visit brought; nothing for another author of the same step."""
-    children: dict[str, Slow] = field(default_factory=dict)
-
-    @property
-    def value(self) -> float:
-        """The mean of what visits brought, others leaving it as it was."""
-        mean, count = 0.0, 0
-        for gain in self.gains:
-            count += 1
-            mean = mean if gain is None else (mean * (count - 1) + gain) / count
-        return mean
-
-
-def better(one: tuple[float, Any], two: tuple[float, Any]) -> bool:
-    """(value, order): the higher value, of equal ones the lesser order."""
-    (value, order), (other, against) = one, two
-    if math.isclose(value, other, rel_tol=1e-6):
-        return bool(order < against)
-    return value > other
-
-
-def champion(nodes: Sequence[tuple[float, Any, Any]]) -> Any:
-    """The one that is better than all others."""
-    for value, order, node in nodes:
-        rest = [(v, o) for v, o, other in nodes if other is not node]
-        if all(better((value, order), one) for one in rest):
-            return node
-    raise AssertionError("equality within the tolerance is not transitive here")
-
-
-def rank_of(author: str) -> int:
-    return MEMBERS.index(author)
-
-
-def reference(world: World, rules: Rules, rounds: int) -> Slow:
-    """LE-MCTS by recursion, written from the paper and the docstring of the method."""
-    root = Slow()
-
-    def can_widen(node: Slow, depth: int) -> bool:
-        full = len(node.children) >= rules.n_child or len(node.tried) == len(MEMBERS)
-        return not (node.finished or depth >= rules.max_depth or full)
-
-    def alive(node: Slow, depth: int) -> bool:
-        return can_widen(node, depth) or any(alive(c, depth + 1) for c in node.children.values())
-
-    def descend(path: list[Slow]) -> list[Slow] | None:
-        node, depth = path[-1], len(path) - 1
-        deeper = [c for c in node.children.values() if alive(c, depth + 1)]
-        near = False
-        if deeper and depth > 0:
-            wanted = max(c.value for c in deeper) + rules.epsilon
-            near = node.value < wanted and not math.isclose(node.value, wanted, rel_tol=1e-6)
-        if can_widen(node, depth) and not near:
-            return path
-        if not deeper:
-            return path if alive(node, depth) else None
-        scale = math.log(len(node.gains))
-        bounds = [
-            (
-                c.value + rules.exploration * (scale / len(c.gains)) ** 0.5,
-                (-len(c.gains), min(map(rank_of, c.authors)), c.text),
-                c,
-            )
-            for c in deeper
-        ]
-        return descend([*path, champion(bounds)])
-
-    def propagate(path: list[Slow], reward: float) -> None:
-        for node in reversed(path):
-            optimistic = rules.backpropagation == "optimistic"
-            node.gains.append(
-                max(c.value for c in node.children.values()) if optimistic else reward
-            )
-
-    for _ in range(rounds):
-        path = descend([root])
-        if path is None:
-            break
-        node, before = path[-1], "".join(step.text for step in path)
-        depth = len(path) - 1
-        probe = Tree(members=MEMBERS)  # only to draw the author
-        parent = ROOT
-        for number, step in enumerate(path[1:]):
-            probe.ask(parent, str(number))
-            parent = probe.grow(parent, str(number), step.text, 0.0, rules).id
-        probe.nodes[parent].tried = list(node.tried)
-        author = probe.writer(parent, MEMBERS, world.seed)
-        assert depth < rules.max_depth
-        node.tried.append(author)
-        written = world.step(before, author)
-        if written is None:
-            continue
-        text, reward, finished = written
-        reward = float(np.float32(reward))
-        if text in node.children:
-            node.children[text].authors.append(author)
-            node.children[text].gains.append(None)
-            reward = node.children[text].reward
-        else:
-            node.children[text] = Slow(text, reward, finished, [author], gains=[reward])
-        propagate(path, reward)
-    return root
 
 
 def shape(tree: Tree, node: int = ROOT) -> dict[str, Any]:
@@ -187,34 +61,6 @@ def shape(tree: Tree, node: int = ROOT) -> dict[str, Any]:
         child.text: (child.authors, child.visits, child.tried, shape(tree, child.id))
         for child in (tree.nodes[number] for number in tree.nodes[node].children)
     }
-
-
-def slow_shape(node: Slow) -> dict[str, Any]:
-    return {
-        text: (child.authors, len(child.gains), child.tried, slow_shape(child))
-        for text, child in node.children.items()
-    }
-
-
-def slow_answer(root: Slow, rank: Rank) -> str:
-    """The text of the best answer, or else of the best beginning."""
-    ends: list[tuple[float, Any, str]] = []
-    begun: list[tuple[float, Any, str]] = []
-
-    def walk(path: list[Slow]) -> None:
-        for child in path[-1].children.values():
-            steps = [*path[1:], child]
-            rewards = [step.reward for step in steps]
-            worth = {"last": rewards[-1], "min": min(rewards), "product": math.prod(rewards)}[rank]
-            content = [(min(map(rank_of, step.authors)), step.text) for step in steps]
-            text = "".join(step.text for step in steps)
-            if child.finished:
-                ends.append((worth, (-len(child.gains), content), text))
-            begun.append((child.value, (-len(steps), -len(child.gains), content), text))
-            walk([*path, child])
-
-    walk([root])
-    return str(champion(ends or begun)) if begun else ""
 
 
 def renumbered(tree: Tree, rng: random.Random) -> Tree:
@@ -289,7 +135,7 @@ def test_equal_steps_go_by_visits_then_by_the_members_order_then_by_text() -> No
         tree.grow(ROOT, member, text, 0.5, rules, finished=True)
     assert [end.text for end in tree.finished()] == ["d\n", "c\n", "a\n"]
     tree.ask(ROOT, "adam")
-    tree.again(tree.nodes[1], "adam", rules)
+    tree.revisit(tree.nodes[1], "adam", rules)
     assert tree.best().text == "a\n"
     tree.nodes[2].reward = 0.5 + 1e-8
     assert tree.best().text == "a\n"
@@ -320,12 +166,12 @@ def test_beams_and_whole_answers_are_chosen_alike_in_any_order(finished: bool) -
         texts = ["".join(one.text for one in lines[i]) for i in wanted]
         beams = [Beam(chain, chain[-1].value, finished) for chain in chains]
         assert [beam.text for beam in best_beams(beams, 4, MEMBERS)] == texts[:4]
-        answers = [Found(chain, finished) for chain in chains]
+        answers = [SearchResult(chain, finished) for chain in chains]
         chosen = best_answer(answers, MEMBERS)
         assert "".join(one.text for one in chosen.lines) == texts[0]
-    ended = Found((line("poor\n", "mia", 0.1),), True)
+    ended = SearchResult((line("poor\n", "mia", 0.1),), True)
     assert (best_answer([*answers, ended], MEMBERS) is ended) == (not finished)
-    assert best_answer([], MEMBERS) == Found((), False)
+    assert best_answer([], MEMBERS) == SearchResult((), False)
 
 
 def test_values_are_equal_to_six_digits_at_any_size() -> None:
