@@ -38,7 +38,7 @@ class Agent:
     stops: bool = True
     """Whether it was trained with a stop action."""
     reads: dict[str, Any] = field(default_factory=dict)
-    """What the encoder's vectors depend on, where it is a configured one; reported by the encoder."""
+    """What the encoder's vectors depend on, where it is a configured one."""
     scale: Scaling | None = None
     """Of the encoder's vectors, as in training."""
     about: dict[str, Any] = field(default_factory=dict)

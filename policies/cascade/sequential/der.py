@@ -144,8 +144,8 @@ class AgentPlan(Plan):
         vector = await session.encode(state_text(session.question, previous))
         if len(vector) + 1 != agent.size:
             raise ConfigError(
-                f"encoder {self._config.encoder!r} returns {len(vector)} values for a text, and the "
-                f"agent in {self._config.agent} was trained on {agent.size - 1}; configure the "
+                f"encoder {self._config.encoder!r} returns {len(vector)} values for a text, and "
+                f"the agent in {self._config.agent} was trained on {agent.size - 1}; configure the "
                 "encoder that it was trained with, or train it anew"
             )
         return features(vector[None], [min(calls, agent.t_max)], agent.t_max, agent.scale)
