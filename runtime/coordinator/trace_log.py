@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runtime.config.gateway import TraceConfig
-from runtime.session.session import Session
+from runtime.session.session import RequestSession
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ SCHEMA = pa.schema(
 
 
 def record(
-    session: Session, *, stop_reason: str, error: str | None, store_text: bool
+    session: RequestSession[Any, Any], *, stop_reason: str, error: str | None, store_text: bool
 ) -> dict[str, Any]:
     """One row of the trace. Without ``store_text`` no prompt, answer or span text is kept."""
     query = session.query
@@ -105,7 +105,7 @@ def record(
     }
 
 
-def _member(session: Session, name: str) -> Mapping[str, Any]:
+def _member(session: RequestSession[Any, Any], name: str) -> Mapping[str, Any]:
     usage, dropped = session.ledger.usage[name], session.dropped.get(name)
     return {
         "name": name,
@@ -132,7 +132,9 @@ class TraceLog:
         self._timer: asyncio.TimerHandle | None = None
         self._lock = threading.Lock()
 
-    def add(self, session: Session, stop_reason: str, error: str | None = None) -> None:
+    def add(
+        self, session: RequestSession[Any, Any], stop_reason: str, error: str | None = None
+    ) -> None:
         """Takes a row; it is on disk soon after ``seconds``."""
         if self._folder is None:
             return
