@@ -6,25 +6,22 @@ application imports ``deployments.app:build_app`` and carries our document as it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import Annotated, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from deployments.config.error_messages import nearest
-from policies import METHODS
+from deployments.config.needs import unmet
+from policies import policy_configs
 from runtime.config.aux_models import EncoderConfig
 from runtime.config.document import RuntimeConfig
 from runtime.config.ensembles import PolicyConfig
 from runtime.config.members import MemberConfig
+from runtime.config.plugins import OneOf
 from runtime.config.reward_models import RewardModelConfig
 
-if TYPE_CHECKING:
-    AnyPolicyConfig = PolicyConfig
-else:
-    AnyPolicyConfig = Annotated[
-        Union[tuple(config for _, config in METHODS.values())],  # noqa: UP007
-        Field(discriminator="type"),
-    ]
+AnyPolicyConfig: TypeAlias = Annotated[PolicyConfig, OneOf(policy_configs)]
 
 
 class AppConfig(RuntimeConfig):
@@ -92,6 +89,21 @@ class AppConfig(RuntimeConfig):
                         f"ensemble {name!r} wants member {member!r}, which is not configured"
                         + nearest(member, list(self.members))
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _members_provide_what_methods_need(self) -> AppConfig:
+        wrong = [
+            InitErrorDetails(
+                type=PydanticCustomError("unmet_need", "{text}", {"text": text}),
+                loc=("ensembles", name),
+                input=policy,
+            )
+            for name, policy in self.ensembles.items()
+            for text in unmet(name, policy, self.members)
+        ]
+        if wrong:
+            raise ValidationError.from_exception_data("AppConfig", wrong)
         return self
 
     def policy_configs(self) -> dict[str, PolicyConfig]:

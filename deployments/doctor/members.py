@@ -10,7 +10,8 @@ from deployments.doctor.capacity import smallest_card
 from deployments.doctor.facts import Finding, Installed, Machine, gib
 from deployments.doctor.memory_estimate import Demand, demand, on_gpu
 from deployments.launch.weights import with_weights
-from runtime.config.engines import VllmEngine
+from runtime.config.engine_base import PluginEngine
+from runtime.config.engines import VllmEngine, innermost
 from runtime.config.members import MemberConfig
 from runtime.errors import WeightsError
 from runtime.weights.size import Size
@@ -80,6 +81,10 @@ def one(
 ) -> Iterator[Finding]:
     """A member's weights and one replica's memory."""
     source = next(iter(with_weights(member.engine)), None)
+    if isinstance(innermost(member.engine), PluginEngine):
+        told = f"{member.engine.type}: an engine from a package; its memory is not known here"
+        yield Finding("ok", name, told)
+        return
     if source is None:
         yield Finding("ok", name, f"{member.engine.type}: {gib(need.ram)} a replica, no weights")
         return

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from deployments.doctor import vllm_build
 from deployments.doctor.facts import Installed, Machine
+from runtime.config.engine_base import PluginEngine
 from runtime.config.engines import (
     EngineConfig,
     FlakyEngine,
@@ -72,6 +73,8 @@ def demand(
             return _vllm(engine, size, num_gpus, on_gpu(engine, installed, machine))
         case FlakyEngine() | SlowEngine():
             return demand(engine.engine, size, num_gpus, installed, machine)
+        case PluginEngine():
+            return Demand(SCRIPTED_BYTES, weights=None)
     return Demand(SCRIPTED_BYTES)
 
 

@@ -52,6 +52,8 @@ class Policy(Protocol):
     scoreless: ClassVar[str]
     config: PolicyConfig
 
+    def check(self, connections: Mapping[str, Connection]) -> None: ...
+
     async def warm(self, connections: Mapping[str, Connection]) -> None: ...
 
     def answer(self, session: Session) -> AsyncGenerator[Span | Progress, None]: ...
@@ -126,6 +128,7 @@ class Coordinator:
                 if known is not None:
                     yield Recalled(known.text[:shown], known)
                 await session.open()
+                self.policy.check({n: member.connection for n, member in session.live.items()})
                 if known is not None:  # in the tokens of whoever reports now
                     told_before = session.completion_tokens
                 if query.score_prompt and checkpoint is None:
@@ -256,6 +259,7 @@ class Coordinator:
 
     async def _warm(self) -> None:
         await asyncio.gather(*(connection.open() for connection in self._connections.values()))
+        self.policy.check(self._connections)
         await self.policy.warm(self._connections)
 
     async def decode(self, ids: Sequence[int]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
+from policies.base import Need
 from policies.token.deferral.base import HandoverPolicy
 from policies.token.deferral.config import HandoverConfig
 from runtime.artifacts.hot_reload import HotReloaded
@@ -21,6 +23,8 @@ class RoutedConfig(HandoverConfig):
 
 class Routed(HandoverPolicy[RoutedConfig]):
     """Token-level routing by a trained router."""
+
+    needs: ClassVar[tuple[Need, ...]] = (*HandoverPolicy.needs, Need("states", of="small_member"))
 
     def __init__(self, config: RoutedConfig) -> None:
         super().__init__(config)

@@ -22,7 +22,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from policies.base import Policy
+from policies.base import Need, Policy
 from policies.token.fusion.config import TokenConfig
 from policies.token.fusion.draft_scheduler import Pace, Plan
 from policies.token.fusion.drafting import Drafted, draft
@@ -58,6 +58,7 @@ class TokenPolicy(Policy[T]):
     """
 
     level: ClassVar[str] = "token"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"), Need("next_token"))
     tells_logprobs: ClassVar[bool] = True
     can_score: ClassVar[bool] = True
 
