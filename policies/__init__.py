@@ -77,7 +77,7 @@ METHODS: Final[dict[str, Method]] = {
 def method_plugins() -> list[Plugin]:
     """Methods of installed packages: entry points of the group ``orchestrion.methods``, each a
     ``Method``."""
-    return load_plugins("orchestrion.methods", METHODS, _wrong_with)
+    return load_plugins("orchestrion.methods", METHODS, method_fault)
 
 
 @cache
@@ -104,7 +104,8 @@ def build_policy(config: PolicyConfig) -> Policy[Any]:
     return methods()[config.type].policy(config)
 
 
-def _wrong_with(name: str, value: Any) -> str | None:
+def method_fault(name: str, value: Any) -> str | None:
+    """What is wrong with what an entry point of the group ``orchestrion.methods`` refers to."""
     if not isinstance(value, Method):
         return f"is {value!r}, not a policies.base.Method"
     if not issubclass(value.policy, Policy) or not issubclass(value.config, PolicyConfig):

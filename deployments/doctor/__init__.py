@@ -32,4 +32,5 @@ def examine_config(file: Path, installed: Installed, machine: Machine) -> list[F
     return [
         *members.check(config, weights, installed, machine, str(file)),
         *methods.check(config),
+        *methods.plugins(),
     ]

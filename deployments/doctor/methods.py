@@ -1,4 +1,4 @@
-"""What the method of each ensemble needs of its members."""
+"""What the method of each ensemble needs of its members, and what installed packages add."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from deployments.config.app_config import AppConfig
 from deployments.config.needs import needs
 from deployments.doctor.facts import Finding
+from policies import method_plugins
+from runtime.config.engines import engine_plugins
 
 
 def check(config: AppConfig) -> Iterator[Finding]:
@@ -29,3 +31,14 @@ def check(config: AppConfig) -> Iterator[Finding]:
         if shared:
             found += f"; {'; '.join(shared)}, which is checked when they have started"
         yield Finding("ok", name, found)
+
+
+def plugins() -> Iterator[Finding]:
+    """Methods and engines of installed packages. One that cannot be used harms nobody who does not
+    use it."""
+    for kind, found in (("method", method_plugins()), ("engine", engine_plugins())):
+        for plugin in found:
+            if plugin.error is None:
+                yield Finding("ok", plugin.name, f"{kind} of {plugin.package}")
+            else:
+                yield Finding("note", plugin.name, plugin.error)

@@ -242,7 +242,7 @@ ENGINES: Final[dict[str, type[EngineBase]]] = {
 def engine_plugins() -> list[Plugin]:
     """Engines of installed packages: entry points of the group ``orchestrion.engines``, each a
     subclass of ``PluginEngine``."""
-    return load_plugins("orchestrion.engines", ENGINES, _wrong_with)
+    return load_plugins("orchestrion.engines", ENGINES, engine_fault)
 
 
 @cache
@@ -255,7 +255,8 @@ def engine_configs() -> dict[str, type[EngineBase]]:
     return ENGINES | plugins
 
 
-def _wrong_with(name: str, value: Any) -> str | None:
+def engine_fault(name: str, value: Any) -> str | None:
+    """What is wrong with what an entry point of the group ``orchestrion.engines`` refers to."""
     if not (isinstance(value, type) and issubclass(value, PluginEngine)):
         return f"is {value!r}, not a subclass of runtime.config.engine_base.PluginEngine"
     if type_of(value) != name:

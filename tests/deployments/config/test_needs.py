@@ -17,6 +17,7 @@ from runtime.errors import ConfigError
 from runtime.types.capabilities import MEANING, TOKEN_LEVEL
 from runtime.types.query import Message, Query
 from tests.support.local_stack import CAT, DOG, running
+from tests.support.paths import ROOT
 
 ECHO: dict[str, Any] = {"type": "echo"}
 ENGINES: dict[str, dict[str, Any]] = {
@@ -176,3 +177,9 @@ def test_the_doctor_shows_what_each_ensemble_needs() -> None:
         "uncertainty-entropy: the engines provide what it needs (a, b: generate; a: next_token); "
         "a and b must share one tokenizer, which is checked when they have started"
     )
+
+
+def test_the_documentation_lists_the_capabilities() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text()
+    for capability in TOKEN_LEVEL:
+        assert f"| `{capability}` | {MEANING[capability]} |" in page
