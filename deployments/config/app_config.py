@@ -29,10 +29,10 @@ class AppConfig(RuntimeConfig):
 
     ensembles: dict[str, AnyPolicyConfig] = {}
     reward_models: dict[str, RewardModelConfig] = {}
-    """Process reward models, by the names under which ensembles ask them."""
+    """Process reward models, by the names that ensembles use."""
 
     encoders: dict[str, EncoderConfig] = {}
-    """Text encoders, by the names under which ensembles ask them."""
+    """Text encoders, by the names that ensembles use."""
 
     models_app: str | None = None
     """Another Serve application that runs the models (``deployments.models:build_models`` with the
@@ -55,8 +55,8 @@ class AppConfig(RuntimeConfig):
         return self.members | judges | encoders
 
     def own_encoder(self, policy: PolicyConfig) -> str | None:
-        """The encoder of its own that an ensemble asks; ``None`` where one of its members encodes,
-        or nobody does."""
+        """The entry of ``encoders`` that an ensemble uses; ``None`` where a member encodes, or no
+        encoder is needed."""
         name = policy.encoded_by
         return None if name is None or name in policy.members else name
 
@@ -73,20 +73,20 @@ class AppConfig(RuntimeConfig):
             if ensemble.judge is not None and ensemble.judge not in self.reward_models:
                 known = list(self.reward_models)
                 raise ValueError(
-                    f"ensemble {name!r} wants reward model {ensemble.judge!r}, which is not under "
+                    f"ensemble {name!r} names reward model {ensemble.judge!r}, which is not under "
                     "reward_models" + (nearest(ensemble.judge, known) if known else "")
                 )
             encoder = self.own_encoder(ensemble)
             if encoder is not None and encoder not in self.encoders:
                 known = [*self.encoders, *ensemble.members]
                 raise ValueError(
-                    f"ensemble {name!r} wants encoder {encoder!r}, which is neither under encoders "
+                    f"ensemble {name!r} names encoder {encoder!r}, which is neither under encoders "
                     "nor among its members" + nearest(encoder, known)
                 )
             for member in ensemble.members:
                 if member not in self.members:
                     raise ValueError(
-                        f"ensemble {name!r} wants member {member!r}, which is not configured"
+                        f"ensemble {name!r} names member {member!r}, which is not configured"
                         + nearest(member, list(self.members))
                     )
         return self

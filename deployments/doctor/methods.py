@@ -34,8 +34,8 @@ def check(config: AppConfig) -> Iterator[Finding]:
 
 
 def plugins() -> Iterator[Finding]:
-    """Methods and engines of installed packages. One that cannot be used harms nobody who does not
-    use it."""
+    """Methods and engines of installed packages. One that cannot be used affects only
+    configurations that use it."""
     for kind, found in (("method", method_plugins()), ("engine", engine_plugins())):
         for plugin in found:
             if plugin.error is None:

@@ -130,7 +130,7 @@ class VllmEngine(EngineBase):
     @model_validator(mode="after")
     def _arguments_exist(self) -> VllmEngine:
         wrong = [_refused(key, value) for key, value in self.engine_args.items()]
-        found = [error for error in wrong if error is not None]
+        invalid = [error for error in wrong if error is not None]
         if self.lora_path is not None and self.embedding == "transformers":
             raise ValueError(
                 "embedding: transformers knows no adapter; with lora_path use embedding: pooling"
@@ -140,23 +140,25 @@ class VllmEngine(EngineBase):
                 "speculative_config: draft_load_config cannot be set here: a draft model is read "
                 "as load_format says"
             )
-        if found:
-            raise ValidationError.from_exception_data("VllmEngine", found)
+        if invalid:
+            raise ValidationError.from_exception_data("VllmEngine", invalid)
         return self
 
 
 def _refused(key: str, value: Any) -> InitErrorDetails | None:
     """Why a key cannot be handed to vLLM; ``None`` when it can."""
     if key in vllm_args.OURS:
-        told = f"is written {vllm_args.OURS[key]} here"
+        reason = f"is written {vllm_args.OURS[key]} here"
     elif key in vllm_args.SET:
-        told = f"cannot be set here: {vllm_args.SET[key]}"
+        reason = f"cannot be set here: {vllm_args.SET[key]}"
     elif key in vllm_args.NAMES:
         return None
     else:
         return InitErrorDetails(type="extra_forbidden", loc=(key,), input=value)
     return InitErrorDetails(
-        type=PydanticCustomError("not_yours", "{told}", {"told": told}), loc=(key,), input=value
+        type=PydanticCustomError("not_yours", "{reason}", {"reason": reason}),
+        loc=(key,),
+        input=value,
     )
 
 

@@ -60,15 +60,15 @@ def _load(
         error = f"several packages register {name!r} in {group}: {package}"
         return Plugin(name, package, error=f"{error}; uninstall all but one")
     [entry] = entries
-    told = f"{package}: {group} {name!r} ({entry.value})"
+    entry_point = f"{package}: {group} {name!r} ({entry.value})"
     try:
         value = entry.load()
     except Exception as fault:  # a package may raise anything when it is imported
-        error = f"{told} cannot be imported: {type(fault).__name__}: {fault}"
+        error = f"{entry_point} cannot be imported: {type(fault).__name__}: {fault}"
         return Plugin(name, package, error=f"{error}; repair or uninstall the package")
     wrong = check(name, value)
     if wrong is not None:
-        return Plugin(name, package, error=f"{told} {wrong}; docs/plugins.md describes what is due")
+        return Plugin(name, package, error=f"{entry_point} {wrong}; see docs/plugins.md")
     return Plugin(name, package, value)
 
 

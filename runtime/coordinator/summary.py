@@ -98,7 +98,7 @@ def summarise(
 
 
 def _aux_model(session: RequestSession[Any, Any], name: str) -> dict[str, Any]:
-    """What a model that writes nothing was asked."""
+    """Calls and cost of an auxiliary model."""
     usage = session.ledger.usage[name]
     return {
         "model": name,

@@ -19,7 +19,7 @@ from runtime.session.aux_models import ALONE, AuxModels
 from runtime.session.connection import Connection
 from runtime.session.member import Member
 from runtime.session.membership import RequestSession, failure_or
-from runtime.session.prompts import asking, prompt_ids
+from runtime.session.prompts import prompt_ids, with_question
 from runtime.text.draft import Draft
 from runtime.text.incremental import Context
 from runtime.text.offsets import token_places
@@ -84,7 +84,7 @@ class Session(RequestSession[Connection, Member]):
         """A member whose prompt has ``question`` in the place of the caller's, and that has
         answered ``text`` so far. Raises ``ContextOverflow``."""
         connection = self._connections[name]
-        prompt = prompt_ids(asking(self.query, question), connection, self.ids_of)
+        prompt = prompt_ids(with_question(self.query, question), connection, self.ids_of)
         context = Context(connection.tokenizer, prompt, text)
         limit = connection.spec.context_length
         if text and len(context.ids) >= limit:
