@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from policies import METHODS
+from policies import METHODS, method_plugins
 from policies.base import Policy
 from runtime.config.ensembles import PolicyConfig
+from runtime.config.plugins import Plugin
 
 _HEAD = """# Methods
 
@@ -24,6 +25,24 @@ def markdown() -> str:
     shared = "## Fields that every ensemble has\n\n" + _fields(PolicyConfig, skip=("type",))
     parts = [_section(name, method, config) for name, (method, config) in METHODS.items()]
     return _HEAD + "\n".join(rows) + "\n\n" + shared + "\n" + "\n".join(parts)
+
+
+def plugins() -> str:
+    """The methods of installed packages, which the page leaves out; "" without any."""
+    lines = [
+        f"| `{plugin.name}` | {_titled(plugin)} | {plugin.package} |" for plugin in method_plugins()
+    ]
+    if not lines:
+        return ""
+    head = ["", "| `type` | method | package |", "|---|---|---|"]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def _titled(plugin: Plugin) -> str:
+    if plugin.error is not None:
+        return f"cannot be used: {plugin.error}"
+    method, _ = plugin.value
+    return f"{method.title} ({method.level})"
 
 
 def _row(name: str, method: type[Policy[Any]]) -> str:

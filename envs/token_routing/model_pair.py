@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.members.event_loop import EventLoopThread
 from envs.members.live import TOGETHER, unlimited
-from policies.token.deferral.base import check_pair
+from policies.base import check_shared_tokenizer
 from runtime.artifacts.token_router import Router
 from runtime.calls.retries import with_retries
 from runtime.engines.base import Engine
@@ -199,7 +199,7 @@ class LivePair:
             for member in (self.small, self.large):
                 ledger, connection = unlimited(member, self._report), made[member]
                 await with_retries(connection.config, member, ledger, connection.open)
-            check_pair(made[self.small], made[self.large])
+            check_shared_tokenizer(made[self.small], made[self.large])
             self._gate = asyncio.Semaphore(TOGETHER)
             self._connections = made
         return self._connections[name]

@@ -8,8 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
-from policies.base import Policy
-from policies.process.config import ProcessConfig
+from policies.base import Need, Policy
+from policies.process.config import LIKELIHOOD, ProcessConfig
 from policies.process.ranking import place
 from runtime.session.session import Session
 from runtime.text.draft import Draft
@@ -48,6 +48,10 @@ class ProcessPolicy(Policy[P]):
     """
 
     level: ClassVar[str] = "process"
+    needs: ClassVar[tuple[Need, ...]] = (
+        Need("generate"),
+        Need("score", when={"reward": (LIKELIHOOD,)}),
+    )
     scoreless: ClassVar[str] = "this method chooses between whole lines and gives no token a score"
 
     async def answer(self, session: Session) -> AsyncGenerator[Span | Progress, None]:

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from policies.base import Need
 from policies.process.base import Line
 from policies.process.beam_search import Beam, BeamConfig, BeamSearch, best
 from policies.process.steps import Step, likelihoods, write
@@ -50,6 +51,7 @@ class CBS(BeamSearch[CBSConfig]):
 
     paper: ClassVar[str] = ""
     title: ClassVar[str] = "Collaborative beam search"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"), Need("score"))
 
     async def extend(self, session: Session, beams: Sequence[Beam]) -> list[Beam]:
         config, state = self.config, session.state

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, TypeVar
 
-from policies.base import Policy
+from policies.base import Need, Policy
 from runtime.concurrency import gather_or_cancel
 from runtime.config.ensembles import PolicyConfig
 from runtime.session.member import Member
@@ -140,6 +140,7 @@ class SpanPolicy(Policy[S]):
     """
 
     level: ClassVar[str] = "span"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"), Need("score"))
 
     async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
         ready: dict[str, Draft] = {}

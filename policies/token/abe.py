@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from policies.base import Policy
+from policies.base import Need, Policy
 from policies.token.fusion.rows import Fused
 from policies.token.fusion.sampling import SamplingParams, choose
 from policies.token.numerics.agreement import Hypothesis, Offer, active, agree, may_follow
@@ -73,6 +73,7 @@ class ABE(Policy[ABEConfig]):
     """Members agree on bytes."""
 
     level: ClassVar[str] = "token"
+    needs: ClassVar[tuple[Need, ...]] = (Need("next_token"),)
     paper: ClassVar[str] = "2502.21265"
     title: ClassVar[str] = "ABE"
     scoreless: ClassVar[str] = (

@@ -25,6 +25,7 @@ from typing import ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from policies.base import Need
 from policies.token.fusion.config import TokenConfig
 from policies.token.fusion.lookup import candidates
 from policies.token.fusion.loop import TokenPolicy
@@ -140,6 +141,7 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
 
     paper: ClassVar[str] = "2404.12715"
     title: ClassVar[str] = "DeePEn"
+    needs: ClassVar[tuple[Need, ...]] = (*TokenPolicy.needs, Need("vectors"))
 
     def __init__(self, config: DeePEnConfig) -> None:
         super().__init__(config)

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.sparse import csr_array
 
+from policies.base import Need
 from policies.token.fusion.config import TokenConfig
 from policies.token.fusion.loop import TokenPolicy
 from policies.token.fusion.rows import Fused, Fuser, Row, leading, normalised
@@ -117,6 +118,7 @@ class EVA(TokenPolicy[EVAConfig]):
 
     paper: ClassVar[str] = "2404.09492"
     title: ClassVar[str] = "EVA"
+    needs: ClassVar[tuple[Need, ...]] = (*TokenPolicy.needs, Need("vectors"))
 
     def __init__(self, config: EVAConfig) -> None:
         super().__init__(config)

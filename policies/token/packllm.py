@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from policies.base import Need
 from policies.token.deepen import DeePEn, DeePEnConfig
 from policies.token.eva import EVA, EVAConfig
 from policies.token.fusion.config import TokenConfig
@@ -154,6 +155,11 @@ class PackLLM(TokenPolicy[PackLLMConfig]):
 
     paper: ClassVar[str] = "2404.11531"
     title: ClassVar[str] = "PackLLM"
+    needs: ClassVar[tuple[Need, ...]] = (
+        *TokenPolicy.needs,
+        Need("score"),
+        Need("vectors", when={"fusion": ("deepen", "eva")}),
+    )
 
     def __init__(self, config: PackLLMConfig) -> None:
         super().__init__(config)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from policies.base import Need
 from policies.token.deferral.base import DeferralPolicy
 from policies.token.deferral.config import DeferralConfig
 from runtime.types.sampling import Signal
@@ -31,6 +32,10 @@ class Uncertainty(DeferralPolicy[UncertaintyConfig]):
     """The small member defers where it is unsure."""
 
     title: ClassVar[str] = "Deferral by uncertainty"
+    needs: ClassVar[tuple[Need, ...]] = (
+        *DeferralPolicy.needs,
+        Need("next_token", of="small_member", when={"by": ("entropy", "margin")}),
+    )
 
     @property
     def by(self) -> Signal:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 from typing import Any
 
+from runtime.config.engine_base import PluginEngine
 from runtime.config.engines import (
     EchoEngine,
     EngineConfig,
@@ -15,6 +17,7 @@ from runtime.config.engines import (
     VllmEngine,
 )
 from runtime.engines.base import Engine, EngineSpec
+from runtime.errors import ConfigError
 
 __all__ = ["Engine", "EngineSpec", "build_engine"]
 
@@ -57,3 +60,17 @@ def build_engine(
 
             inner = build_engine(config.engine, name, stat_loggers)
             return SlowLM(inner, config.seconds, config.slow_from)
+        case PluginEngine():
+            return _plugin(config)
+    raise ConfigError(f"engine type {config.type!r} has no implementation")
+
+
+def _plugin(config: PluginEngine) -> Engine:
+    try:
+        factory: Callable[[PluginEngine], Engine] = resolve_name(config.factory)
+    except (ImportError, AttributeError) as fault:
+        raise ConfigError(
+            f"engine type {config.type!r}: its factory {config.factory} cannot be imported: "
+            f"{fault}; repair or reinstall the package that registers it"
+        ) from fault
+    return factory(config)

@@ -15,7 +15,7 @@ def methods(
     check: Annotated[Path | None, typer.Option(help="Fail when this file is stale")] = None,
 ) -> None:
     """The table of methods, from the methods themselves."""
-    from deployments.cli.methods_docs import markdown
+    from deployments.cli.methods_docs import markdown, plugins
 
     text = markdown()
     if check is not None:
@@ -24,7 +24,7 @@ def methods(
     elif write is not None:
         write.write_text(text)
     else:
-        typer.echo(text)
+        typer.echo(text + plugins())
 
 
 def align(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policies.base import Policy
+from policies.base import Need, Policy
 from policies.cascade.sequential.transfer_prompt import TRANSFER, checked, transfer
 from runtime.config.ensembles import PolicyConfig
 from runtime.errors import BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
@@ -80,6 +80,7 @@ class RoutePolicy(Policy[R]):
     """
 
     level: ClassVar[str] = "cascade"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"),)
     scoreless: ClassVar[str] = "this method chooses whole answers and gives no token a score"
 
     @abstractmethod

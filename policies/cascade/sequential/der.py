@@ -29,6 +29,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from policies.base import Need
 from policies.cascade.sequential.agent import ABOUT, Agent, load_agent
 from policies.cascade.sequential.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
 from policies.cascade.sequential.features import features, state_text
@@ -64,6 +65,7 @@ class DER(RoutePolicy[DERConfig]):
 
     paper: ClassVar[str] = "2412.07448"
     title: ClassVar[str] = "DER"
+    needs: ClassVar[tuple[Need, ...]] = (*RoutePolicy.needs, Need("embed", of="encoded_by"))
 
     def __init__(self, config: DERConfig) -> None:
         super().__init__(config)

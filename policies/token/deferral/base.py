@@ -17,11 +17,10 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar, TypeVar
 
-from policies.base import Policy
+from policies.base import Need, Policy
 from policies.token.deferral.config import DeferralConfig
 from policies.token.deferral.writer import Writing
 from runtime.artifacts.token_router import Router
-from runtime.errors import ConfigError
 from runtime.session.connection import Connection
 from runtime.session.session import Session
 from runtime.types.sampling import Signal
@@ -34,6 +33,7 @@ class DeferralPolicy(Policy[H]):
     """Methods define the signal (``by``) of the small member's confidence."""
 
     level: ClassVar[str] = "token"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"), Need("shared_tokenizer"))
     tells_logprobs: ClassVar[bool] = True
     scoreless: ClassVar[str] = (
         "this method decides who writes a token and gives none a probability of its own"
@@ -58,28 +58,7 @@ class DeferralPolicy(Policy[H]):
                 yield span
 
     async def _begin(self, session: Session) -> Writing:
-        small, large = self.config.pair
+        small, _ = self.config.pair
         connections = {name: member.connection for name, member in session.live.items()}
-        if small in connections and large in connections:
-            check_pair(connections[small], connections[large])
         router = await self.router(connections.get(small))
         return Writing(session, self.config, self.by, router)
-
-
-def check_pair(small: Connection, large: Connection) -> None:
-    """Raises ``ConfigError`` for members whose token ids differ in meaning."""
-    one, other = small.tokenizer, large.tokenizer
-    if one.token_bytes == other.token_bytes and one.special_ids == other.special_ids:
-        return
-    difference = next(
-        (
-            f"id {place} is {a!r} and {b!r}"
-            for place, (a, b) in enumerate(zip(one.token_bytes, other.token_bytes, strict=False))
-            if a != b
-        ),
-        f"they have {len(one.token_bytes)} and {len(other.token_bytes)} tokens",
-    )
-    raise ConfigError(
-        f"{small.name!r} and {large.name!r} do not share a tokenizer ({difference}); token-level "
-        "routing needs models of one family; use gac, unite or deepen for others"
-    )

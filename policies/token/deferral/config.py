@@ -52,5 +52,10 @@ class DeferralConfig(PolicyConfig):
         return first, second
 
     @property
+    def small_member(self) -> str:
+        """The one that writes."""
+        return self.pair[0]
+
+    @property
     def takes_threshold(self) -> bool:
         return True

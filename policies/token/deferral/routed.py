@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
+from policies.base import Need
 from policies.token.deferral.base import DeferralPolicy
 from policies.token.deferral.config import DeferralConfig
 from runtime.artifacts.hot_reload import HotReloaded
@@ -21,6 +23,8 @@ class RoutedConfig(DeferralConfig):
 
 class Routed(DeferralPolicy[RoutedConfig]):
     """Token-level routing by a trained router."""
+
+    needs: ClassVar[tuple[Need, ...]] = (*DeferralPolicy.needs, Need("states", of="small_member"))
 
     def __init__(self, config: RoutedConfig) -> None:
         super().__init__(config)

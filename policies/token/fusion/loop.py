@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from policies.base import Policy
+from policies.base import Need, Policy
 from policies.token.fusion.config import TokenConfig
 from policies.token.fusion.draft_scheduler import DraftScheduler, Plan
 from policies.token.fusion.drafting import Drafted, draft
@@ -57,6 +57,7 @@ class TokenPolicy(Policy[T]):
     """
 
     level: ClassVar[str] = "token"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"), Need("next_token"))
     tells_logprobs: ClassVar[bool] = True
     can_score: ClassVar[bool] = True
 

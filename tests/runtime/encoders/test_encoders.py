@@ -97,7 +97,7 @@ async def test_an_encoder_serves_an_ensemble_and_is_accounted(tmp_path: Path) ->
 
 @pytest.mark.parametrize("wanted", ["readr", "prm"])
 def test_an_encoder_that_is_not_configured_is_named(wanted: str) -> None:
-    with pytest.raises(ValidationError, match=f"wants encoder '{wanted}'"):
+    with pytest.raises(ValidationError, match=f"names encoder '{wanted}'"):
         AppConfig.model_validate(app(encoder=wanted))
 
 
