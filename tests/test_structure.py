@@ -217,7 +217,9 @@ def test_every_part_of_a_room_has_a_row() -> None:
     for package, rows in ORDER.items():
         named = {part for row in rows for part in row.split()}
         folder = ROOT / package.replace(".", "/")
-        there = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/*.py")}
+        there = {p.stem for p in folder.glob("*.py")} | {
+            p.parent.name for p in folder.glob("*/*.py")
+        }
         assert "*" in named or there <= named, f"no row of {package} names {there - named}"
         assert named - {"*"} <= there, f"{package} has no {named - there - {'*'}}"
 

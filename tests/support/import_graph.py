@@ -103,7 +103,9 @@ def upward(found: Iterable[Import], package: str, rows: Sequence[str]) -> list[s
     def part(module: str) -> str | None:
         if module == package:
             return "__init__"
-        return module[len(package) + 1 :].split(".")[0] if module.startswith(package + ".") else None
+        return (
+            module[len(package) + 1 :].split(".")[0] if module.startswith(package + ".") else None
+        )
 
     offences = []
     for one in found:

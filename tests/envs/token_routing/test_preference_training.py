@@ -18,8 +18,8 @@ from envs.token_routing.router_net import RouterNet, folded
 from envs.training.config import PPOSettings
 from runtime.artifacts.token_router import ABOUT, WEIGHTS, Router, load_router
 from runtime.errors import ConfigError
+from tests.support.models.table_pair import FIRST, QUALITY, TASKS, Pair, world
 from tests.support.ray_cluster import small_ray
-from tests.support.table_pair import FIRST, QUALITY, TASKS, Pair, world
 
 SETTINGS = PreferenceSettings(rate=0.05, batch=16, epochs=6, patience=6, seed=2)
 

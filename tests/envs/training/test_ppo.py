@@ -19,8 +19,8 @@ from envs.training.config import PPOSettings
 from envs.training.ppo import ppo
 from policies.cascade.sequential.agent import load_agent
 from policies.cascade.sequential.transfer_prompt import TRANSFER
+from tests.support.models.table_members import TASKS, world
 from tests.support.ray_cluster import small_ray
-from tests.support.table_members import TASKS, world
 
 SETTINGS = PPOSettings(iterations=12, batch=256, minibatch=64, environments=8, hidden=(32,), seed=3)
 

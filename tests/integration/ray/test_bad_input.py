@@ -15,8 +15,8 @@ import pytest
 
 from deployments.config.app_config import AppConfig
 from deployments.launch.local_ray import serving
-from tests.support.method_families import families
-from tests.support.request_bodies import BYTES, GOOD
+from tests.support.http.request_bodies import BYTES, GOOD
+from tests.support.models.method_families import families
 from tests.support.serve import free_port
 
 pytestmark = pytest.mark.ray

@@ -14,8 +14,8 @@ import pytest
 from deployments.config.app_config import AppConfig
 from deployments.launch.local_ray import serving
 from tests.support.local_stack import DOG, animals
-from tests.support.otlp_collector import Collector, collecting
-from tests.support.prometheus import OFTEN, SERVE, samples, wait_for
+from tests.support.observability.otlp_collector import Collector, collecting
+from tests.support.observability.prometheus import OFTEN, SERVE, samples, wait_for
 from tests.support.serve import free_port
 
 pytestmark = pytest.mark.ray

@@ -17,8 +17,8 @@ from deployments.launch.local_ray import APP, serving
 from deployments.serving.names import ensemble_deployment, reward_deployment
 from runtime.types.query import Message
 from tests.support.local_stack import answers
-from tests.support.maze import GOLD, maze
-from tests.support.prometheus import OFTEN, wait_for
+from tests.support.models.maze import GOLD, maze
+from tests.support.observability.prometheus import OFTEN, wait_for
 from tests.support.serve import free_port, replica_pid
 
 pytestmark = pytest.mark.ray

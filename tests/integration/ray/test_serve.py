@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, BadRequestError, OpenAI
 from deployments.config.app_config import AppConfig
 from deployments.launch.local_ray import APP, scrape_url, serving
 from tests.support.local_stack import animals, answers
-from tests.support.prometheus import OFTEN, samples, wait_for
+from tests.support.observability.prometheus import OFTEN, samples, wait_for
 from tests.support.serve import COUNT, NUMBERS, free_port, replica_pid
 
 pytestmark = pytest.mark.ray

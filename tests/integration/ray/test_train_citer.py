@@ -14,7 +14,7 @@ from deployments.config.serve_file import IMPORT_PATH
 from deployments.training.citer_setup import load_pair_setup
 from runtime.artifacts.token_router import load_router
 from runtime.errors import ConfigError
-from tests.support.deferral_pair import LARGE, SMALL
+from tests.support.models.deferral_pair import LARGE, SMALL
 from tests.support.training_files import orchestrion
 
 

@@ -22,7 +22,7 @@ from envs.members.recording import record
 from policies.cascade.sequential.agent import load_agent
 from runtime.data.query_log import Replay, write
 from runtime.errors import ConfigError
-from tests.support.agents import PROMPT
+from tests.support.models.agents import PROMPT
 from tests.support.serve import free_port
 from tests.support.training_files import OPEN, QUESTIONS, files, orchestrion
 

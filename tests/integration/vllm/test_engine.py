@@ -27,9 +27,9 @@ from runtime.errors import BadRequest, ConfigError, EngineFault, Overloaded, Uns
 from runtime.types.outputs import Generation
 from runtime.types.sampling import Sampling
 from tests.integration.vllm.conftest import SMALL, Start
-from tests.support.deferral_pair import QUESTION, router
 from tests.support.engine_parity import CLOSE, agree, both, text
 from tests.support.local_stack import ask
+from tests.support.models.deferral_pair import QUESTION, router
 from tests.support.paths import ZOO
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

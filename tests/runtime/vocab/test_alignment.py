@@ -20,8 +20,8 @@ from runtime.types.outputs import Tokens
 from runtime.vocab import aligned, embeddings, vector_table
 from runtime.vocab.alignment import _parts, align
 from runtime.vocab.single_flight import SingleFlight
+from tests.support.models.tokenizers import tokenizer
 from tests.support.paths import ROOT
-from tests.support.tokenizers import tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -276,7 +276,7 @@ async def test_numbers_beyond_half_precision_stay_finite() -> None:
 def test_a_large_pair_takes_seconds_and_little_memory(tmp_path: Path) -> None:
     script = """
 import resource, time
-from tests.support.tokenizers import pretrained_folders
+from tests.support.models.tokenizers import pretrained_folders
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.vocab.alignment import align
 found = {len(t.token_bytes): t for t in map(Tokenizer.from_folder, pretrained_folders())}

@@ -20,7 +20,7 @@ from runtime.errors import WeightsError
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.weights import cache, find, pypi, resolve
 from runtime.weights.size import Size, measure
-from tests.support import tokenizers as small
+from tests.support.models import tokenizers as small
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 

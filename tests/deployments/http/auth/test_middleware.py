@@ -24,7 +24,7 @@ from runtime.errors import QuorumLost
 from runtime.types.events import Checkpoint, Ended, Event, MemberUsage, Recalled, Written
 from runtime.types.query import Query
 from runtime.types.spans import Span
-from tests.support.http_ensembles import (
+from tests.support.http.ensembles import (
     Chorus,
     Endless,
     Faulty,

@@ -19,8 +19,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
-from tests.support.http_ensembles import WORDS, Chorus, api_of, served
-from tests.support.openapi_conformance import assert_no_extras
+from tests.support.http.ensembles import WORDS, Chorus, api_of, served
+from tests.support.http.openapi_conformance import assert_no_extras
 
 ASK = [{"role": "user", "content": "Say something long about France."}]
 SAME = ("method", "level", "spans", "steps", "stop_reason", "degraded", "warnings", "seed")

@@ -14,8 +14,8 @@ from runtime.engines.scripted.base import HIDDEN as WIDTH
 from runtime.errors import BadRequest, ConfigError, QuorumLost
 from runtime.types.events import Ended, Searched, Written
 from runtime.types.query import Budget, Message, Query
-from tests.support.agents import ECHO, PROMPT, agent, by_calls, config
 from tests.support.local_stack import ask, running
+from tests.support.models.agents import ECHO, PROMPT, agent, by_calls, config
 
 A, B, STOP = 0, 1, 2
 

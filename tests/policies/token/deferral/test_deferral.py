@@ -17,8 +17,8 @@ from runtime.errors import ConfigError
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.events import Checkpoint, Written
 from runtime.types.query import Budget
-from tests.support.deferral_pair import NAMES, QUESTION, by, config, router, zoo
 from tests.support.local_stack import CAT, DOG, Answer, animals, ask, running
+from tests.support.models.deferral_pair import NAMES, QUESTION, by, config, router, zoo
 
 
 def calls(answer: Answer, name: str) -> int:
