@@ -15,6 +15,7 @@ from tests.support.invented_machines import (
     halves,
     having,
     plans,
+    the_only,
     wrong,
 )
 

@@ -84,6 +84,7 @@ def test_co_llm_defers_where_the_large_member_knows_better() -> None:
     assert loss < 0.3
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_preferences_and_tuning_learn_to_hand_figures_over(tmp_path: Path) -> None:
     from envs.token_routing.rl_module import RouterModule

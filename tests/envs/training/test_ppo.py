@@ -25,6 +25,7 @@ from tests.support.ray_cluster import small_ray
 SETTINGS = PPOSettings(iterations=12, batch=256, minibatch=64, environments=8, hidden=(32,), seed=3)
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.timeout(300),
     # RLlib registers its own environment anew for each algorithm of a process.
     pytest.mark.filterwarnings("ignore:.*already in registry"),

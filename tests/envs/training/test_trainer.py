@@ -31,6 +31,7 @@ QUICK = SETTINGS.model_copy(update={"rate": 1e-2})
 ABOUT = {"what": "a test"}
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:.*already in registry"),
     # Ray Data warns of its own defaults.

@@ -58,6 +58,7 @@ def files(folder: Path, **training: Any) -> Path:
     return path
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_collects_trains_tunes_and_goes_on(tmp_path: Path) -> None:
