@@ -15,6 +15,7 @@ import psutil
 
 from deployments.config.app_config import AppConfig
 from deployments.launch.local_ray import APP, _wait_until_up, joined
+from tests.support.processes import none_left_behind
 
 CPUS = 8
 """That Ray believes in; replicas of tests take a tenth each."""
@@ -52,13 +53,11 @@ def ray_serve() -> Iterator[int]:
     """Ray and Serve without an application; the port of Serve's proxy. No process outlives them."""
     from ray import serve
 
-    children, port = psutil.Process().children(recursive=True), free_port()
-    with joined(None, cpus=CPUS):
+    port = free_port()
+    with none_left_behind(), joined(None, cpus=CPUS):
         http = {"host": "127.0.0.1", "port": port}
         serve.start(proxy_location="HeadOnly", http_options=http)
         yield port
-    left = [p for p in psutil.Process().children(recursive=True) if p not in children]
-    assert not left, f"processes left behind: {left}"
 
 
 @contextmanager
