@@ -13,8 +13,8 @@ import pytest
 
 from deployments.grafana.dashboard import FILE, to_json
 from runtime.observability.metrics import METRICS
+from tests.support.observability.prometheus import SERVE
 from tests.support.paths import ROOT
-from tests.support.prometheus import SERVE
 
 PAGE = ROOT / "docs/metrics.md"
 BOARD = json.loads(FILE.read_text())

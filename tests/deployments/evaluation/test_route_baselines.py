@@ -15,8 +15,8 @@ from deployments.launch.in_process import LocalStack
 from runtime.config.evaluation import EvaluationConfig
 from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from tests.support.agents import agent, by_calls, config
-from tests.support.http_ensembles import served
+from tests.support.http.ensembles import served
+from tests.support.models.agents import agent, by_calls, config
 
 QUESTIONS = [Question("q", "q"), Question("q", "q / q"), Question("q", "nothing says this")]
 

@@ -15,7 +15,7 @@ from runtime.config.evaluation import EvaluationConfig
 from runtime.data.grading import given_answer, same_answer
 from runtime.data.questions import Question, read_questions
 from runtime.errors import ConfigError
-from tests.support.http_ensembles import served
+from tests.support.http.ensembles import served
 from tests.support.local_stack import animals
 
 PATTERN = r"Answer:\s*(.+?)\s*$"

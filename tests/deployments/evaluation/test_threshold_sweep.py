@@ -17,8 +17,8 @@ from deployments.launch.in_process import LocalStack
 from runtime.config.evaluation import EvaluationConfig, SweepConfig
 from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from tests.support.deferral_pair import by, config
-from tests.support.http_ensembles import served
+from tests.support.http.ensembles import served
+from tests.support.models.deferral_pair import by, config
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from deployments.http.admission import Admission
 from runtime.errors import Overloaded
 from runtime.observability.metrics import REFUSED, REQUESTS_IN_PROGRESS, Counts
-from tests.support.http_ensembles import Chorus, Reply, api_of, body, call
+from tests.support.http.ensembles import Chorus, Reply, api_of, body, call
 
 CHAT = "/v1/chat/completions"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.http_ensembles import Chorus, Reply, api_of, body, call
+from tests.support.http.ensembles import Chorus, Reply, api_of, body, call
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 

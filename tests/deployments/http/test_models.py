@@ -10,7 +10,7 @@ import pytest
 from deployments.http.gateway import build_api
 from runtime.config.gateway import GatewayConfig
 from runtime.errors import MemberFailed, QuorumLost
-from tests.support.http_ensembles import Chorus, Loading, api_of, body, call
+from tests.support.http.ensembles import Chorus, Loading, api_of, body, call
 
 CHAT = "/v1/chat/completions"
 STARTING = Loading(QuorumLost(1, {"ann": "loading weights"}))

@@ -14,9 +14,9 @@ from opentelemetry.trace import StatusCode
 
 from runtime.errors import QuorumLost
 from runtime.observability.logs import logging_to
-from tests.support.http_ensembles import Chorus, Loading, api_of, body, call
+from tests.support.http.ensembles import Chorus, Loading, api_of, body, call
 from tests.support.local_stack import animals, running
-from tests.support.otel_spans import facts, named, own_id, parent, recorded
+from tests.support.observability.otel_spans import facts, named, own_id, parent, recorded
 
 CHAT = "/v1/chat/completions"
 CLIENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

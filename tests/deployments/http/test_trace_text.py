@@ -12,7 +12,7 @@ import pytest
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
 from tests.deployments.http.auth.guarded_api import ANN, CHAT, bearer, keys_file
-from tests.support.http_ensembles import (
+from tests.support.http.ensembles import (
     call,
 )
 from tests.support.local_stack import animals

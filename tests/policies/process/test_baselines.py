@@ -14,7 +14,7 @@ from policies.process.cbs import apportion, next_quotas
 from runtime.types.events import Ended, Searched, Written
 from runtime.types.query import Budget, Message, Query
 from tests.support.local_stack import ask, running
-from tests.support.maze import GOLD, maze
+from tests.support.models.maze import GOLD, maze
 
 QUESTION = (Message("user", "Which way?"),)
 BASELINES: dict[str, dict[str, Any]] = {

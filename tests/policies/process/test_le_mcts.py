@@ -14,7 +14,7 @@ from runtime.errors import ConfigError, MemberFailed
 from runtime.types.events import Ended, Searched, Written
 from runtime.types.query import Budget, Message, Query
 from tests.support.local_stack import ask, running
-from tests.support.maze import GOLD, JUDGE, STARTS_WELL, maze, table
+from tests.support.models.maze import GOLD, JUDGE, STARTS_WELL, maze, table
 
 QUESTION = (Message("user", "Which way?"),)
 

@@ -13,7 +13,7 @@ from envs.dynamic_ensemble.env import OBSERVATION, DynamicEnsembleVectorEnv, Wor
 from envs.members.recording import record
 from runtime.data.query_log import Ask, Replay, Reply, Unrecorded, write
 from runtime.errors import ConfigError
-from tests.support.table_members import COSTS, KNOWN, TASKS, Shape, Table, world
+from tests.support.models.table_members import COSTS, KNOWN, TASKS, Shape, Table, world
 
 ABOUT = {"template": "{question} {previous}", "seed": 1}
 

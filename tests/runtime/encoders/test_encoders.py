@@ -14,8 +14,8 @@ from deployments.config.app_config import AppConfig
 from policies.cascade.sequential.der import DERConfig
 from runtime.encoders import EncoderConfig, TextEncoder, build_encoder
 from runtime.errors import WeightsError
-from tests.support.agents import ECHO, PROMPT, agent
 from tests.support.local_stack import ask, running
+from tests.support.models.agents import ECHO, PROMPT, agent
 from tests.support.paths import ZOO
 
 TEXTS = ["What is the capital of Peru?", "Lima", "", "The capital of Peru is Lima\nAnswer: Lima"]

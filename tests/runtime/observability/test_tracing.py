@@ -24,7 +24,7 @@ from runtime.observability.tracing import UNRECORDED, begin, current_activity, d
 from runtime.types.events import Ended, Written
 from runtime.types.query import Message, Query
 from tests.support.local_stack import DOG, animals, ask, running
-from tests.support.otel_spans import facts, named, own_id, parent, recorded
+from tests.support.observability.otel_spans import facts, named, own_id, parent, recorded
 
 SWEET = {"type": "sweetspan", "span_words": 1}
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -16,8 +16,8 @@ from runtime.errors import WeightsError
 from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
 from runtime.vocab import aligned
 from runtime.vocab.alignment import _parts, align
+from tests.support.models.tokenizers import tokenizer
 from tests.support.paths import ROOT
-from tests.support.tokenizers import tokenizer
 
 
 def words(*texts: str) -> Tokenizer:
@@ -178,7 +178,7 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
 def test_a_large_pair_takes_seconds_and_little_memory(tmp_path: Path) -> None:
     script = """
 import resource, time
-from tests.support.tokenizers import pretrained_folders
+from tests.support.models.tokenizers import pretrained_folders
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.vocab.alignment import align
 found = {len(t.token_bytes): t for t in map(Tokenizer.from_folder, pretrained_folders())}

@@ -9,7 +9,7 @@ import struct
 import zipfile
 from pathlib import Path
 
-from tests.support import tokenizers as small
+from tests.support.models import tokenizers as small
 
 
 def safetensors(values: tuple[float, ...] = (1.0, 2.0, 3.0)) -> bytes:

@@ -12,7 +12,7 @@ from runtime.errors import WeightsError
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.weights import resolve
 from tests.runtime.weights.checkpoints import sha256, wheel
-from tests.support import tokenizers as small
+from tests.support.models import tokenizers as small
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from deployments.http.answerer import Ensemble
 from deployments.http.auth.keys import hash_of
-from tests.support.http_ensembles import (
+from tests.support.http.ensembles import (
     Chorus,
     Reply,
     api_of,

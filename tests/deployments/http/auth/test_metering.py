@@ -14,7 +14,7 @@ from runtime.types.events import Checkpoint, Ended, Event, MemberUsage, Recalled
 from runtime.types.query import Query
 from runtime.types.spans import Span
 from tests.deployments.http.auth.guarded_api import ANN, BOB, CHAT, bearer, guarded, keys_file, said
-from tests.support.http_ensembles import (
+from tests.support.http.ensembles import (
     Chorus,
     api_of,
     body,

@@ -12,7 +12,7 @@ import pytest
 from deployments.http.answerer import Ensemble
 from deployments.http.auth.keys import hash_of
 from tests.deployments.http.auth.guarded_api import ANN, BOB, CHAT, bearer, guarded, said
-from tests.support.http_ensembles import (
+from tests.support.http.ensembles import (
     Chorus,
     Faulty,
     Mute,

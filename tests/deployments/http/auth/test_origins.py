@@ -9,7 +9,7 @@ import pytest
 from deployments.http.gateway import build_api
 from runtime.config.gateway import GatewayConfig
 from tests.deployments.http.auth.guarded_api import ANN, CHAT, bearer, keys_file, said
-from tests.support.http_ensembles import (
+from tests.support.http.ensembles import (
     Chorus,
     Endless,
     api_of,

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.http_ensembles import Reply, call
+from tests.support.http.ensembles import Reply, call
+from tests.support.http.openapi_conformance import conforms
+from tests.support.http.request_bodies import BYTES, GOOD, written
 from tests.support.local_stack import running
-from tests.support.method_families import MODELS, WINDOW, families
-from tests.support.openapi_conformance import conforms
-from tests.support.request_bodies import BYTES, GOOD, written
+from tests.support.models.method_families import MODELS, WINDOW, families
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 EXAMPLES = int(os.environ.get("ORCHESTRION_FUZZ", "80"))

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from tests.support.http_ensembles import Reply, call
+from tests.support.http.ensembles import Reply, call
+from tests.support.http.openapi_conformance import DOCUMENT, conforms, fits
 from tests.support.local_stack import running
-from tests.support.method_families import MODELS, families
-from tests.support.openapi_conformance import DOCUMENT, conforms, fits
+from tests.support.models.method_families import MODELS, families
 
 EXAMPLES = int(os.environ.get("ORCHESTRION_FUZZ", "60"))
 """Requests for each route and mode; thousands find what is rare."""

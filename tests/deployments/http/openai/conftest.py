@@ -12,7 +12,7 @@ from openai import OpenAI
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
 from tests.deployments.http.openai.contract import Contract, tale
-from tests.support.http_ensembles import WORDS, Chorus, api_of, served
+from tests.support.http.ensembles import WORDS, Chorus, api_of, served
 
 
 @pytest.fixture(scope="module", params=["doubles", "coordinators"])

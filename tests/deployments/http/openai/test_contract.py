@@ -13,7 +13,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.deployments.http.openai.contract import ASK, Contract, chat, gathered
-from tests.support.openapi_conformance import assert_no_extras
+from tests.support.http.openapi_conformance import assert_no_extras
 
 
 def test_an_answer_has_every_field_that_clients_read(client: OpenAI, contract: Contract) -> None:

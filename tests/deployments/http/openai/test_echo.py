@@ -13,7 +13,7 @@ from openai import BadRequestError, OpenAI
 
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
-from tests.support.http_ensembles import served
+from tests.support.http.ensembles import served
 from tests.support.local_stack import CAT, animals
 
 KEYS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")

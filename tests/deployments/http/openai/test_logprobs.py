@@ -22,9 +22,9 @@ from deployments.http.openai.logprobs import (
 )
 from deployments.launch.in_process import LocalStack
 from runtime.types.spans import Span, TokenChoice
-from tests.support.http_ensembles import Chorus, api_of, body, call, served
+from tests.support.http.ensembles import Chorus, api_of, body, call, served
+from tests.support.http.openapi_conformance import assert_no_extras
 from tests.support.local_stack import animals
-from tests.support.openapi_conformance import assert_no_extras
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ASK = [{"role": "user", "content": "Who?"}]

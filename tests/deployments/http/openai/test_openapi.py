@@ -20,10 +20,10 @@ from deployments.http.openai.requests import (
     EnsembleOptions,
 )
 from runtime.errors import EngineFault, MemberFailed, Overloaded, QuorumLost
-from tests.support.http_ensembles import Chorus, Faulty, Loading, Reply, api_of, body, call
+from tests.support.http.ensembles import Chorus, Faulty, Loading, Reply, api_of, body, call
+from tests.support.http.openapi_conformance import conforms
 from tests.support.local_stack import running
-from tests.support.method_families import MODELS, families
-from tests.support.openapi_conformance import conforms
+from tests.support.models.method_families import MODELS, families
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 

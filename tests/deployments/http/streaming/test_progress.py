@@ -24,8 +24,8 @@ from deployments.launch.in_process import LocalStack
 from policies.process import le_mcts
 from policies.process.tree import ROOT, Rules, Tree
 from runtime.errors import ConfigError
-from tests.support.http_ensembles import served
-from tests.support.maze import GOLD, maze
+from tests.support.http.ensembles import served
+from tests.support.models.maze import GOLD, maze
 
 ASK = [{"role": "user", "content": "Which way?"}]
 

@@ -9,9 +9,9 @@ import pytest
 from deployments.http.openai.resume import Mark, Sent, resume_point
 from deployments.launch.in_process import LocalStack
 from runtime.errors import BadRequest, Diverged
-from tests.support.http_ensembles import Reply, body, call
+from tests.support.http.ensembles import Reply, body, call
+from tests.support.http.openapi_conformance import conforms
 from tests.support.local_stack import animals, running
-from tests.support.openapi_conformance import conforms
 
 CHAT = "/v1/chat/completions"
 ENSEMBLES: dict[str, dict[str, Any]] = {

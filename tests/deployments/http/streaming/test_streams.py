@@ -14,7 +14,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from runtime.errors import EngineFault
-from tests.support.http_ensembles import Chorus, Endless, Faulty, Mute, api_of, body, call, served
+from tests.support.http.ensembles import Chorus, Endless, Faulty, Mute, api_of, body, call, served
 
 CHAT = "/v1/chat/completions"
 

@@ -12,8 +12,8 @@ from policies.cascade.sequential.agent import ABOUT, WEIGHTS
 from runtime.engines.scripted.base import HIDDEN as WIDTH
 from runtime.types.events import Ended, Searched, Written
 from runtime.types.query import Message, Query
-from tests.support.agents import ECHO, agent, by_calls, config
 from tests.support.local_stack import ask, running
+from tests.support.models.agents import ECHO, agent, by_calls, config
 
 A, B, STOP = 0, 1, 2
 

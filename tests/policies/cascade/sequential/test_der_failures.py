@@ -10,8 +10,8 @@ import pytest
 
 from runtime.errors import BadRequest, ConfigError, QuorumLost
 from runtime.types.query import Budget, Message
-from tests.support.agents import ECHO, PROMPT, agent, by_calls, config
 from tests.support.local_stack import ask, running
+from tests.support.models.agents import ECHO, PROMPT, agent, by_calls, config
 
 A, B, STOP = 0, 1, 2
 

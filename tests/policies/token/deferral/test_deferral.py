@@ -12,8 +12,8 @@ from deployments.config.app_config import AppConfig
 from runtime.errors import ConfigError
 from runtime.types.events import Checkpoint, Written
 from runtime.types.query import Budget
-from tests.support.deferral_pair import NAMES, by, config
 from tests.support.local_stack import CAT, DOG, Answer, animals, ask, running
+from tests.support.models.deferral_pair import NAMES, by, config
 
 
 def calls(answer: Answer, name: str) -> int:

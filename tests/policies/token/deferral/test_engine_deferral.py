@@ -12,8 +12,8 @@ from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
 from runtime.artifacts.token_router import load_router
 from runtime.tokenization.tokenizer import Tokenizer
-from tests.support.deferral_pair import NAMES, QUESTION, router, zoo
 from tests.support.local_stack import ask, running
+from tests.support.models.deferral_pair import NAMES, QUESTION, router, zoo
 
 
 @pytest.mark.zoo

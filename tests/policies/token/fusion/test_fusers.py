@@ -17,7 +17,7 @@ from runtime.rng import gumbel, token_keys
 from runtime.types.outputs import Distribution
 from runtime.types.spans import TokenChoice
 from runtime.vocab.union import END_KEY, Union
-from tests.support.tiny_vocabularies import CAT, DOG, rows, shares, union
+from tests.support.models.tiny_vocabularies import CAT, DOG, rows, shares, union
 
 BOTH = union(cat=CAT, dog=DOG)
 EQUAL = {"cat": 1.0, "dog": 1.0}

@@ -17,8 +17,8 @@ from policies.token.fusion.loop import TokenPolicy
 from runtime.config.engines import TableEngine
 from runtime.engines.scripted.models import TableLM
 from runtime.errors import QuorumLost
-from tests.support.fusion_methods import METHODS
 from tests.support.local_stack import CAT, DOG, animals, answers, ask, running
+from tests.support.models.fusion_methods import METHODS
 
 NARROW: dict[str, dict[str, Any]] = {
     "gac": {"type": "gac", "top_k": 2},
