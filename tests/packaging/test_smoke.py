@@ -72,8 +72,8 @@ def url() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("model", "question", "text"),
     [
-        ("both", "Who?", "sat."),
-        ("dog", "Who?", " the dog ran."),
+        ("both", "Who?", " the dog ran."),
+        ("cat", "Who?", " the cat sat."),
         ("capitals", "What is the capital of France?", "Paris"),
         pytest.param("on-vllm", "What is the capital of France?", "Paris", marks=NEEDS_VLLM),
     ],
