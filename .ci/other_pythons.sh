@@ -25,6 +25,6 @@ for version in 3.11 3.12 3.13; do
     "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation -e .
     PYTEST_ADDOPTS="${report/%.xml/.$version.xml}" "$venv/bin/python" -m pytest -q \
         -m "not ray and not zoo and not pretrained and not slow and not chaos and not vllm" \
-        tests/packaging tests/policies
+        tests/packaging tests/policies/span tests/policies/process
     rm -rf "$venv"
 done

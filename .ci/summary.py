@@ -1,5 +1,7 @@
-"""The end of .ci/run: ``python3 .ci/summary.py FOLDER`` prints what each stage took and the slowest
-tests. The folder has ``stages`` (name, seconds, status) and a JUnit report for each that ran tests."""
+"""The end of .ci/run: ``python3 .ci/summary.py FOLDER`` prints the stages' times and the slowest tests.
+
+The folder has ``stages`` (name, seconds, status) and a JUnit report for each that ran tests.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def main(folder: Path) -> None:
             for suite in ElementTree.parse(report).iter("testsuite"):
                 failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
                 one = [int(suite.get("tests", 0)), failed, int(suite.get("skipped", 0))]
-                counts = [total + more for total, more in zip(counts, one)]
+                counts = [total + more for total, more in zip(counts, one, strict=True)]
                 for case in suite.iter("testcase"):
                     test = f"{case.get('classname')}::{case.get('name')}"
                     slowest.append((float(case.get("time", 0)), name, test))

@@ -76,14 +76,21 @@ def test_the_wheel_has_markers_licence_and_configurations_and_no_tests(wheel: Pa
     assert "deployments/grafana/orchestrion.json" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(ROOMS)
-    sources = {str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    sources = {
+        str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*.py")
+    }
     assert sources <= set(names)
 
 
 def test_the_sdist_builds_without_the_repository(built: Path) -> None:
     [sdist] = built.glob("*.tar.gz")
     names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml", "deployments/recipes/quickstart.yaml"} <= names
+    assert {
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+        "deployments/recipes/quickstart.yaml",
+    } <= names
     assert not any(name.startswith(("tests/", "examples/")) for name in names)
 
 
