@@ -1,4 +1,4 @@
-"""The end of .ci/run: ``python3 .ci/summary.py FOLDER`` prints the stages' times and the slowest tests.
+"""The end of .ci/run: ``python3 .ci/summary.py FOLDER`` prints stage times and the slowest tests.
 
 The folder has ``stages`` (name, seconds, status) and a JUnit report for each that ran tests.
 """
