@@ -23,6 +23,7 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
+from benchmarks.quick import add_quick
 from deployments.config.app_config import AppConfig
 from deployments.config.serve_file import load
 from deployments.launch.backends import ServeBackends
@@ -36,12 +37,23 @@ from runtime.data.grading import given_answer, same_answer
 from runtime.data.questions import Question, read_questions
 from runtime.types.query import Message
 
+FIGURES = (
+    "threshold",
+    "accuracy_over_large",
+    "large_share",
+    "citer_over_small",
+    "citer_over_large",
+    "citer_over_naive",
+    "citer_over_bare_loop",
+    "router_decisions_per_s",
+)
 PORT, TURNS, HALVINGS, PLAIN = 8768, 5, 4, "plain"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
+    add_quick(parser, questions=8, timed=1)
     parser.add_argument("--config", type=Path, default=Path("examples/zoo_citer.yaml"))
     parser.add_argument("--ensemble", default="citer")
     parser.add_argument("--questions", type=int, default=200, help="for accuracy")

@@ -13,9 +13,11 @@ import asyncio
 import json
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quick import add_quick, stand_ins
 from benchmarks.span import PORT, long_prompt
 from deployments.config.app_config import AppConfig
 from deployments.config.serve_file import load
@@ -29,30 +31,70 @@ from runtime.tokenization.tokenizer import Tokenizer
 from runtime.weights import resolve
 
 QUICKSTART = Path("examples/quickstart.yaml")
-CONTEXT, TAIL, CANDIDATES = 600, 10, 6
-"""Tokens of the context and of a candidate; candidates that are scored one after the other."""
-PROMPT_TOKENS, NEW_TOKENS, AT_ONCE = 32, 64, 16
+TAIL, AT_ONCE, PROMPT_TOKENS = 10, 16, 32
+MEMBERS = ("smollm2", "gemma3")
+FIGURES = (
+    "tail_over_full",
+    "largest_difference_of_logprobs",
+    *(f"tail_over_full_{name}" for name in MEMBERS),
+    "vllm_throughput_16_over_1",
+    "transformers_throughput_16_over_1",
+    "vllm_over_transformers_throughput",
+    "vllm_over_transformers_one_at_a_time",
+    *(
+        f"{kind}_{figure}"
+        for kind in ("vllm", "transformers")
+        for figure in (
+            "answers_per_minute_at_1",
+            f"answers_per_minute_at_{AT_ONCE}",
+            *(f"{key}_{name}" for key in ("startup_s", "rss_mb", "pss_mb") for name in MEMBERS),
+        )
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is asked."""
+
+    context: int = 600
+    """Tokens before the tail that is scored."""
+    candidates: int = 6
+    """Tails that are scored one after the other."""
+    new_tokens: int = 64
+    alone: int = 5
+    """Answers, one at a time."""
+    together: int = 2 * AT_ONCE
+    """The same, sixteen at a time."""
+    cache: str = "1GiB"
+
+
+FULL = Size()
+QUICK = Size(context=100, candidates=2, new_tokens=8, alone=1, together=3, cache="64MiB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--part", choices=("tail", "load", "all"), default="all")
+    add_quick(parser)
     asked = parser.parse_args()
+    size = QUICK if asked.quick else FULL
     config = load(QUICKSTART)[1]
+    config = stand_ins(config) if asked.quick else config
     fetch_weights(config)
     figures: dict[str, Any] = {}
-    if asked.part in ("load", "all"):  # first: Ray must start before vLLM imports it here
-        figures |= under_load(config)
+    if asked.part in ("load", "all"):
+        figures |= under_load(config, size)
     if asked.part in ("tail", "all"):
-        figures |= tails(config)
+        figures |= tails(config, size)
     if not asked.json:
         for name, value in figures.items():
             print(f"{name:36} {value}")
     print(json.dumps(figures))
 
 
-def on_vllm(engine: EngineConfig) -> VllmEngine:
+def on_vllm(engine: EngineConfig, cache: str) -> VllmEngine:
     """The same weights in the same precision on vLLM."""
     assert isinstance(engine, TransformersEngine)
     return VllmEngine.model_validate(
@@ -61,7 +103,7 @@ def on_vllm(engine: EngineConfig) -> VllmEngine:
             "sha256": engine.sha256,
             "dtype": engine.dtype,
             "max_model_len": engine.max_context,
-            "kv_cache_memory_bytes": "1GiB",
+            "kv_cache_memory_bytes": cache,
             "max_num_seqs": 32,
         }
     )
@@ -70,13 +112,13 @@ def on_vllm(engine: EngineConfig) -> VllmEngine:
 # -- scoring a tail ------------------------------------------------------------------------------
 
 
-def tails(config: AppConfig) -> dict[str, Any]:
+def tails(config: AppConfig, size: Size) -> dict[str, Any]:
     """Scoring ten tokens after a context that was read just now, over scoring all of the text."""
     figures: dict[str, Any] = {}
     for name, member in config.members.items():
-        engine = on_vllm(member.engine).model_copy(update={"threads": 1})
+        engine = on_vllm(member.engine, size.cache).model_copy(update={"threads": 1})
         console.log(f"{name}: scoring with vLLM")
-        figures[name] = asyncio.run(_tail_over_full(build_engine(engine)))
+        figures[name] = asyncio.run(_tail_over_full(build_engine(engine), size))
     ratios = [ratio for ratio, _ in figures.values()]
     return {
         "tail_over_full": round(statistics.mean(ratios), 3),
@@ -84,13 +126,16 @@ def tails(config: AppConfig) -> dict[str, Any]:
     } | {f"tail_over_full_{name}": round(ratio, 3) for name, (ratio, _) in figures.items()}
 
 
-async def _tail_over_full(engine: Engine) -> tuple[float, float]:
+async def _tail_over_full(engine: Engine, size: Size) -> tuple[float, float]:
     """The ratio of the median times, and how far the two scores of a tail are apart."""
     tokenizer = Tokenizer(engine.spec.tokenizer)
     tail_s, full_s, worst = [], [], 0.0
-    for turn in range(CANDIDATES + 1):
+    for turn in range(size.candidates + 1):
         ids = tokenizer.encode_prompt(long_prompt(tokenizer, f"candidate {turn}"))
-        context, tail = ids[:CONTEXT], tokenizer.encode(" and so it went on until the very end")
+        context, tail = (
+            ids[: size.context],
+            tokenizer.encode(" and so it went on until the very end"),
+        )
         tail = (tail * 2)[:TAIL]
         started = time.perf_counter()
         [full] = await engine.score(context[:1], [[*context[1:], *tail]])  # nothing is cached
@@ -110,7 +155,7 @@ async def _tail_over_full(engine: Engine) -> tuple[float, float]:
 # -- SpecFuse under load -------------------------------------------------------------------------
 
 
-def under_load(config: AppConfig) -> dict[str, Any]:
+def under_load(config: AppConfig, size: Size) -> dict[str, Any]:
     """SpecFuse over the pretrained pair through Ray Serve, on vLLM and on transformers."""
     first = next(iter(config.members.values())).engine
     assert isinstance(first, TransformersEngine)
@@ -121,19 +166,19 @@ def under_load(config: AppConfig) -> dict[str, Any]:
         members = {
             name: member
             if kind == "transformers"
-            else member.model_copy(update={"engine": on_vllm(member.engine)})
+            else member.model_copy(update={"engine": on_vllm(member.engine, size.cache)})
             for name, member in config.members.items()
         }
         only = {"specfuse": config.ensembles["specfuse"]}
         served = config.model_copy(update={"members": members, "ensembles": only})
         with serving(served, port=PORT, timeout_s=900) as url:
-            from ray import serve  # not before Ray was told to stay on loopback
+            from ray import serve
 
             for name in members:
                 handle = serve.get_deployment_handle(member_deployment(name), APP)
                 told = handle.footprint.remote().result()
                 figures |= {f"{kind}_{key}_{name}": round(v, 1) for key, v in told.items()}
-            rates[kind] = measure(url, tokenizer, kind)
+            rates[kind] = measure(url, tokenizer, kind, size)
     one, many = rates["vllm"][1], rates["vllm"][AT_ONCE]
     return {
         "vllm_throughput_16_over_1": round(many / one, 2),
@@ -151,7 +196,7 @@ def under_load(config: AppConfig) -> dict[str, Any]:
     }
 
 
-def measure(url: str, tokenizer: Tokenizer, kind: str) -> dict[int, float]:
+def measure(url: str, tokenizer: Tokenizer, kind: str, size: Size) -> dict[int, float]:
     """Answers per second with one request at a time and with sixteen."""
     from openai import AsyncOpenAI
 
@@ -165,12 +210,12 @@ def measure(url: str, tokenizer: Tokenizer, kind: str) -> dict[int, float]:
                     reply = await client.completions.create(
                         model="specfuse",
                         prompt=tokenizer.decode(ids),
-                        max_tokens=NEW_TOKENS,
+                        max_tokens=size.new_tokens,
                         temperature=0,
                         extra_body={"ignore_eos": True},
                     )
                     assert reply.usage is not None
-                    assert reply.usage.completion_tokens == NEW_TOKENS, "all write as much"
+                    assert reply.usage.completion_tokens == size.new_tokens, "all write as much"
 
             started = time.perf_counter()
             await asyncio.gather(*map(one, titles))
@@ -179,7 +224,7 @@ def measure(url: str, tokenizer: Tokenizer, kind: str) -> dict[int, float]:
     asyncio.run(run([f"{kind} warm-up {n}" for n in range(2)], 2))
     rates = {}
     with bar(f"specfuse on {kind}", 2) as step:
-        for at_once, answers in ((1, 5), (AT_ONCE, 2 * AT_ONCE)):
+        for at_once, answers in ((1, size.alone), (AT_ONCE, size.together)):
             titles = [f"{kind} {at_once} at once, part {n}" for n in range(answers)]
             rates[at_once] = asyncio.run(run(titles, at_once))
             step.done()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.quick import add_quick
 from deployments.launch.backends import InProcessBackends, ServeBackends
 from deployments.launch.local_ray import serving
 from deployments.launch.weights import fetch_weights
@@ -32,6 +33,12 @@ from runtime.data.query_log import Ask, Reply, write
 PORT = 8769
 CONFIG = Path("examples/train_der_zoo.yaml")
 WIDTHS = (1, 8, 32)
+FIGURES = (
+    *(f"live_{width}" for width in WIDTHS),
+    *(f"replay_{width}" for width in WIDTHS),
+    "answers_recorded",
+    "live_32_over_1",
+)
 
 
 def main() -> None:
@@ -40,6 +47,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--depth", type=int, default=3, help="calls of an episode at most")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    add_quick(parser, questions=3, depth=2, seconds=1.0)
     asked = parser.parse_args()
     figures = measure(asked.questions, asked.depth, asked.seconds)
     if not asked.json:

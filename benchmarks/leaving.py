@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 from openai import OpenAI
 
+from benchmarks.quick import add_quick
 from deployments.config.app_config import AppConfig
 from deployments.launch.local_ray import APP, serving
 from deployments.serving.names import member_deployment
@@ -25,6 +26,14 @@ from deployments.serving.names import member_deployment
 PORT = 8769
 MEMBER = "capitals"
 TOKENS = 200
+FIGURES = (
+    "cpu_ms_per_token",
+    "seconds_until_rest_median",
+    "seconds_until_rest_longest",
+    "tokens_burned_median",
+    "tokens_burned_most",
+    "tokens_of_an_answer",
+)
 CONFIG: dict[str, Any] = {
     "members": {
         MEMBER: {
@@ -42,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--repeats", type=int, default=10)
+    add_quick(parser, repeats=2)
     asked = parser.parse_args()
     with serving(AppConfig.model_validate(CONFIG), port=PORT) as url:
         with OpenAI(base_url=url, api_key="any", max_retries=0, timeout=120) as client:

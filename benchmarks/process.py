@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quick import add_quick, stand_ins
 from benchmarks.serving import ask, coordinator
 from deployments.config.app_config import AppConfig
 from deployments.config.serve_file import load
@@ -35,6 +36,22 @@ LONG, SHORT = "le-mcts", "le-mcts-25"
 PRETRAINED = Path("examples/quickstart.yaml")
 ITERATIONS, STEP_TOKENS, AT_ONCE = 12, 16, 16
 """Of the pretrained members' searches."""
+QUICK = {LONG: 20, SHORT: 5}
+"""Iterations."""
+FIGURES = (
+    "iterations_per_s_1",
+    "iterations_per_s_16",
+    "iterations_per_s_16_over_1",
+    "cache_hit_rate",
+    "coordinator_ms_per_iteration",
+    "seconds_200_over_25",
+    "iterations_of_200",
+)
+FIGURES_PRETRAINED = (
+    "iterations_per_s_1_pretrained",
+    "iterations_per_s_16_pretrained",
+    "iterations_per_s_16_over_1_pretrained",
+)
 
 
 def main() -> None:
@@ -43,16 +60,29 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=64, help="asked 16 at a time")
     parser.add_argument("--alone", type=int, default=8, help="asked one at a time")
     parser.add_argument("--pretrained", action="store_true", help="on two pretrained LLMs")
+    add_quick(parser, questions=4, alone=1)
     asked = parser.parse_args()
     config = load(CONFIG)[1]
     if asked.pretrained:
-        figures = measure_pretrained(load(PRETRAINED)[1], questions_of(config, 4 + AT_ONCE))
+        pair = load(PRETRAINED)[1]
+        questions = questions_of(config, 4 + (2 if asked.quick else AT_ONCE))
+        figures = measure_pretrained(stand_ins(pair) if asked.quick else pair, questions)
     else:
+        config = shortened(config) if asked.quick else config
         figures = measure(config, asked.questions, asked.alone)
     if not asked.json:
         for name, value in figures.items():
             print(f"{name:32} {value}")
     print(json.dumps(figures))
+
+
+def shortened(config: AppConfig) -> AppConfig:
+    """The same searches with few iterations."""
+    short = {
+        name: config.ensembles[name].model_copy(update={"n_iter": iterations})
+        for name, iterations in QUICK.items()
+    }
+    return config.model_copy(update={"ensembles": config.ensembles | short})
 
 
 def questions_of(config: AppConfig, count: int) -> list[str]:

@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 from openai import APIError, AsyncOpenAI
 
+from benchmarks.quick import add_quick
 from deployments.config.serve_file import load
 from deployments.launch.local_ray import serving
 from runtime.data.questions import read_questions
@@ -36,8 +37,21 @@ QUESTIONS = Path("examples/zoo/questions/two_hop.jsonl")
 MODELS = ("sweetspan", "specfuse", "capitals")
 PORT = 8768
 EVERY, LEAVES, DAWDLES, DAWDLE_S = 8, 0, 4, 0.3
-SAMPLE_S = 5.0
+SAMPLE_S, SAMPLES = 5.0, 120
+"""Memory is looked at this often, in short runs so many times."""
 PARTS = 5
+FIGURES = (
+    "minutes",
+    "clients",
+    "answers",
+    "left",
+    "errors",
+    "answers_per_s",
+    "first_span_p50_s",
+    "first_span_p99_s",
+    "largest_growth",
+    "memory",
+)
 
 
 @dataclass
@@ -56,6 +70,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=64)
+    add_quick(parser, minutes=0.2, clients=8)
     asked = parser.parse_args()
     questions = [question.question for question in read_questions(QUESTIONS)]
     with serving(load(CONFIG)[1], port=PORT) as url:
@@ -110,7 +125,7 @@ async def soak(
         while True:
             for name, held in await asyncio.to_thread(held_by_each):
                 memory[name].append((time.monotonic() - began, held))
-            await asyncio.sleep(SAMPLE_S)
+            await asyncio.sleep(min(SAMPLE_S, seconds / SAMPLES))
 
     watching = asyncio.create_task(watch())
     try:

@@ -15,12 +15,14 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from openai import AsyncOpenAI, OpenAI
 
+from benchmarks.quick import add_quick, stand_ins
 from deployments.config.app_config import AppConfig
 from deployments.config.serve_file import load
 from deployments.launch.local_ray import APP, serving
@@ -32,8 +34,43 @@ from runtime.tokenization.tokenizer import Tokenizer
 from runtime.weights import resolve
 
 PASSAGE = Path(__file__).parent / "passage.txt"
-PROMPT_TOKENS, NEW_TOKENS = 600, 128
 PORT = 8765
+FIGURES = (
+    "throughput_16_over_1",
+    "calls_per_message",
+    "calls_per_message_without_coalescing",
+    "coalescing_speedup",
+    "answers_per_s_one",
+    "answers_per_s_specfuse",
+    "answers_per_s_split",
+    "specfuse_over_members",
+    "sweetspan_over_members",
+    "specfuse_speedup_over_naive",
+    "naive_gives_the_same_text",
+    "seconds_naive",
+    "seconds_smollm2",
+    "seconds_gemma3",
+    "seconds_specfuse",
+    "seconds_sweetspan",
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is asked."""
+
+    prompt_tokens: int = 600
+    new_tokens: int = 128
+    warm_up: int = 16
+    """Questions to the zoo."""
+    together: int = 64
+    """The same, 16 at a time."""
+    alone: int = 24
+    """The same, one at a time."""
+
+
+FULL = Size()
+QUICK = Size(prompt_tokens=100, new_tokens=12, warm_up=2, together=6, alone=2)
 
 
 def main() -> None:
@@ -41,19 +78,23 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--part", choices=("pretrained", "zoo", "all"), default="all")
+    add_quick(parser, repeats=1)
     asked = parser.parse_args()
     figures: dict[str, Any] = {}
+    size = QUICK if asked.quick else FULL
     if asked.part in ("zoo", "all"):
-        figures |= zoo(load(Path("examples/zoo_two_hop.yaml"))[1])
+        figures |= zoo(load(Path("examples/zoo_two_hop.yaml"))[1], size)
     if asked.part in ("pretrained", "all"):
-        figures |= pretrained(load(Path("examples/quickstart.yaml"))[1], asked.repeats)
+        config = load(Path("examples/quickstart.yaml"))[1]
+        config = stand_ins(config) if asked.quick else config
+        figures |= pretrained(config, asked.repeats, size)
     if not asked.json:
         for name, value in figures.items():
             print(f"{name:32} {value}")
     print(json.dumps(figures))
 
 
-def pretrained(config: AppConfig, repeats: int) -> dict[str, Any]:
+def pretrained(config: AppConfig, repeats: int, size: Size) -> dict[str, Any]:
     """A 600-token prompt and 128 new tokens: ensembles, their members alone, and the naive loop."""
     fetch_weights(config)
     folders = {
@@ -69,18 +110,18 @@ def pretrained(config: AppConfig, repeats: int) -> dict[str, Any]:
     with serving(config, port=PORT) as url:
         client = OpenAI(base_url=url, api_key="none", timeout=900, max_retries=0)
         complete(client, reporter, "Once upon a time", 4)
-        with bar("600-token prompts", len(seconds) * repeats) as step:
+        with bar(f"{size.prompt_tokens}-token prompts", len(seconds) * repeats) as step:
             for run in range(repeats):
                 for model in seconds:
-                    prompt = long_prompt(tokenizer, f"{model}, part {run + 1}")
+                    prompt = long_prompt(tokenizer, f"{model}, part {run + 1}", size.prompt_tokens)
                     started = time.perf_counter()
-                    text = complete(client, model, prompt, NEW_TOKENS)
+                    text = complete(client, model, prompt, size.new_tokens)
                     seconds[model].append(time.perf_counter() - started)
                     if model == "specfuse":
                         texts.append(text)
                     step.done()
-    first = long_prompt(tokenizer, "specfuse, part 1")
-    naive_seconds, same = naive(folders, first, texts[0])
+    first = long_prompt(tokenizer, "specfuse, part 1", size.prompt_tokens)
+    naive_seconds, same = naive(folders, first, texts[0], size.new_tokens)
     times = {name: statistics.median(values) for name, values in seconds.items()}
     own = sum(times[name] for name in members)
     return {
@@ -92,11 +133,11 @@ def pretrained(config: AppConfig, repeats: int) -> dict[str, Any]:
     } | {f"seconds_{name}": round(value, 2) for name, value in times.items()}
 
 
-def long_prompt(tokenizer: Tokenizer, title: str) -> str:
-    """600 tokens; every title begins differently, so no run finds another's prefix in a cache."""
+def long_prompt(tokenizer: Tokenizer, title: str, tokens: int = FULL.prompt_tokens) -> str:
+    """So many tokens; every title begins differently, so no run finds another's in a cache."""
     ids = tokenizer.encode(f"Notes of {title}.\n" + PASSAGE.read_text())
-    assert len(ids) >= PROMPT_TOKENS, "repeated text would only be copied, by all members alike"
-    return tokenizer.decode(ids[:PROMPT_TOKENS])
+    assert len(ids) >= tokens, "repeated text would only be copied, by all members alike"
+    return tokenizer.decode(ids[:tokens])
 
 
 def complete(client: OpenAI, model: str, prompt: str, tokens: int) -> str:
@@ -112,7 +153,7 @@ def complete(client: OpenAI, model: str, prompt: str, tokens: int) -> str:
     return reply.choices[0].text
 
 
-def naive(folders: dict[str, Path], prompt: str, expected: str) -> tuple[float, bool]:
+def naive(folders: dict[str, Path], prompt: str, expected: str, tokens: int) -> tuple[float, bool]:
     """Seconds of the loop without caches, one thread to each model as the members have."""
     import torch
 
@@ -122,11 +163,11 @@ def naive(folders: dict[str, Path], prompt: str, expected: str) -> tuple[float, 
     console.log("the naive loop; this takes minutes")
     models = {name: Naive.load(folder) for name, folder in folders.items()}
     started = time.perf_counter()
-    text = write(models, prompt, NEW_TOKENS, next(iter(folders)))
+    text = write(models, prompt, tokens, next(iter(folders)))
     return time.perf_counter() - started, text == expected
 
 
-def zoo(config: AppConfig) -> dict[str, Any]:
+def zoo(config: AppConfig, size: Size) -> dict[str, Any]:
     """16 requests at a time against one at a time, and what coalescing messages saves."""
     from ray import serve
 
@@ -140,12 +181,13 @@ def zoo(config: AppConfig) -> dict[str, Any]:
     answers, seconds = Counter[str](), Counter[str]()
     calls, messages = Counter[str](), Counter[str]()
     with serving(config, port=PORT) as url:
-        warm_up = list(islice(asked, 16))
+        warm_up = list(islice(asked, size.warm_up))
         for model in ("specfuse", "specfuse-split"):
             asyncio.run(load_test(url, model, warm_up, 16))
         with bar("zoo questions", 2 * len(modes)) as step:
             for mode, (model, at_once) in 2 * list(modes.items()):
-                questions = list(islice(asked, 64 if at_once > 1 else 24))  # nobody repeats any
+                count = size.together if at_once > 1 else size.alone
+                questions = list(islice(asked, count))  # nobody repeats any
                 handle = serve.get_deployment_handle(ensemble_deployment(model), APP)
                 before = handle.stats.remote().result()
                 seconds[mode] += asyncio.run(load_test(url, model, questions, at_once))

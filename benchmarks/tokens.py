@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quick import add_quick, stand_ins
 from benchmarks.serving import ask as serving_ask
 from benchmarks.serving import coordinator
 from deployments.config.app_config import AppConfig
@@ -43,6 +44,18 @@ DRAFTED = ("gac", "unite", "deepen", "eva", "packllm")
 PRETRAINED = ("gac", "unite")
 """Timed on the pretrained pair, where every token of the plain loop takes both models. DeePEn
 answers there once, for its memory; EVA's projection of these vocabularies takes minutes to make."""
+FIGURES = (
+    "zoo_accuracy",
+    "zoo_best_single",
+    "drafted_over_naive_zoo",
+    "drafted_over_naive_pretrained",
+    "drafted_over_slowest_member",
+    "same_text_pretrained",
+    "acceptance",
+    "tokens_per_round",
+    "fuse_ms_per_token",
+    "deepen_peak_mb",
+)
 PROMPTS = (
     "Write two sentences about the sea.",
     "What is the capital of France, and why is it famous?",
@@ -55,13 +68,19 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--part", choices=("zoo", "pretrained", "all"), default="all")
     parser.add_argument("--questions", type=int, default=40, help="of the zoo, for accuracy")
+    parser.add_argument("--timed", type=int, default=6, help="questions of them that are timed")
+    parser.add_argument("--turns", type=int, default=3, help="that everything is timed")
     parser.add_argument("--tokens", type=int, default=24, help="that pretrained members write")
+    add_quick(parser, questions=2, timed=1, turns=2, tokens=8)
     asked = parser.parse_args()
     figures: dict[str, Any] = {}
     if asked.part in ("zoo", "all"):
-        add_figures(figures, zoo(load(Path("examples/zoo_two_hop.yaml"))[1], asked.questions))
+        config = load(Path("examples/zoo_two_hop.yaml"))[1]
+        add_figures(figures, zoo(config, asked.questions, asked.timed, asked.turns))
     if asked.part in ("pretrained", "all"):
-        add_figures(figures, pretrained(load(Path("examples/quickstart.yaml"))[1], asked.tokens))
+        config = load(Path("examples/quickstart.yaml"))[1]
+        config = stand_ins(config) if asked.quick else config
+        add_figures(figures, pretrained(config, asked.tokens, asked.turns))
     if not asked.json:
         for name, value in figures.items():
             print(f"{name:32} {value}")
@@ -83,15 +102,15 @@ def both(config: AppConfig, methods: Sequence[str], drafted: Sequence[str]) -> A
     return AppConfig.model_validate({**document, "ensembles": ensembles})
 
 
-def zoo(config: AppConfig, count: int) -> dict[str, Any]:
+def zoo(config: AppConfig, count: int, alone: int, turns: int) -> dict[str, Any]:
     """Two-hop questions: one at a time for time, many at once for accuracy."""
     assert config.evaluation is not None
     questions = read_questions(Path(config.evaluation.questions), count)
     members = list(config.members)
-    timed = questions[:6]
+    timed = questions[:alone]
     figures: dict[str, Any] = defaultdict(dict)
     with serving(both(config, list(METHODS), DRAFTED), port=PORT) as url:
-        with bar("zoo questions", len(METHODS) + len(members) + 6 * len(DRAFTED)) as step:
+        with bar("zoo questions", len(METHODS) + len(members) + 2 * turns * len(DRAFTED)) as step:
             for model in [*METHODS, *members]:
                 replies = asyncio.run(ask(url, model, [q.question for q in questions], at_once=16))
                 texts = [reply["text"] for reply in replies]
@@ -102,7 +121,7 @@ def zoo(config: AppConfig, count: int) -> dict[str, Any]:
             for name in DRAFTED:
                 seconds: dict[str, list[float]] = {name: [], f"{name}-plain": []}
                 counts: dict[str, int] = defaultdict(int)
-                for _ in range(3):
+                for _ in range(turns):
                     for model in seconds:
                         started = time.perf_counter()
                         asking = ask(url, model, [q.question for q in timed], at_once=1)
@@ -118,18 +137,18 @@ def zoo(config: AppConfig, count: int) -> dict[str, Any]:
     return {**figures, "zoo_best_single": best}
 
 
-def pretrained(config: AppConfig, tokens: int) -> dict[str, Any]:
+def pretrained(config: AppConfig, tokens: int, turns: int) -> dict[str, Any]:
     """Real prompts to the two pretrained members, one at a time."""
     fetch_weights(config)
     members = list(config.members)
     figures: dict[str, Any] = defaultdict(dict)
     with serving(both(config, [*PRETRAINED, "deepen"], PRETRAINED), port=PORT) as url:
         models = [name for method in PRETRAINED for name in (method, f"{method}-plain")]
-        with bar("real prompts", 3 * (len(models) + len(members))) as step:
+        with bar("real prompts", turns * (len(models) + len(members))) as step:
             seconds: dict[str, list[float]] = defaultdict(list)
             counts: dict[str, dict[str, int]] = {n: defaultdict(int) for n in models}
             same: dict[str, bool] = dict.fromkeys(PRETRAINED, True)
-            for turn in range(3):  # the first learns who drafts best and warms everything
+            for turn in range(turns):  # the first learns who drafts best and warms everything
                 texts = {}
                 for model in [*models, *members]:
                     started = time.perf_counter()

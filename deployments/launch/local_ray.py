@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import psutil
@@ -43,19 +43,21 @@ def serving(
     """Yields the base URL of the endpoint; stops everything that it started on leaving. ``cpus``
     are for what else runs in this Ray, ``logs`` Serve's ``logging_config``.
 
-    Raises ``ConfigError`` when the port is taken, or for keys that are missing or cannot be read;
-    ``EngineFault`` when a member cannot start.
+    Raises ``ConfigError`` when the port is taken, when this process runs Ray already, or for keys
+    that are missing or cannot be read; ``EngineFault`` when a member cannot start.
     """
     refuse_exposed(config.gateway.access, host)
     key_store(config.gateway.access)
     _check_port(host, port)
+    _check_no_ray()
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    try:
-        _start_ray(config, metrics_port, cpus)
-        _start_serve(config, host, port, timeout_s, logs)
-        yield f"http://{host}:{port}/v1"
-    finally:
-        _stop(before)
+    with _on_loopback():
+        try:
+            _start_ray(config, metrics_port, cpus)
+            _start_serve(config, host, port, timeout_s, logs)
+            yield f"http://{host}:{port}/v1"
+        finally:
+            _stop(before)
 
 
 @contextmanager
@@ -63,32 +65,33 @@ def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) ->
     """Ray for a driver: the cluster of RAY_ADDRESS, as in a job, or one on this machine with room
     for ``cpus`` more. With ``config`` its models run there meanwhile, unless they run already.
 
-    Raises ``ConfigError`` where the cluster's application has not what is needed.
+    Raises ``ConfigError`` where the cluster's application has not what is needed, or when this
+    process runs Ray already.
     """
+    import ray
+
+    _check_no_ray()
     inside = bool(os.environ.get("RAY_ADDRESS"))
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     own = False
-    try:
-        if inside:
-            import ray
+    with nullcontext() if inside else _on_loopback():
+        try:
+            if inside:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                _start_ray(config, None, cpus)
+            if config is not None:
+                own = _deploy(config, timeout_s)
+            yield
+        finally:
+            if own:
+                from ray import serve
 
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _start_ray(config, None, cpus)
-        if config is not None:
-            own = _deploy(config, timeout_s)
-        yield
-    finally:
-        if own:
-            from ray import serve
-
-            serve.delete(APP)
-        if inside:
-            import ray
-
-            ray.shutdown()
-        else:
-            _stop(before)
+                serve.delete(APP)
+            if inside:
+                ray.shutdown()
+            else:
+                _stop(before)
 
 
 def _deploy(config: AppConfig, timeout_s: float) -> bool:
@@ -135,15 +138,48 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
-def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float = 0) -> None:
-    # Ray takes a loopback node address only where it was told, before its first import, that this
-    # machine joins no cluster; otherwise its processes listen on the machine's own address.
-    if "ray" in sys.modules and os.environ.get(NO_CLUSTER) != "0":
+def _check_no_ray() -> None:
+    import ray
+
+    if ray.is_initialized():
         raise ConfigError(
-            "ray was imported before it could be told to stay on loopback; import it later, or "
-            f"set {NO_CLUSTER}=0 first"
+            "Ray already runs in this process, perhaps not on loopback only; leave out ray.init(), "
+            "or call ray.shutdown() first"
         )
-    os.environ[NO_CLUSTER] = "0"
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray that starts meanwhile listens on loopback only, whenever it was imported.
+
+    Ray replaces a loopback node address by the machine's own one unless it was told that this
+    machine joins no cluster. It reads that variable once, at import, into a constant that it looks
+    up whenever a node starts (``get_node_ip_address``, ray/_private/services.py, Ray 2.60). The
+    constant counts here, the variable in the processes that Ray starts. Both are put back, since a
+    driver of a real cluster needs them. Raises ``ConfigError`` where the constant has no effect.
+    """
+    import ray
+    from ray._private import ray_constants
+
+    variable, constant = os.environ.get(NO_CLUSTER), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[NO_CLUSTER], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        address = ray.util.get_node_ip_address()
+        if not ipaddress.ip_address(address).is_loopback:
+            raise ConfigError(
+                f"Ray {ray.__version__} would listen on {address}, not on loopback only; set "
+                f"{NO_CLUSTER}=0 before Python starts, or install the Ray that pyproject.toml names"
+            )
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = constant
+        if variable is None:
+            del os.environ[NO_CLUSTER]
+        else:
+            os.environ[NO_CLUSTER] = variable
+
+
+def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float = 0) -> None:
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         console.print(
             "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: whoever reaches the ports of this "

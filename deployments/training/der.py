@@ -30,7 +30,7 @@ def train(setup: Setup, fresh: bool) -> Path:
     folder = training.folder
     started = time.monotonic()
     with _cluster(setup):
-        # They import ray, which must be told first to stay on loopback.
+        # RLlib takes seconds to import; errors of the setup come before.
         from envs.dynamic_ensemble.one_shot import train_one_shot
         from envs.dynamic_ensemble.spec import DER
         from envs.dynamic_ensemble.terminator import train_terminator

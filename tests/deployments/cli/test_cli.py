@@ -120,20 +120,6 @@ def test_accounts_say_why_a_member_was_dropped_only_when_one_was() -> None:
     assert list(lost.columns[-1].cells) == ["gone"]
 
 
-def test_ray_that_was_imported_too_early_is_not_started() -> None:
-    """It would listen on the machine's own address."""
-    script = (
-        "import ray, os; os.environ.pop('RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER', None)\n"
-        "from deployments.launch.local_ray import serving\n"
-        "from deployments.config import AppConfig\n"
-        "config = AppConfig.model_validate({'members': {'one': {'engine': {'type': 'echo'}}}})\n"
-        "with serving(config, port=0): pass"
-    )
-    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode != 0
-    assert "import it later" in run.stderr
-
-
 def test_a_new_key_comes_with_its_entry_for_the_file(tmp_path: Path) -> None:
     result = runner.invoke(cli.app, ["key", "ann"])
     key = result.output.splitlines()[0].removeprefix("# the key, told only here: ")
