@@ -24,7 +24,8 @@ for version in 3.11 3.12 3.13; do
         --no-deps -r locks/install.txt
     "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation -e .
     PYTEST_ADDOPTS="${report/%.xml/.$version.xml}" "$venv/bin/python" -m pytest -q \
-        -W ignore::SyntaxWarning -W "ignore:invalid escape sequence:DeprecationWarning" -m "not ray and not zoo and not pretrained and not slow and not chaos and not vllm" \
+        -W ignore::SyntaxWarning -W "ignore:invalid escape sequence:DeprecationWarning" \
+        -m "not ray and not zoo and not pretrained and not slow and not chaos and not vllm" \
         tests/packaging tests/policies/span tests/policies/process
     rm -rf "$venv"
 done
