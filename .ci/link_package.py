@@ -1,5 +1,7 @@
-"""``python .ci/link_package.py NAME VENV``: the files of an installed package, in another venv of the
-same Python, as hard links. For torch: no second download, and the build that is here."""
+"""``python .ci/link_package.py NAME VENV``: links an installed package's files into another venv.
+
+For torch: no second download, and the build that is here. Both venvs are of the same Python.
+"""
 
 from __future__ import annotations
 
