@@ -11,7 +11,7 @@ import pytest
 from tests.docs.blocks import ROOT, Block, MarkerError, lines_of, pages, read_blocks
 from tests.docs.commands import CHECKS, CommandError, check_line
 from tests.docs.config_blocks import read_config
-from tests.docs.running import run_block
+from tests.docs.running import Servers, run_block
 
 PROSE = re.compile(r"(?<!`)`((?:\.venv/bin/)?(?:orchestrion|make|python|lm_eval) [^`]+)`(?!`)")
 """Commands in running text."""
@@ -58,8 +58,8 @@ def test_every_block_says_how_it_is_tested(page: Path) -> None:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("block", _of("quick", "slow"))
-def test_it_runs(block: Block, tmp_path: Path) -> None:
-    run_block(block, tmp_path)
+def test_it_runs(block: Block, tmp_path: Path, servers: Servers) -> None:
+    run_block(block, tmp_path, servers)
 
 
 @pytest.mark.parametrize("block", _of("config"))
@@ -132,7 +132,7 @@ def test_a_wrong_command_is_told(line: str, told: str) -> None:
     assert told in str(caught.value)
 
 
-def test_a_command_that_fails_fails_its_block(tmp_path: Path) -> None:
+def test_a_command_that_fails_fails_its_block(tmp_path: Path, servers: Servers) -> None:
     block = Block("page.md", 1, "sh", "orchestrion doctor nowhere.yaml\n", "quick")
     with pytest.raises(AssertionError, match="page.md:1: .*nowhere.yaml"):
-        run_block(block, tmp_path)
+        run_block(block, tmp_path, servers)
