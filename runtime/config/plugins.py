@@ -83,12 +83,10 @@ def refusal(base: type[B], plugin: Plugin) -> type[B]:
     def refuse(cls: type[BaseModel], value: Any) -> Any:
         raise ValueError(plugin.error)
 
-    return create_model(
-        "Refused",
-        __base__=base,
-        __validators__={"refuse": model_validator(mode="before")(refuse)},
-        type=(Literal[plugin.name], plugin.name),
-    )
+    # mypy knows neither decorated validators nor a Literal that is made at run time.
+    fields: dict[str, Any] = {"type": (Literal[plugin.name], plugin.name)}
+    validators: dict[str, Any] = {"refuse": model_validator(mode="before")(refuse)}
+    return create_model("Refused", __base__=base, __validators__=validators, **fields)
 
 
 def type_of(config: type[BaseModel]) -> Any:
@@ -110,5 +108,5 @@ class OneOf:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        union = Union[tuple(self.branches())]  # noqa: UP007
+        union: Any = Union[tuple(self.branches())]  # noqa: UP007
         return handler.generate_schema(Annotated[union, Field(discriminator="type")])

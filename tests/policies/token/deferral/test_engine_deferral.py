@@ -136,7 +136,7 @@ async def test_what_is_written_ahead_changes_no_text_of_real_engines(
 
 @pytest.mark.zoo
 async def test_an_engine_reloads_a_router_that_it_has_dropped(tmp_path: Path) -> None:
-    from runtime.engines.transformers.router_confidence import KEPT
+    from runtime.engines.transformers.router_confidence import MAX_ROUTERS
 
     ensembles = {
         f"m{n}": {
@@ -145,7 +145,7 @@ async def test_an_engine_reloads_a_router_that_it_has_dropped(tmp_path: Path) ->
             "router": router(tmp_path / str(n), seed=n),
             "threshold": 0.5,
         }
-        for n in range(KEPT + 1)
+        for n in range(MAX_ROUTERS + 1)
     }
     setting = {"members": {name: zoo(name) for name in NAMES}, "ensembles": ensembles}
     async with running(setting) as stack:
