@@ -8,7 +8,7 @@ from packaging.specifiers import SpecifierSet
 
 from deployments.doctor.facts import Finding, Installed, Machine
 
-PYTHON = ">=3.11"
+PYTHON = ">=3.11,<3.14"
 RANGES = {
     "ray": ">=2.60,<2.61",
     "torch": ">=2.11,<2.14",
