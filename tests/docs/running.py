@@ -182,7 +182,7 @@ def _expanded(lines: list[str], block: Block, folder: Path) -> list[str]:
         assert told.returncode == 0, f"{block.place}: {line}: {told.stderr}"
         recipe = [one for one in lines_of(told.stdout) if not one.startswith("make:")]
         installs = [one for one in recipe if INSTALLS.search(one.partition(" -")[0].lower())]
-        installs = [one for one in installs if ".venv/bin/" not in one or "/pip" in one]
+        installs = [one for one in installs if ".venv/bin/" not in one or re.search("/(pip|uv) ", one)]
         assert not installs, (
             f"{block.place}: {line} would install here: {installs[0]!r}; name make's stamp for "
             "what is there in STAMPS (tests/docs/running.py)"
