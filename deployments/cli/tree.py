@@ -15,7 +15,8 @@ from rich.tree import Tree as RichTree
 
 from deployments.cli.ask import Palette
 from deployments.credentials import VARIABLE, api_key
-from policies.process.tree import ROOT, Node, Tree
+from policies.process.node import ROOT, Node
+from policies.process.tree import Tree
 from runtime.errors import ConfigError
 
 HTML_COLOURS = ("#0b7285", "#a61e8f", "#8a6d00", "#2b8a3e", "#1c4fd7", "#c92a2a")

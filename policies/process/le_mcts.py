@@ -52,8 +52,9 @@ from pydantic import Field
 
 from policies.process.base import Line, ProcessPolicy, SearchResult
 from policies.process.config import JudgedConfig
+from policies.process.node import Backpropagation, Node, Rank, Rules
 from policies.process.steps import Step, value_of, write
-from policies.process.tree import Backpropagation, Node, Rank, Rules, Tree
+from policies.process.tree import Tree
 from runtime.errors import BudgetSpent
 from runtime.session.session import Session
 from runtime.types.spans import Progress

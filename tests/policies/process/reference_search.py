@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from policies.process.tree import ROOT, Rank, Rules, Tree
+from policies.process.node import ROOT, Rank, Rules
+from policies.process.tree import Tree
 
 MEMBERS = ("zoe", "adam", "mia")
 

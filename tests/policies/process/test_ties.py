@@ -14,8 +14,9 @@ from policies.process.base import Line, SearchResult
 from policies.process.beam_search import Beam
 from policies.process.beam_search import best as best_beams
 from policies.process.best_of import best as best_answer
+from policies.process.node import ROOT, Rank, Rules
 from policies.process.ranking import less, ranked
-from policies.process.tree import ROOT, Rank, Rules, Tree
+from policies.process.tree import Tree
 from tests.policies.process.reference_search import (
     MEMBERS,
     World,

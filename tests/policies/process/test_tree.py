@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from policies.process.tree import ROOT, Node, Rules, Tree
+from policies.process.node import ROOT, Node, Rules
+from policies.process.tree import Tree
 
 MEMBERS = ("a", "b", "c")
 RULES = Rules(exploration=0.5, n_child=3, epsilon=0.01, max_depth=5)

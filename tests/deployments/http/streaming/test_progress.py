@@ -22,7 +22,8 @@ from deployments.cli.app import app
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
 from policies.process import le_mcts
-from policies.process.tree import ROOT, Rules, Tree
+from policies.process.node import ROOT, Rules
+from policies.process.tree import Tree
 from runtime.errors import ConfigError
 from tests.support.http.ensembles import served
 from tests.support.models.maze import GOLD, maze
