@@ -30,8 +30,6 @@ class Tree:
         self._pending: dict[int, list[str]] = {}
         """node -> members that are writing its next step"""
 
-    # -- reading -----------------------------------------------------------------------------
-
     def path(self, node: int) -> list[Node]:
         """The steps from the first to this one; empty for the root."""
         steps = []
@@ -78,8 +76,6 @@ class Tree:
     def _content(self, node: Node) -> tuple[Any, ...]:
         author = min((place(name, self._members) for name in node.authors), default=(0, ""))
         return (author, node.text, node.final)
-
-    # -- searching ---------------------------------------------------------------------------
 
     def select(self, members: Sequence[str], rules: Rules) -> int | None:
         """The node to expand next: descends from the root by the upper confidence bound to the
@@ -166,8 +162,6 @@ class Tree:
                 return True
         return False
 
-    # -- changing -----------------------------------------------------------------------------
-
     def ask(self, node: int, member: str) -> None:
         """Records that a member writes the next step of a node."""
         self._pending.setdefault(node, []).append(member)
@@ -236,8 +230,6 @@ class Tree:
                 target = reward
             above.value += (target - above.value) / above.visits
             node = above.parent
-
-    # -- storing --------------------------------------------------------------------------
 
     def dump(self) -> list[dict[str, Any]]:
         """The nodes as JSON values, shared with the tree. Expansions in progress are not stored; a

@@ -99,7 +99,7 @@ def test_trees_and_answers_equal_a_slow_reference_whatever_the_last_bit() -> Non
     rank: Rank
     for seed in range(TREES):
         world, rules, rounds = World(seed), rules_of(seed), 6 + seed % 14
-        rank = ("last", "min", "product")[seed % 3]  # type: ignore[assignment]
+        rank = ("last", "min", "product")[seed % 3]
         expected = reference(world, rules, rounds)
         for rng in (None, random.Random(seed)):
             tree = searched(world, rules, rounds, rng)
@@ -115,7 +115,7 @@ def test_the_order_of_arrival_changes_no_choice_in_a_tree() -> None:
         for one in other.nodes[1:]:
             one.reward = shaken(one.reward, rng)
         for rank in ("last", "min", "product"):
-            ends = [[t.text(end.id) for end in t.finished(rank)] for t in (tree, other)]  # type: ignore[arg-type]
+            ends = [[t.text(end.id) for end in t.finished(rank)] for t in (tree, other)]
             assert ends[0] == ends[1]
         assert tree.text(tree.best().id) == other.text(other.best().id)
         chosen, same = tree.select(MEMBERS, rules), other.select(MEMBERS, rules)
