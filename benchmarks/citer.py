@@ -33,7 +33,7 @@ from deployments.progress import bar
 from deployments.wiring import connect
 from policies.token.citer import CITERConfig
 from runtime.artifacts.token_router import Router, load_router
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import Question, read_questions
 from runtime.types.query import Message
 
@@ -162,7 +162,7 @@ def accuracy(
     replies = asyncio.run(ask(url, model, questions, 16, threshold))
     spent = time.perf_counter() - started
     right = sum(
-        same_answer(given_answer(reply["text"], pattern), question.answer)
+        answers_match(extract_answer(reply["text"], pattern), question.answer)
         for reply, question in zip(replies, questions, strict=True)
     )
     written = sum(sum(reply["tokens"].values()) for reply in replies)

@@ -27,7 +27,7 @@ from deployments.config.serve_file import load
 from deployments.launch.local_ray import serving
 from deployments.launch.weights import fetch_weights
 from deployments.progress import bar
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import read_questions
 
 PORT = 8766
@@ -114,8 +114,10 @@ def zoo(config: AppConfig, count: int, alone: int, turns: int) -> dict[str, Any]
             for model in [*METHODS, *members]:
                 replies = asyncio.run(ask(url, model, [q.question for q in questions], at_once=16))
                 texts = [reply["text"] for reply in replies]
-                given = [given_answer(text, config.evaluation.answer_pattern) for text in texts]
-                right = sum(same_answer(g, q.answer) for g, q in zip(given, questions, strict=True))
+                given = [extract_answer(text, config.evaluation.answer_pattern) for text in texts]
+                right = sum(
+                    answers_match(g, q.answer) for g, q in zip(given, questions, strict=True)
+                )
                 figures["zoo_accuracy"][model] = round(right / len(questions), 3)
                 step.done()
             for name in DRAFTED:

@@ -21,7 +21,7 @@ from deployments.progress import bar, console
 from policies.cascade.sequential.base import RouteConfig
 from policies.cascade.sequential.transfer_prompt import transfer
 from runtime.config.evaluation import EvaluationConfig
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import Question
 from runtime.errors import ConfigError
 
@@ -89,7 +89,7 @@ class RouteRunner:
         return MemberAnswer(content, summary["cost"]["amount"], summary["usage"]["total_tokens"])
 
     def correct(self, text: str, question: Question) -> bool:
-        return same_answer(given_answer(text, self._config.answer_pattern), question.answer)
+        return answers_match(extract_answer(text, self._config.answer_pattern), question.answer)
 
     async def follow(self, route: Sequence[str], question: Question) -> RouteResult:
         """Runs a fixed route, which does not depend on the answers."""

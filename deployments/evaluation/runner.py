@@ -17,7 +17,7 @@ from rich.table import Table
 from deployments.credentials import api_key
 from deployments.progress import bar, console
 from runtime.config.evaluation import EvaluationConfig
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import Question
 from runtime.errors import ConfigError
 
@@ -100,7 +100,7 @@ async def evaluate(
             step.done()
         text = reply.choices[0].message.content or ""
         summary = (reply.model_extra or {})["ensemble"]
-        correct += same_answer(given_answer(text, config.answer_pattern), question.answer)
+        correct += answers_match(extract_answer(text, config.answer_pattern), question.answer)
         row.calls += summary["usage"]["model_calls"]
         row.tokens += summary["usage"]["total_tokens"]
         row.cost += summary["cost"]["amount"]

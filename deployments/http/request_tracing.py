@@ -13,7 +13,7 @@ from deployments.http.errors import Fault
 from deployments.http.openai.exchange import Exchange
 from runtime.call_context import RequestIds, current_request, request_context
 from runtime.observability.logs import tell
-from runtime.observability.tracing import begin, broke_off, current_activity, within
+from runtime.observability.tracing import begin, current_activity, error_type, within
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class RequestTracingMiddleware:
             with within(activity):
                 await self._app(scope, receive, send_noted)
         except BaseException as fault:
-            error = broke_off(fault)
+            error = error_type(fault)
             raise
         finally:
             activity.end(error)

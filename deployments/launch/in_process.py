@@ -21,7 +21,7 @@ from runtime.encoders.client import EncoderConnection
 from runtime.engines import Engine, EngineSpec, build_engine
 from runtime.observability.metrics import Counts
 from runtime.observability.tracing import stop_recording
-from runtime.rewards import Judged, Reasoning, RewardModel, build_reward_model, judge_all
+from runtime.rewards import Judged, Reasoning, RewardModel, build_reward_model, score_all
 from runtime.rewards.client import RewardConnection
 from runtime.session.aux_models import AuxModels
 
@@ -54,7 +54,7 @@ class LocalRewards:
         self._model = model
 
     async def score_steps(self, chains: Sequence[Reasoning]) -> list[Judged]:
-        return await judge_all(self._model, chains)
+        return await score_all(self._model, chains)
 
 
 class LocalEncoder:

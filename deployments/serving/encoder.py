@@ -11,7 +11,7 @@ from ray import serve
 from deployments.serving.ray_metrics import RayMeter
 from deployments.serving.replica_logging import observe
 from runtime.encoders import EncoderConfig, build_encoder
-from runtime.observability.recorder import Batches
+from runtime.observability.recorder import BatchMetrics
 
 
 class EncoderServer:
@@ -20,7 +20,7 @@ class EncoderServer:
     def __init__(self, name: str, config: EncoderConfig) -> None:
         self.name = name
         observe(f"encoder {name}")
-        self._recorder = Batches(name, RayMeter())
+        self._recorder = BatchMetrics(name, RayMeter())
         self.encoder = build_encoder(config)
         self._run_batch.set_max_batch_size(config.max_batch)
         self._run_batch.set_batch_wait_timeout_s(config.batch_wait_s)

@@ -9,7 +9,7 @@ from typing import Final
 from runtime.config.tracing import TracingConfig
 from runtime.errors import ConfigError
 from runtime.observability.logs import ROOMS, attribute
-from runtime.observability.tracing import record_with
+from runtime.observability.tracing import set_recorder
 
 SERVE: Final = "ray.serve"
 
@@ -57,4 +57,4 @@ def trace(tracing: TracingConfig, process: str) -> None:
             f"tracing is configured, but {missing.name} is not installed; "
             "pip install 'orchestrion[otel]', or leave tracing out"
         ) from None
-    record_with(recorder(tracing, process))
+    set_recorder(recorder(tracing, process))

@@ -9,13 +9,13 @@ from ray import serve
 
 from deployments.serving.ray_metrics import RayMeter
 from deployments.serving.replica_logging import observe
-from runtime.observability.recorder import Batches
+from runtime.observability.recorder import BatchMetrics
 from runtime.rewards import (
     Judged,
     Reasoning,
     RewardModelConfig,
     build_reward_model,
-    judge_all,
+    score_all,
 )
 
 
@@ -25,7 +25,7 @@ class RewardServer:
     def __init__(self, name: str, config: RewardModelConfig) -> None:
         self.name = name
         observe(f"reward model {name}")
-        self._recorder = Batches(name, RayMeter())
+        self._recorder = BatchMetrics(name, RayMeter())
         self.model = build_reward_model(config)
         self._run_batch.set_max_batch_size(config.max_batch)
         self._run_batch.set_batch_wait_timeout_s(config.batch_wait_s)
@@ -42,7 +42,7 @@ class RewardServer:
         self._batches += 1
         self._chains += len(chains)
         with self._recorder.batch(len(chains)):
-            judged = await judge_all(self.model, chains)
+            judged = await score_all(self.model, chains)
         ends = list(accumulate(map(len, messages)))
         return [
             judged[end - len(message) : end] for message, end in zip(messages, ends, strict=True)

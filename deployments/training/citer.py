@@ -19,7 +19,7 @@ from runtime.errors import ConfigError, EngineFault
 
 if TYPE_CHECKING:
     from envs.token_routing.env import TokenWorld
-    from envs.token_routing.preference_training import Learnt
+    from envs.token_routing.preference_training import TrainedRouter
 
 
 def train(setup: PairSetup, fresh: bool) -> Path:
@@ -56,7 +56,7 @@ def train(setup: PairSetup, fresh: bool) -> Path:
 
 def _rounds(
     setup: PairSetup, world: TokenWorld, fresh: bool
-) -> tuple[list[tuple[Learnt, dict[str, Any]]], Any]:
+) -> tuple[list[tuple[TrainedRouter, dict[str, Any]]], Any]:
     """Collects and trains in rounds, and exports the router of each. Returns the result of each
     round and the preferences of the first."""
     from envs.token_routing.collectors import collect_all
@@ -64,7 +64,7 @@ def _rounds(
     from envs.token_routing.preferences import Round, counts, left_out, read, write
 
     training = setup.training
-    found: list[tuple[Learnt, dict[str, Any]]] = []
+    found: list[tuple[TrainedRouter, dict[str, Any]]] = []
     tables: list[Any] = []
     router: Router | None = None
     for number in range(1, training.rounds + 1):
@@ -125,7 +125,7 @@ def _co_llm(setup: PairSetup, table: Any) -> tuple[Layers, dict[str, Any]]:
     return layers, {"loss": loss}
 
 
-def _tuned(setup: PairSetup, learnt: Learnt, fresh: bool) -> tuple[Layers, dict[str, Any]]:
+def _tuned(setup: PairSetup, learnt: TrainedRouter, fresh: bool) -> tuple[Layers, dict[str, Any]]:
     """PPO in the environment, from the last round's router."""
     from envs.token_routing.rl_module import RouterModule
     from envs.token_routing.router_net import folded

@@ -24,7 +24,7 @@ from runtime.rng import derive_seed
 from runtime.session.connection import Connection
 from runtime.session.member import Member
 from runtime.text.incremental import Context
-from runtime.text.stop_strings import before_stop
+from runtime.text.stop_strings import cut_at_stop
 from runtime.types.events import Checkpoint
 from runtime.types.query import Budget, Message
 from runtime.types.sampling import Sampling
@@ -116,7 +116,7 @@ class LiveMembers:
             least = tokens * connection.config.price.input / 1e6
             cost = max(ledger.spent().cost, least)
             return Reply(None, cost, time.monotonic() - started, str(fault))
-        text = before_stop(draft.text, stops)
+        text = cut_at_stop(draft.text, stops)
         return Reply(text.strip(), ledger.spent().cost, time.monotonic() - started)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from envs.quality.config import ExactMatchConfig, TokenF1Config
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import Question
 
 
@@ -18,7 +18,7 @@ class ExactMatch:
 
     def judge(self, answers: Sequence[str], tasks: Sequence[Question]) -> list[float]:
         return [
-            float(same_answer(given_answer(answer, self._pattern), task.answer))
+            float(answers_match(extract_answer(answer, self._pattern), task.answer))
             for answer, task in zip(answers, tasks, strict=True)
         ]
 
@@ -29,7 +29,7 @@ class TokenF1:
 
     def judge(self, answers: Sequence[str], tasks: Sequence[Question]) -> list[float]:
         return [
-            _f1(_words(given_answer(answer, self._pattern) or ""), _words(task.answer))
+            _f1(_words(extract_answer(answer, self._pattern) or ""), _words(task.answer))
             for answer, task in zip(answers, tasks, strict=True)
         ]
 

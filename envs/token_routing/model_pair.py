@@ -23,7 +23,7 @@ from runtime.observability.recorder import Report
 from runtime.session.connection import Connection
 from runtime.session.member import Member
 from runtime.text.incremental import Context
-from runtime.text.stop_strings import before_stop
+from runtime.text.stop_strings import cut_at_stop
 from runtime.types.outputs import Tokens
 from runtime.types.query import Message
 from runtime.types.sampling import Deferral, Sampling
@@ -109,7 +109,7 @@ class LivePair:
             return True
         stops = self.stops
         text = self._opened(self.small).tokenizer.decode(ids) if stops else ""
-        return before_stop(text, stops) != text
+        return cut_at_stop(text, stops) != text
 
     def prompt(self, question: str, name: str | None = None) -> tuple[int, ...]:
         """The prompt ids of the small member, or of ``name``."""
@@ -123,7 +123,7 @@ class LivePair:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of an answer up to where it is served; control tokens are dropped."""
-        return before_stop(self._opened(self.small).tokenizer.decode(ids), self.stops)
+        return cut_at_stop(self._opened(self.small).tokenizer.decode(ids), self.stops)
 
     # -- calls -------------------------------------------------------------------------------
 

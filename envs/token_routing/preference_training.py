@@ -34,7 +34,7 @@ CRITIC = (64,)
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class TrainedRouter:
     """The result of a training."""
 
     layers: Layers
@@ -44,7 +44,7 @@ class Learnt:
     """``epochs``, ``loss`` and ``auc`` on the questions that were set aside."""
 
 
-def keep(learnt: Learnt, about: Mapping[str, Any], file: Path) -> None:
+def keep(learnt: TrainedRouter, about: Mapping[str, Any], file: Path) -> None:
     """Writes a round's net, with what it was trained on."""
     net = {name: np.asarray(value) for name, value in learnt.state.items() if _of_net(name)}
     metadata = {"told": json.dumps(learnt.told), "about": json.dumps(about, sort_keys=True)}
@@ -53,7 +53,7 @@ def keep(learnt: Learnt, about: Mapping[str, Any], file: Path) -> None:
     draft.replace(file)
 
 
-def kept(about: Mapping[str, Any], file: Path) -> Learnt | None:
+def kept(about: Mapping[str, Any], file: Path) -> TrainedRouter | None:
     """A stored round trained on the same; ``None`` if there is none."""
     if not file.exists():
         return None
@@ -64,7 +64,7 @@ def kept(about: Mapping[str, Any], file: Path) -> Learnt | None:
         return None
     net = RouterNet(state["net.wide.weight"].shape[1], 0.0)
     net.load_state_dict({name[4:]: torch.as_tensor(value) for name, value in state.items()})
-    return Learnt(folded(net), state, json.loads(known["told"]))
+    return TrainedRouter(folded(net), state, json.loads(known["told"]))
 
 
 def _of_net(name: str) -> bool:
@@ -99,7 +99,7 @@ def set_aside(table: pa.Table, settings: PreferenceSettings) -> np.ndarray:
     return np.array([group in aside for group in groups])
 
 
-def train_preferences(table: pa.Table, folder: Path, settings: PreferenceSettings) -> Learnt:
+def train_preferences(table: pa.Table, folder: Path, settings: PreferenceSettings) -> TrainedRouter:
     """A router that prefers what the rows prefer; of all epochs the one with the lowest loss on
     the questions that were set aside."""
     seen = states(table)
@@ -146,7 +146,7 @@ def train_preferences(table: pa.Table, folder: Path, settings: PreferenceSetting
             "loss": best[0],
             "auc": auc((logits[:, SMALL] - logits[:, LARGE]).numpy(), wanted.numpy() == SMALL),
         }
-        return Learnt(folded(module.net), best[1], figures)
+        return TrainedRouter(folded(module.net), best[1], figures)
 
 
 def _balance(actions: np.ndarray) -> float:

@@ -59,7 +59,7 @@ from runtime.errors import BudgetSpent
 from runtime.session.session import Session
 from runtime.types.spans import Progress
 
-TELL_S: Final = 1.0
+PROGRESS_S: Final = 1.0
 """Seconds between progress events; each is also a checkpoint for another coordinator."""
 
 
@@ -94,7 +94,7 @@ class LEMCTS(ProcessPolicy[LEMCTSConfig]):
         reported = time.monotonic()
         try:
             while await search.advance():
-                if time.monotonic() - reported >= TELL_S:
+                if time.monotonic() - reported >= PROGRESS_S:
                     search.checkpoint()
                     yield search.progress()
                     reported = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from runtime.call_context import CallContext, use_call_context
 from runtime.engines.base import Engine
 from runtime.errors import EngineFault, OrchestrionError
-from runtime.observability.tracing import Facts, doing
+from runtime.observability.tracing import Facts, traced_activity
 from runtime.types.outputs import Generation, Score
 from runtime.types.sampling import Sampling
 
@@ -98,7 +98,7 @@ class CallRunner:
         name = f"{call.verb} {self._member}"
         with (
             use_call_context(call_context),
-            doing(name, facts, parent=call_context.traceparent) as activity,
+            traced_activity(name, facts, parent=call_context.traceparent) as activity,
         ):
             try:
                 async with asyncio.timeout(call_context.seconds) as limit:

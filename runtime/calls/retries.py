@@ -20,7 +20,7 @@ from runtime.errors import (
     ReplicaUnavailable,
 )
 from runtime.observability.logs import tell
-from runtime.observability.tracing import Facts, doing
+from runtime.observability.tracing import Facts, traced_activity
 from runtime.types.events import MemberUsage
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ async def booked(
         started = time.monotonic()
         facts: Facts = {"orchestrion.member": name, "orchestrion.attempt": tries - 1}
         try:
-            with doing(f"call {name}", facts, kind="client"):
+            with traced_activity(f"call {name}", facts, kind="client"):
                 return await call(tries - 1)
         except asyncio.CancelledError:
             ledger.cancelled(name)

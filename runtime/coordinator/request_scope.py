@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 
 from runtime.call_context import RequestIds, request_context
-from runtime.observability.tracing import Facts, begin, broke_off, within
+from runtime.observability.tracing import Facts, begin, error_type, within
 from runtime.types.events import Event
 from runtime.types.query import Query
 
@@ -51,7 +51,7 @@ async def in_request_scope(
                 return
             yield event
     except BaseException as fault:
-        error = broke_off(fault)
+        error = error_type(fault)
         raise
     finally:
         with inside():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 
-def given_answer(text: str, pattern: str | None) -> str | None:
+def extract_answer(text: str, pattern: str | None) -> str | None:
     """The first group of the pattern's last match; without a pattern the whole text."""
     if pattern is None:
         return text
@@ -13,7 +13,7 @@ def given_answer(text: str, pattern: str | None) -> str | None:
     return matches[-1][1] if matches else None
 
 
-def same_answer(given: str | None, expected: str) -> bool:
+def answers_match(given: str | None, expected: str) -> bool:
     """Whether both are equal up to case, white space and final full stops."""
     if given is None:
         return False

@@ -171,7 +171,7 @@ class Load:
         self._meter.record(CALLS_IN_PROGRESS, self._calls, self._member)
 
 
-class Batches:
+class BatchMetrics:
     """Records the batches of a reward model's or text encoder's replica."""
 
     def __init__(self, aux_model: str, meter: Meter) -> None:

@@ -59,7 +59,7 @@ _CURRENT: ContextVar[Activity] = ContextVar("activity", default=UNRECORDED)
 _recorder: Recorder | None = None
 
 
-def record_with(recorder: Recorder | None) -> None:
+def set_recorder(recorder: Recorder | None) -> None:
     """Sets the recorder of this process; ``None`` turns tracing off."""
     global _recorder
     _recorder = recorder
@@ -69,7 +69,7 @@ def stop_recording() -> None:
     """Exports pending activities and turns tracing off."""
     if _recorder is not None:
         _recorder.close()
-    record_with(None)
+    set_recorder(None)
 
 
 def current_activity() -> Activity:
@@ -93,7 +93,7 @@ def within(activity: Activity) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
-def doing(
+def traced_activity(
     name: str, facts: Facts, *, kind: Kind = "internal", parent: str = ""
 ) -> AbstractContextManager[Activity]:
     """An activity that lasts as long as the block and is current inside it."""
@@ -109,13 +109,13 @@ def _doing(activity: Activity) -> Iterator[Activity]:
         with within(activity):
             yield activity
     except BaseException as fault:
-        error = broke_off(fault)
+        error = error_type(fault)
         raise
     finally:
         activity.end(error)
 
 
-def broke_off(fault: BaseException) -> str | None:
+def error_type(fault: BaseException) -> str | None:
     """The error's type; ``None`` for a cancellation."""
     stopped = isinstance(fault, asyncio.CancelledError | GeneratorExit)
     return None if stopped else type(fault).__name__

@@ -9,7 +9,7 @@ from runtime.config.reward_models import (
     RewardModelConfig,
     StepTagReward,
 )
-from runtime.rewards.base import Judged, Reasoning, RewardModel, judge_all
+from runtime.rewards.base import Judged, Reasoning, RewardModel, score_all
 
 __all__ = [
     "Judged",
@@ -17,7 +17,7 @@ __all__ = [
     "RewardModel",
     "RewardModelConfig",
     "build_reward_model",
-    "judge_all",
+    "score_all",
 ]
 
 

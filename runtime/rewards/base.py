@@ -41,11 +41,11 @@ class RewardModel(Protocol):
 Judged: TypeAlias = list[float] | OrchestrionError
 
 
-async def judge_all(model: RewardModel, chains: Sequence[Reasoning]) -> list[Judged]:
+async def score_all(model: RewardModel, chains: Sequence[Reasoning]) -> list[Judged]:
     """Scores of each chain, or its own ``ContextOverflow``. Raises ``EngineFault`` for all."""
     try:
         return list(await model.score_steps(chains))
     except ContextOverflow as full:
         if len(chains) == 1:
             return [full]
-        return [one for chain in chains for one in await judge_all(model, [chain])]
+        return [one for chain in chains for one in await score_all(model, [chain])]

@@ -23,7 +23,7 @@ from runtime.session.prompts import prompt_ids, with_question
 from runtime.text.draft import Draft
 from runtime.text.incremental import Context
 from runtime.text.offsets import token_places
-from runtime.text.stop_strings import before_stop, find_stop
+from runtime.text.stop_strings import cut_at_stop, find_stop
 from runtime.types.events import Checkpoint, StopReason
 from runtime.types.query import Query
 from runtime.types.sampling import Sampling
@@ -149,9 +149,9 @@ class Session(RequestSession[Connection, Member]):
         own = () if self.query.ignore_eos or member is None else member.stops
         self.stops = tuple(dict.fromkeys((*self.query.stop, *own)))
 
-    def before_stop(self, text: str) -> str:
+    def cut_at_stop(self, text: str) -> str:
         """The part of a text before the first of the stops."""
-        return before_stop(text, self.stops)
+        return cut_at_stop(text, self.stops)
 
     def stops_in(self, text: str, since: int) -> bool:
         """Whether a stop string ends in ``text`` after offset ``since``: there the answer would

@@ -15,7 +15,7 @@ def find_stop(text: str, stops: Sequence[str], start: int) -> int | None:
     return min(offsets, default=None)
 
 
-def before_stop(text: str, stops: Sequence[str]) -> str:
+def cut_at_stop(text: str, stops: Sequence[str]) -> str:
     """The part of a complete text before its first stop string."""
     at = find_stop(text, stops, 0)
     return text if at is None else text[:at]

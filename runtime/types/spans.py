@@ -52,7 +52,7 @@ class Progress:
     """More figures, named by the method."""
 
 
-def packed(token: TokenChoice) -> dict[str, Any]:
+def token_to_json(token: TokenChoice) -> dict[str, Any]:
     """The token as JSON values; ``unpacked`` is the inverse."""
     return {
         "data": token.data.decode("latin-1"),
@@ -63,7 +63,7 @@ def packed(token: TokenChoice) -> dict[str, Any]:
     }
 
 
-def unpacked(token: Mapping[str, Any]) -> TokenChoice:
+def token_from_json(token: Mapping[str, Any]) -> TokenChoice:
     """The token from the values of ``packed``."""
     return TokenChoice(
         data=token["data"].encode("latin-1"),

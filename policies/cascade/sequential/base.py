@@ -137,7 +137,7 @@ class RoutePolicy(Policy[R]):
         if choice.member in drafts:
             draft = drafts[choice.member]
             # The next member, the encoder and the trace get the text that the caller would.
-            call |= {"answer": session.before_stop(draft.text).strip(), "final": draft.final}
+            call |= {"answer": session.cut_at_stop(draft.text).strip(), "final": draft.final}
             call |= {"ending": "length" if draft.finish == "length" else "eos"}
         session.state["route"].append(call)
 

@@ -11,7 +11,7 @@ from runtime.session.session import Session
 from runtime.text.draft import Draft
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.outputs import EngineFinish
-from runtime.types.spans import Span, TokenChoice, packed, unpacked
+from runtime.types.spans import Span, TokenChoice, token_from_json, token_to_json
 
 LONGEST_WAIT: Final = 16
 """Most tokens held back until a character is complete."""
@@ -36,7 +36,7 @@ class ExactText:
         state = session.state
         self.ids: list[int] = state.setdefault("ids", [])
         self._waiting = [
-            Written(id_, author, choice and unpacked(choice))
+            Written(id_, author, choice and token_from_json(choice))
             for id_, author, choice in state.setdefault("waiting", [])
         ]
         """The end of ``ids``: tokens since the last complete character."""
@@ -48,7 +48,7 @@ class ExactText:
         self._waiting += tokens
         spans = self._commit(end)
         self._session.state["waiting"] = [
-            [token.id, token.author, token.choice and packed(token.choice)]
+            [token.id, token.author, token.choice and token_to_json(token.choice)]
             for token in self._waiting
         ]
         return spans

@@ -13,7 +13,7 @@ from runtime.session.member import Member
 from runtime.session.session import Session
 from runtime.types.outputs import Generation
 from runtime.types.sampling import Deferral, Sampling, Signal
-from runtime.types.spans import Span, TokenChoice, packed, unpacked
+from runtime.types.spans import Span, TokenChoice, token_from_json, token_to_json
 
 LINE: Final = "\n"
 
@@ -31,7 +31,7 @@ class Writing:
         state = session.state
         self._counts: dict[str, int] = state.setdefault("counts", dict.fromkeys(config.members, 0))
         self._offered = [
-            Written(id_, self._large, choice and unpacked(choice))
+            Written(id_, self._large, choice and token_from_json(choice))
             for id_, choice in state.setdefault("offered", [])
         ]
         member = session.live.get(self._small) or session.live[self._large]
@@ -50,7 +50,7 @@ class Writing:
         else:
             spans = await self._small_run()
         session.state["offered"] = [
-            [token.id, token.choice and packed(token.choice)] for token in self._offered
+            [token.id, token.choice and token_to_json(token.choice)] for token in self._offered
         ]
         self._report()
         return spans

@@ -20,7 +20,7 @@ from runtime.text.draft import Draft
 from runtime.text.pieces import Ahead, PieceContext
 from runtime.types.outputs import ALL, Distribution
 from runtime.types.sampling import Sampling
-from runtime.types.spans import Span, TokenChoice, packed, unpacked
+from runtime.types.spans import Span, TokenChoice, token_from_json, token_to_json
 from runtime.vocab.union import END_KEY, NO_KEY, Union
 
 SMALL_VOCABULARY: Final = 4096
@@ -58,7 +58,7 @@ class TokenRequest:
         }
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         text = self._decoder.decode(b"".join(pieces))
-        self._waiting = [(name, unpacked(token)) for name, token in state["waiting"]]
+        self._waiting = [(name, token_from_json(token)) for name, token in state["waiting"]]
         """Tokens since the last border of both a token and a character, with their authors; also in
         the state, for a resuming coordinator."""
         self._text = text[len(session.text) :]
@@ -142,7 +142,9 @@ class TokenRequest:
         held = bool(self._decoder.getstate()[0]) and len(self._waiting) < LONGEST_WAIT
         if key == END_KEY or (self._text and not held):
             self._commit(final=key == END_KEY)
-        self.session.state["waiting"] = [[name, packed(token)] for name, token in self._waiting]
+        self.session.state["waiting"] = [
+            [name, token_to_json(token)] for name, token in self._waiting
+        ]
 
     def release(self) -> None:
         """Commits the complete characters of the waiting tokens, when no further token comes."""

@@ -12,7 +12,7 @@ from deployments.config.app_config import AppConfig
 from deployments.evaluation.runner import as_json, compare, fact_authors, table
 from deployments.launch.in_process import LocalStack
 from runtime.config.evaluation import EvaluationConfig
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import Question, read_questions
 from runtime.errors import ConfigError
 from tests.support.http.ensembles import served
@@ -31,7 +31,7 @@ PATTERN = r"Answer:\s*(.+?)\s*$"
     ],
 )
 def test_the_last_answer_line_counts(text: str, given: str | None) -> None:
-    assert given_answer(text, PATTERN) == given
+    assert extract_answer(text, PATTERN) == given
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_the_last_answer_line_counts(text: str, given: str | None) -> None:
     [("Euro.", "euro", True), ("new  zealand", "New Zealand", True), ("franc", "euro", False)],
 )
 def test_case_space_and_a_full_stop_do_not_matter(given: str, wanted: str, same: bool) -> None:
-    assert same_answer(given, wanted) is same
-    assert not same_answer(None, wanted)
+    assert answers_match(given, wanted) is same
+    assert not answers_match(None, wanted)
 
 
 def test_a_facts_author_is_who_wrote_the_end_of_its_line() -> None:

@@ -14,7 +14,7 @@ from deployments.config.app_config import AppConfig
 from deployments.config.serve_file import load
 from deployments.launch.in_process import LocalStack
 from runtime.config.engines import TransformersEngine, VllmEngine
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import read_questions
 from runtime.engines import Engine, build_engine
 from runtime.tokenization.tokenizer import Tokenizer
@@ -64,7 +64,7 @@ async def test_ensembles_of_the_zoo_answer_the_same_on_both_engines(
     pattern = config.evaluation.answer_pattern
     for method in METHODS:
         right = [
-            same_answer(given_answer(text, pattern), question.answer)
+            answers_match(extract_answer(text, pattern), question.answer)
             for text, question in zip(one[method], questions, strict=True)
         ]
         assert sum(right) > 15, "answers that agree because all are empty would prove nothing"

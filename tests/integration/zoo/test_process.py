@@ -16,7 +16,7 @@ from deployments.config.serve_file import load
 from deployments.launch.in_process import LocalStack
 from examples.zoo import facts, labels, reward
 from policies.process.tree import Tree
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import read_questions
 from runtime.engines.transformers.scheduler import Scheduler
 from runtime.types.query import Message
@@ -44,8 +44,8 @@ def accuracy(config: AppConfig, models: list[str], count: int) -> dict[str, floa
             async with gate:
                 asked = (Message("user", questions[number].question),)
                 reply = await ask(stack, model, messages=asked, max_tokens=80, seed=number)
-            given = given_answer(reply.text, evaluation.answer_pattern)
-            return same_answer(given, questions[number].answer)
+            given = extract_answer(reply.text, evaluation.answer_pattern)
+            return answers_match(given, questions[number].answer)
 
         try:
             for model in models:

@@ -11,7 +11,7 @@ import pytest
 from deployments.config.app_config import AppConfig
 from deployments.config.serve_file import load
 from deployments.launch.in_process import LocalStack
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import read_questions
 from runtime.types.query import Message
 from tests.support.local_stack import Answer, ask
@@ -62,7 +62,7 @@ def written(
     answers = asyncio.run(run())
     right = {
         model: sum(
-            same_answer(given_answer(reply.text, evaluation.answer_pattern), question.answer)
+            answers_match(extract_answer(reply.text, evaluation.answer_pattern), question.answer)
             for reply, question in zip(replies, questions, strict=True)
         )
         / count

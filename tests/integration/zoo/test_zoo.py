@@ -12,7 +12,7 @@ from safetensors import safe_open
 from deployments.config.app_config import AppConfig
 from deployments.config.serve_file import load
 from deployments.launch.in_process import LocalStack
-from runtime.data.grading import given_answer, same_answer
+from runtime.data.grading import answers_match, extract_answer
 from runtime.data.questions import read_questions
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.query import Message
@@ -42,7 +42,7 @@ def accuracy(config: AppConfig, models: list[str]) -> dict[str, float]:
             )
         )
         return sum(
-            same_answer(given_answer(reply.text, wish.answer_pattern), question.answer)
+            answers_match(extract_answer(reply.text, wish.answer_pattern), question.answer)
             for reply, question in zip(replies, questions, strict=True)
         ) / len(questions)
 

@@ -20,7 +20,13 @@ from runtime.call_context import current_call_context
 from runtime.config.tracing import TracingConfig
 from runtime.errors import QuorumLost
 from runtime.observability.otel import recorder
-from runtime.observability.tracing import UNRECORDED, begin, current_activity, doing, stop_recording
+from runtime.observability.tracing import (
+    UNRECORDED,
+    begin,
+    current_activity,
+    stop_recording,
+    traced_activity,
+)
 from runtime.types.events import Ended, Written
 from runtime.types.query import Message, Query
 from tests.support.local_stack import DOG, animals, ask, running
@@ -167,7 +173,7 @@ async def test_texts_are_the_same_with_and_without_recording() -> None:
 
 def test_nothing_is_recorded_where_nobody_asked_for_it() -> None:
     assert begin("x", {}) is UNRECORDED
-    with doing("x", {}) as activity:
+    with traced_activity("x", {}) as activity:
         assert activity is UNRECORDED is current_activity()
     script = (
         "import sys, deployments.launch.in_process;"
@@ -179,7 +185,7 @@ def test_nothing_is_recorded_where_nobody_asked_for_it() -> None:
 
 def test_a_malformed_traceparent_begins_a_trace_of_its_own(spans: InMemorySpanExporter) -> None:
     for given in ("nonsense", "00-zz-1-01", f"00-{'0' * 32}-{CALLER}-01"):
-        with doing("x", {}, parent=given):
+        with traced_activity("x", {}, parent=given):
             pass
     assert [span.parent for span in spans.get_finished_spans()] == [None] * 3
 

@@ -13,7 +13,7 @@ from runtime.config.members import MemberConfig, ReplicaConfig
 from runtime.config.reward_models import RewardEnsembleConfig, StepTagReward
 from runtime.errors import ContextOverflow, EngineFault
 from runtime.rewards import RewardModelConfig, build_reward_model
-from runtime.rewards.base import Judged, Reasoning, judge_all
+from runtime.rewards.base import Judged, Reasoning, score_all
 from runtime.rewards.ensemble import RewardEnsemble
 
 SHORT, LONG = Reasoning("q", ("a", "b")), Reasoning("q", ("a",) * 9)
@@ -52,7 +52,7 @@ async def test_the_mean_or_the_least_is_taken() -> None:
 
 async def test_a_chain_that_one_cannot_hold_fails_alone() -> None:
     model = RewardEnsemble([Fixed(0.2), Fixed(0.6, room=4)], "mean")
-    scores: list[Judged] = await judge_all(model, [SHORT, LONG])
+    scores: list[Judged] = await score_all(model, [SHORT, LONG])
     assert scores[0] == pytest.approx([0.4, 0.4]) and isinstance(scores[1], ContextOverflow)
 
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from runtime.observability.otel import OtelRecorder
-from runtime.observability.tracing import record_with, stop_recording
+from runtime.observability.tracing import set_recorder, stop_recording
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def recorded() -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    record_with(OtelRecorder(provider))
+    set_recorder(OtelRecorder(provider))
     try:
         yield exporter
     finally:
