@@ -46,6 +46,18 @@ class Row:
     """That the requests named."""
     handed_over: float | None = None
     """Share of the tokens that the large member wrote."""
+    accuracy_interval: tuple[float, float] | None = None
+    """Of 95%, by Wilson's score; None without questions."""
+
+
+def wilson(right: int, asked: int) -> tuple[float, float] | None:
+    """The 95% interval (Wilson's score) of a share of right answers; None if nothing was asked."""
+    if asked == 0:
+        return None
+    from scipy.stats import binomtest  # slow to import
+
+    found = binomtest(right, asked).proportion_ci(method="wilson")
+    return round(float(found.low), 4), round(float(found.high), 4)
 
 
 def fact_authors(question: Question, text: str, spans: Sequence[dict[str, Any]]) -> list[str]:
@@ -121,6 +133,7 @@ async def evaluate(
         console.print(f"{model}: {len(faults)} questions failed; the first: {faults[0]}")
     row.errors = len(faults)
     row.accuracy = right / len(questions) if questions else 0.0
+    row.accuracy_interval = wilson(right, len(questions))
     if config.sweep is not None and written:
         row.handed_over = written[config.sweep.large] / max(sum(written.values()), 1)
     total = sum(spans.values())
@@ -160,9 +173,15 @@ async def compare(
     return rows
 
 
+def between(row: Row) -> str:
+    """The interval of a row's accuracy, for people."""
+    told = row.accuracy_interval
+    return "" if told is None else f"{told[0]:.3f} to {told[1]:.3f}"
+
+
 def table(rows: Sequence[Row]) -> Table:
     """For people."""
-    numbers = ["accuracy", "calls", "tokens", "cost", "seconds", "errors", "facts by expert"]
+    numbers = ["accuracy", "95%", "calls", "tokens", "cost", "seconds", "errors", "facts by expert"]
     swept = any(row.handed_over is not None for row in rows)
     numbers += ["handed over"] if swept else []
     shown = Table()
@@ -173,6 +192,7 @@ def table(rows: Sequence[Row]) -> Table:
             row.name,
             row.kind,
             f"{row.accuracy:.3f}",
+            between(row),
             str(row.calls),
             str(row.tokens),
             f"{row.cost:.6f}",

@@ -16,7 +16,7 @@ from openai import APIError, AsyncOpenAI
 
 from deployments.config import AppConfig
 from deployments.credentials import api_key
-from deployments.evaluate import SEED, Row
+from deployments.evaluate import SEED, Row, wilson
 from deployments.progress import bar, console
 from policies.cascade.base import RouteConfig
 from policies.cascade.transfer import transfer
@@ -197,10 +197,12 @@ async def _fixed(routes: Routes, route: Sequence[str], questions: Sequence[Quest
 
 
 def _row(name: str, kind: str, taken: Sequence[Taken], seconds: float) -> Row:
+    right = sum(one.right for one in taken)
     return Row(
         name=name,
         kind=kind,
-        accuracy=sum(one.right for one in taken) / len(taken),
+        accuracy=right / len(taken),
+        accuracy_interval=wilson(right, len(taken)),
         calls=sum(len(one.route) for one in taken),
         tokens=sum(one.tokens for one in taken),
         cost=sum(one.cost for one in taken),
