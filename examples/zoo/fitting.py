@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from rich.progress import track
@@ -18,11 +18,10 @@ def fit(
     steps: int,
     warm: int,
     name: str,
-    after: Callable[[int], None] | None = None,
 ) -> list[list[float]]:
     """Descends along ``losses``, each computed when it is asked for, with ``warm`` steps of warming
-    up and a cosine down to a fiftieth. ``after`` is called with the number of steps every hundred
-    and at the end. Returns the curve as [step, mean loss since the last entry]."""
+    up and a cosine down to a fiftieth. Returns the curve as [step, mean loss since the last entry].
+    """
 
     def rate(step: int) -> float:
         rising = min(1.0, (step + 1) / warm)
@@ -43,6 +42,4 @@ def fit(
         if step % 50 == 0 or step == steps:
             curve.append([step, round(sum(recent) / len(recent), 4)])
             recent = []
-        if after is not None and (step % 100 == 0 or step == steps):
-            after(step)
     return curve

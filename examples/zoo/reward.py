@@ -10,7 +10,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from examples.zoo import facts
-from examples.zoo.corpus import prompt
 from examples.zoo.fitting import fit
-from examples.zoo.labels import COMPLETER, HELD_OUT, TRAINED_ON, VALIDATED_ON, Row
+from examples.zoo.labels import COMPLETER, HELD_OUT, TRAINED_ON, Row
 
 BASE = "large"
 """The model that is trained further."""
@@ -47,11 +46,12 @@ class Example:
     """Of each token: whether it belongs to a step that is good, after none that is bad."""
 
 
-def text_of(question: str, steps: Sequence[str]) -> str:
-    """A chain as the reward model reads it; ``examples/zoo_three_hop.yaml`` says the same in YAML.
-    It is in the form of a conversation, the only one in which the base has its facts at hand."""
+def text_of(question: str, steps: Sequence[str], last: int | None = None) -> str:
+    """A chain as the reward model reads it; ``RewardModelConfig`` says the same in YAML. With
+    ``last`` it reads so many steps, and not the question."""
     # A member may draw the tag itself.
-    return prompt(question) + "\n".join(f"{step.replace(TAG, '')} {TAG}" for step in steps)
+    read = "\n".join(f"{step.replace(TAG, '')} {TAG}" for step in steps[-(last or len(steps)) :])
+    return read if last else f"{question}\n{read}"
 
 
 def whole(rows: Sequence[Row]) -> list[Row]:
@@ -72,29 +72,33 @@ def train(
     soft: bool,
     by_questions: bool,
     language: float,
+    last: int | None,
     rng: random.Random,
     rate: float = 1e-3,
-    after: Callable[[int], None] | None = None,
 ) -> list[list[float]]:
     """Trains in place, good or bad after every tag. A batch is of one file's questions, half of it
     chains with a good end and half with a bad one, and half of both end with what a member writes
     by itself, as in a search; files count alike or by their questions.
     ``language`` weighs the loss of writing good steps: a judge that forgets the facts that its base
-    knows can only remember which steps it has seen. ``after`` is called now and then with the
-    number of steps. Returns the curve of both losses together."""
+    knows can only remember which steps it has seen. With ``last`` each row's last step is judged by
+    so many steps alone. Returns the curve of both losses together."""
     good, bad, tag = (tokenizer.convert_tokens_to_ids(sign) for sign in (GOOD, BAD, TAG))
 
     def example(row: Row) -> Example:
-        ids = tokenizer(text_of(row["question"], row["steps"])).input_ids
+        ids = tokenizer(text_of(row["question"], row["steps"], last)).input_ids
         shares = [share if soft else float(share > 0) for share in row["shares"]]
-        question = len(tokenizer(prompt(row["question"])).input_ids)
-        return Example(ids, shares, minds(shares), of_good_steps(ids, question, tag, shares))
+        weights, question = minds(shares), 0
+        if last is None:
+            question = len(tokenizer(f"{row['question']}\n").input_ids)
+        else:  # of what it reads only the last step is judged
+            shares, weights = shares[-last:], [0.0] * len(shares[-last:-1]) + weights[-1:]
+        return Example(ids, shares, weights, of_good_steps(ids, question, tag, shares))
 
     pools: list[dict[tuple[bool, bool], list[Example]]] = [{} for _ in files]
     counts = [len({row["question"] for row in rows}) for rows in files]
     weights = counts if by_questions else [1] * len(files)
     for pool, rows in zip(pools, files, strict=True):
-        for row in whole(rows):
+        for row in whole(rows) if last is None else rows:
             kind = row["shares"][-1] > 0, row["greedy"]
             pool.setdefault(kind, []).append(example(row))
 
@@ -126,7 +130,7 @@ def train(
 
     trained = [weights for weights in model.parameters() if weights.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    return fit(model, optimizer, losses(), steps=steps, warm=WARM, name="prm", after=after)
+    return fit(model, optimizer, losses(), steps=steps, warm=WARM, name="prm")
 
 
 def minds(shares: Sequence[float]) -> list[float]:
@@ -148,25 +152,18 @@ def of_good_steps(
     return found
 
 
-@torch.inference_mode()
-def values(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row]) -> list[float]:
+def values(
+    model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], last: int | None = None
+) -> list[float]:
     """P(good) / (P(good) + P(bad)) after the last tag of each row."""
     good, bad = (tokenizer.convert_tokens_to_ids(sign) for sign in (GOOD, BAD))
-    texts = [tokenizer(text_of(row["question"], row["steps"])).input_ids for row in rows]
-    order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-    told = [0.0] * len(texts)
+    told: list[float] = []
     model.eval()
-    for at in range(0, len(order), BATCH):
-        part = order[at : at + BATCH]
-        # Padding is at the right, so the causal mask alone keeps it out of sight.
-        inputs = torch.zeros(len(part), len(texts[part[-1]]), dtype=torch.long)
-        for place, one in enumerate(part):
-            inputs[place, : len(texts[one])] = torch.tensor(texts[one])
-        hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
-        ends = hidden[range(len(part)), [len(texts[one]) - 1 for one in part]]
-        signs = model.get_output_embeddings().weight
-        for one, logit in zip(part, ends @ (signs[good] - signs[bad]), strict=True):
-            told[one] = float(torch.sigmoid(logit))
+    with torch.inference_mode():
+        for row in rows:
+            ids = tokenizer(text_of(row["question"], row["steps"], last)).input_ids
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+            told.append(float(torch.sigmoid(logits[good] - logits[bad])))
     return told
 
 
@@ -178,59 +175,39 @@ def auc(values: Sequence[float], good: Sequence[bool]) -> float:
     return float(total - positive * (positive + 1) / 2) / (positive * (len(good) - positive))
 
 
-def aucs(
-    model: PreTrainedModel, tokenizer: Any, files: Mapping[str, Sequence[Row]]
+def examine(
+    folder: Path, held_out: dict[str, list[Row]], last: int | None = None
 ) -> dict[str, float]:
-    """AUC on the labelled steps of each file."""
-    told: dict[str, float] = {}
-    for name, rows in files.items():
-        good = [row["shares"][-1] > 0 for row in rows]
-        told[name] = round(auc(values(model, tokenizer, rows), good), 4)
-    return told
-
-
-class Best:
-    """The weights with the highest mean AUC on files for validation so far."""
-
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: Any, files: Mapping[str, Sequence[Row]]
-    ) -> None:
-        self.model, self.tokenizer, self.files = model, tokenizer, files
-        self.curve: list[list[float]] = []
-        """[step, mean AUC]"""
-        self.weights: dict[str, torch.Tensor] = {}
-
-    def __call__(self, step: int) -> None:
-        found = aucs(self.model, self.tokenizer, self.files)
-        mean = round(sum(found.values()) / len(found), 4)
-        if all(mean > before for _, before in self.curve):
-            self.weights = {name: one.clone() for name, one in self.model.state_dict().items()}
-        self.curve.append([step, mean])
-        self.model.train()
-
-
-def examine(folder: Path, files: Mapping[str, Sequence[Row]]) -> dict[str, float]:
     """AUC on steps of questions about countries of other parts, from the stored weights."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    found = aucs(model, tokenizer, files)
-    told = {f"auc_{name}": value for name, value in found.items()}
-    for name, rows in files.items():
+    told: dict[str, float] = {}
+    for name, rows in held_out.items():
+        good = [row["shares"][-1] > 0 for row in rows]
+        told[f"auc_{name}"] = round(auc(values(model, tokenizer, rows, last), good), 4)
         told[f"steps_{name}"] = len(rows)
-        told[f"good_{name}"] = round(sum(row["shares"][-1] > 0 for row in rows) / len(rows), 4)
+        told[f"good_{name}"] = round(sum(good) / len(good), 4)
     return told
+
+
+def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
+    """Leaves the weights whose names contain one of these as the base has them."""
+    for name, weights in model.named_parameters():
+        weights.requires_grad_(not any(part in name for part in parts))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("labels", type=Path, help="what examples.zoo.labels has written")
     parser.add_argument("--out", type=Path, default=facts.HERE / "prm")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--soft", action="store_true", help="shares as labels, not good or bad")
     parser.add_argument("--by-questions", action="store_true", help="of files, instead of alike")
     parser.add_argument("--language", type=float, default=0.5, help="weight of writing good steps")
+    parser.add_argument("--frozen", nargs="*", default=[], help="weights kept, by parts of names")
+    parser.add_argument("--last", type=int, help="read only so many steps, and no question")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     logging.disable_progress_bar()
@@ -240,8 +217,8 @@ def main() -> None:
     files = [told["files"][name] for name in TRAINED_ON]
     base = facts.HERE / BASE
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    freeze(model, asked.frozen)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    best = Best(model, tokenizer, {name: told["files"][name] for name in VALIDATED_ON})
     started = time.monotonic()
     curve = train(
         model,
@@ -251,12 +228,11 @@ def main() -> None:
         asked.soft,
         asked.by_questions,
         asked.language,
+        asked.last,
         random.Random(asked.seed),
         asked.rate,
-        best,
     )
     seconds = round(time.monotonic() - started, 1)
-    model.load_state_dict(best.weights)
     model.to(torch.bfloat16).save_pretrained(asked.out)
     for file in ("tokenizer.json", "tokenizer_config.json"):  # the base's own
         (asked.out / file).write_bytes((base / file).read_bytes())
@@ -268,6 +244,8 @@ def main() -> None:
         "labels": "soft" if asked.soft else "hard",
         "by_questions": asked.by_questions,
         "language": asked.language,
+        "frozen": asked.frozen,
+        "last": asked.last,
         "labelled_steps": sum(map(len, files)),
         "seed": asked.seed,
         "steps": asked.steps,
@@ -276,12 +254,10 @@ def main() -> None:
         "seconds": seconds,
         "torch": torch.__version__,
         "loss": curve,
-        "validation": best.curve,
-        **examine(asked.out, {name: told["files"][name] for name in HELD_OUT}),
+        **examine(asked.out, {name: told["files"][name] for name in HELD_OUT}, asked.last),
     }
     (asked.out / LOG).write_text(json.dumps(log, indent=1) + "\n")
-    shown = {key: value for key, value in log.items() if key not in ("loss", "validation")}
-    print(json.dumps(shown))
+    print(json.dumps({key: value for key, value in log.items() if key != "loss"}))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
     assert right["le-mcts-50"] >= 0.8, right
 
 
-@pytest.mark.parametrize("name", ["prm", "prm_b"])
+@pytest.mark.parametrize("name", ["prm", "prm_b", "prm_pairs", "prm_steps"])
 def test_the_log_of_a_reward_model_tells_its_accuracy_on_other_countries(name: str) -> None:
     log: dict[str, Any] = json.loads((ROOT / "examples/zoo" / name / reward.LOG).read_text())
     for file in labels.HELD_OUT:
@@ -136,17 +136,15 @@ def test_a_judge_keeps_to_the_facts_of_good_steps() -> None:
     ]  # fmt: skip
 
 
-def test_what_a_judge_reads(config: AppConfig) -> None:
-    steps = ("a # b", "c")
-    read = "<|bos|><|user|>\nQ?<|end|>\n<|assistant|>\na  b #\nc #"
-    assert reward.text_of("Q?", steps) == read
-    judge = config.reward_models["prm"].judge
-    for one in judge.judges:  # type: ignore[union-attr]
-        said = "\n".join(one.step.format(text=step.replace("#", ""), tag="#") for step in steps)
-        assert one.template.format(question="Q?", steps=said) == read
+def test_what_a_judge_reads() -> None:
+    steps = ["a # b", "c", "d"]
+    assert reward.text_of("Q?", steps) == "Q?\na  b #\nc #\nd #"
+    assert reward.text_of("Q?", steps, 2) == "c #\nd #"
+    assert reward.text_of("Q?", steps[:1], 2) == "a  b #"
 
 
-def test_a_judge_learns_steps_and_its_best_weights_are_kept() -> None:
+@pytest.mark.parametrize("last", [None, 1, 2])
+def test_a_judge_learns_the_steps_that_it_reads(last: int | None) -> None:
     chains = [("The city of Paris is the capital of France", 1.0), ("Nonsense", 0.0)]
     rows: list[labels.Row] = [
         {"question": "Q?", "steps": (step, tail), "shares": (share, share), "greedy": greedy}
@@ -158,32 +156,14 @@ def test_a_judge_learns_steps_and_its_best_weights_are_kept() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     fixed = {"soft": False, "by_questions": True, "language": 0.5, "rng": random.Random(0)}
-    best = reward.Best(model, tokenizer, {"told": rows})
-    best(0)
-    curve = reward.train(model, tokenizer, [rows], 40, after=best, **fixed)
+    curve = reward.train(model, tokenizer, [rows], 40, last=last, **fixed)
     assert curve[-1][0] == 40
-    assert [step for step, _ in best.curve] == [0, 40] and best.curve[-1][1] == 1.0
+    told = reward.values(model, tokenizer, rows, last)
     good = [row["shares"][-1] > 0 for row in rows]
-    told = reward.values(model, tokenizer, rows)
-    assert reward.auc(told, good) == 1.0
-    torch.nn.init.zeros_(model.model.norm.weight)
-    model.load_state_dict(best.weights)
-    assert reward.values(model, tokenizer, rows) == told
-
-
-def test_values_of_many_chains_are_those_of_each_alone() -> None:
-    folder = facts.HERE / "prm"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    steps = ("The city of Paris is the capital of France", "The currency of France is the euro")
-    rows = [{"question": "Q?", "steps": steps[:count]} for count in (2, 1)]
-    alone = [reward.values(model, tokenizer, [row])[0] for row in rows]
-    assert reward.values(model, tokenizer, rows) == pytest.approx(alone, rel=1e-4)
-    good, bad = tokenizer.convert_tokens_to_ids(["+", "-"])
-    ids = tokenizer(reward.text_of("Q?", steps), return_tensors="pt").input_ids
-    with torch.inference_mode():
-        logits = model(input_ids=ids).logits[0, -1]
-    assert alone[0] == pytest.approx(float(torch.sigmoid(logits[good] - logits[bad])), rel=1e-4)
+    if last == 1:  # all that it reads is alike in right and in wrong chains
+        assert told[: len(told) // 2] == pytest.approx(told[len(told) // 2 :])
+    else:
+        assert reward.auc(told, good) == 1.0
 
 
 def test_auc_by_hand() -> None:
