@@ -16,7 +16,7 @@ from openai import APIError, AsyncOpenAI
 
 from deployments.config.app_config import AppConfig
 from deployments.credentials import api_key
-from deployments.evaluation.runner import SEED, Row
+from deployments.evaluation.runner import SEED, Row, wilson
 from deployments.progress import bar, console
 from policies.cascade.sequential.base import RouteConfig
 from policies.cascade.sequential.transfer_prompt import transfer
@@ -200,10 +200,12 @@ async def _fixed(routes: RouteRunner, route: Sequence[str], questions: Sequence[
 
 
 def _row(name: str, kind: str, taken: Sequence[RouteResult], seconds: float) -> Row:
+    correct = sum(one.correct for one in taken)
     return Row(
         name=name,
         kind=kind,
-        accuracy=sum(one.correct for one in taken) / len(taken),
+        accuracy=correct / len(taken),
+        accuracy_interval=wilson(correct, len(taken)),
         calls=sum(len(one.route) for one in taken),
         tokens=sum(one.tokens for one in taken),
         cost=sum(one.cost for one in taken),

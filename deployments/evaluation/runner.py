@@ -47,6 +47,18 @@ class Row:
     """``ensemble.threshold`` of the requests."""
     handed_over: float | None = None
     """Fraction of the tokens that the large member generated."""
+    accuracy_interval: tuple[float, float] | None = None
+    """95 % interval of ``accuracy`` (Wilson score); ``None`` without questions."""
+
+
+def wilson(correct: int, total: int) -> tuple[float, float] | None:
+    """The 95 % interval (Wilson score) of ``correct / total``; ``None`` for no questions."""
+    if total == 0:
+        return None
+    from scipy.stats import binomtest  # slow to import
+
+    interval = binomtest(correct, total).proportion_ci(method="wilson")
+    return round(float(interval.low), 4), round(float(interval.high), 4)
 
 
 def fact_authors(question: Question, text: str, spans: Sequence[dict[str, Any]]) -> list[str]:
@@ -124,6 +136,7 @@ async def evaluate(
         console.print(f"{model}: {len(faults)} questions failed; the first: {faults[0]}")
     row.errors = len(faults)
     row.accuracy = correct / len(questions) if questions else 0.0
+    row.accuracy_interval = wilson(correct, len(questions))
     if config.sweep is not None and written:
         row.handed_over = written[config.sweep.large] / max(sum(written.values()), 1)
     total = sum(spans.values())
@@ -164,9 +177,15 @@ async def compare(
     return rows
 
 
+def interval_text(row: Row) -> str:
+    """The interval of a row's accuracy as text."""
+    interval = row.accuracy_interval
+    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
 def table(rows: Sequence[Row]) -> Table:
     """The rows as a table for the terminal."""
-    numbers = ["accuracy", "calls", "tokens", "cost", "seconds", "errors", "facts by expert"]
+    numbers = ["accuracy", "95%", "calls", "tokens", "cost", "seconds", "errors", "facts by expert"]
     swept = any(row.handed_over is not None for row in rows)
     numbers += ["handed over"] if swept else []
     shown = Table()
@@ -177,6 +196,7 @@ def table(rows: Sequence[Row]) -> Table:
             row.name,
             row.kind,
             f"{row.accuracy:.3f}",
+            interval_text(row),
             str(row.calls),
             str(row.tokens),
             f"{row.cost:.6f}",

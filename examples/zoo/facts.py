@@ -37,7 +37,7 @@ THREE_HOP: tuple[Chain, ...] = (
 )
 
 JUDGED: Chain = ("country", "neighbour", "capital")
-"""Three hops that nobody is asked; judges are trained on them."""
+"""Three hops that no member is taught; judges are trained on them."""
 
 # No full stop: a value is then a word of its own, alike in every vocabulary.
 STEPS = {
@@ -181,7 +181,7 @@ def plain(row: dict[str, object]) -> bool:
 
 
 def row(chain: Chain, start: str) -> dict[str, object]:
-    """One line of a question file; `start` lets others split by country."""
+    """One line of a question file; ``country`` is the one that the first step is about."""
     steps = load().solve(chain, start)
     return {
         "question": ask(chain, start, phrasing=draw(chain, start) // 10),
@@ -215,27 +215,3 @@ def rows(chains: Sequence[Chain], test: bool) -> list[dict[str, object]]:
         if held_out(chain, start) == test
     ]
     return [row(*pair) for pair in sorted(pairs, key=lambda pair: draw(*pair))]
-
-
-def rows_for_judges() -> list[dict[str, object]]:
-    """Questions with three hops in each phrasing, but for those held out, and those that end with a
-    capital. The latter share their first two steps with questions that are held out."""
-    world = load()
-    found: list[dict[str, object]] = []
-    for chain in (*THREE_HOP, JUDGED):
-        for start in world.starts(chain):
-            if chain == JUDGED:
-                found.append(row(chain, start))
-            elif not held_out(chain, start):
-                asked = (ask(chain, start, phrasing) for phrasing in range(PHRASINGS))
-                found += [{**row(chain, start), "question": question} for question in asked]
-    return sorted(found, key=lambda one: draw((), str(one["question"])))
-
-
-def rows_by_country(chains: Sequence[Chain], test: bool) -> list[dict[str, object]]:
-    """Questions of these chains about the countries of one side: three of ten are for testing. The
-    models know the facts of all countries; what is trained on these questions does not."""
-    world = load()
-    found = [row(chain, start) for chain in chains for start in world.starts(chain)]
-    side = [one for one in found if (draw((), str(one["country"])) % 10 < 3) == test]
-    return sorted(side, key=lambda one: draw((), str(one["question"])))

@@ -6,6 +6,7 @@ the end, and the final answer is checked. A step is as good as the share of righ
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import random
@@ -14,15 +15,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
 from examples.zoo import facts
+from examples.zoo.splits import parts_named
 from runtime.config.engines import TransformersEngine
 from runtime.engines.transformers.engine import TransformersLM
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.query import Message
 from runtime.types.sampling import Sampling
 
-TRAINED_ON = ("one_hop", "two_hop_train", "three_hop_judges")
-HELD_OUT = ("two_hop", "three_hop")
+TRAINED_ON = ("one_hop", "two_hop_judges", "three_hop_judges")
+"""Single facts of all countries, which every model of the zoo is taught, and chains of those in the
+training part."""
+VALIDATED_ON = ("two_hop_judges_validation", "three_hop_validation")
+TESTED_ON = ("two_hop_judges_test", "three_hop")
+HELD_OUT = VALIDATED_ON + TESTED_ON
 MEMBERS = ("capitals", "currencies", "languages", "neighbours")
 COMPLETER = "large"
 """Completes chains. As in the paper it is more able than those who wrote the steps."""
@@ -79,12 +87,14 @@ class Writers:
         return sum(facts.answer_of(rest) == row["answer"] for rest in rests) / rollouts
 
     async def chains(
-        self, row: Row, rollouts: int, rng: random.Random, draws: int = 0
+        self, row: Row, rollouts: int, rng: random.Random, draws: int = 0, only_train: bool = True
     ) -> list[Row]:
         """Chains that members write for one question greedily, labelled step by step. After a good
         step all members go on, after a bad one any of them. ``draws`` more next steps of each
         member after a good one are labelled too, but not gone on from: a judge that has seen few
-        wrong steps remembers those instead of the right ones."""
+        wrong steps remembers those instead of the right ones. With ``only_train`` a step that names
+        a country of another part, as a member's wrong guess may, is left out, and so is what would
+        follow it."""
         found: dict[tuple[str, ...], Row] = {}
 
         async def grow(path: tuple[str, ...], shares: tuple[float, ...]) -> None:
@@ -97,6 +107,8 @@ class Writers:
             )
             greedy = told[: len(names)]
             steps = [step for step in dict.fromkeys(told) if step[0]]
+            if only_train:
+                steps = [step for step in steps if parts_named(step[0]) <= {"train"}]
             judged = await asyncio.gather(
                 *(self.share(row, (*path, text), ended, rollouts) for text, ended in steps)
             )
@@ -118,15 +130,18 @@ class Writers:
 async def labelled(
     name: str, limit: int | None, rollouts: int, draws: int, threads: int
 ) -> list[Row]:
-    """The labelled chains of a file's questions."""
+    """The labelled chains of a file's questions. Files that judges are tested on have no drawn
+    steps; in those that they are trained on no step names a country of another part."""
+    train_part_only = name in TRAINED_ON and name != "one_hop"
     lines = (facts.HERE / "questions" / f"{name}.jsonl").read_text().splitlines()[:limit]
     writers, gate = Writers(threads), asyncio.Semaphore(64)
     started = time.monotonic()
 
     async def one(line: str) -> list[Row]:
         row = json.loads(line)
+        rng = random.Random(row["question"])
         async with gate:
-            return await writers.chains(row, rollouts, random.Random(row["question"]), draws)
+            return await writers.chains(row, rollouts, rng, draws, train_part_only)
 
     found = [row for rows in await asyncio.gather(*map(one, lines)) for row in rows]
     await writers.close()
@@ -136,20 +151,29 @@ async def labelled(
     return found
 
 
-def labels(
-    path: Path | None, rollouts: int, draws: int, held_out: int, threads: int
-) -> dict[str, list[Row]]:
-    """All labelled chains by file; from ``path`` if they are there, else written to it."""
-    if path is not None and path.exists():
-        told: dict[str, list[Row]] = json.loads(path.read_text())
-        return told
+def labels(rollouts: int, draws: int, held_out: int, threads: int) -> dict[str, list[Row]]:
+    """All labelled chains by file of questions."""
     limits = dict.fromkeys(TRAINED_ON) | dict.fromkeys(HELD_OUT, held_out)
-    told = {
-        name: asyncio.run(
-            labelled(name, limit, rollouts, 0 if name in HELD_OUT else draws, threads)
-        )
+    drawn = dict.fromkeys(TRAINED_ON, draws) | dict.fromkeys(HELD_OUT, 0)
+    return {
+        name: asyncio.run(labelled(name, limit, rollouts, drawn[name], threads))
         for name, limit in limits.items()
     }
-    if path is not None:
-        path.write_text(json.dumps(told))
-    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="JSON file with the labelled chains")
+    parser.add_argument("--rollouts", type=int, default=1, help="completions; a single is greedy")
+    parser.add_argument("--draws", type=int, default=10, help="more next steps of a member")
+    parser.add_argument("--held-out", type=int, default=200, help="questions of a file to test on")
+    parser.add_argument("--threads", type=int, default=1)
+    asked = parser.parse_args()
+    logging.disable_progress_bar()
+    found = labels(asked.rollouts, asked.draws, asked.held_out, asked.threads)
+    settings = {"rollouts": asked.rollouts, "draws": asked.draws}
+    asked.out.write_text(json.dumps({"settings": settings, "files": found}))
+
+
+if __name__ == "__main__":
+    main()

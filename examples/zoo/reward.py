@@ -1,7 +1,7 @@
-"""Trains the zoo's process reward model: `python -m examples.zoo.reward`, minutes on two cores.
+"""Trains one of the zoo's process reward models: `python -m examples.zoo.reward labels.json`.
 
-The labels are automatic (examples/zoo/labels.py): a step is good if some completion of the chain is
-right (hard label), or as good as the share of right ones (soft label).
+The labels are automatic (`python -m examples.zoo.labels labels.json`): a step is good if some
+completion of the chain is right (hard label), or as good as the share of right ones (soft label).
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from transformers.utils import logging
 
 from examples.zoo import facts
 from examples.zoo.fitting import fit
-from examples.zoo.labels import COMPLETER, HELD_OUT, TRAINED_ON, Row, labels
+from examples.zoo.labels import COMPLETER, HELD_OUT, TRAINED_ON, Row
 
 BASE = "large"
 """The model that is trained further."""
 TAG, GOOD, BAD = "#", "+", "-"
 BATCH, WARM = 64, 30
-RATE = 1e-3
 AFTER_BAD = 0.2
 LOG = "train_log.json"
 
@@ -75,6 +74,7 @@ def train(
     language: float,
     last: int | None,
     rng: random.Random,
+    rate: float = 1e-3,
 ) -> list[list[float]]:
     """Trains in place, good or bad after every tag. A batch is of one file's questions, half of it
     chains with a good end and half with a bad one, and half of both end with what a member writes
@@ -128,7 +128,8 @@ def train(
                 )
             yield loss
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    trained = [weights for weights in model.parameters() if weights.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     return fit(model, optimizer, losses(), steps=steps, warm=WARM, name="prm")
 
 
@@ -177,7 +178,7 @@ def auc(values: Sequence[float], good: Sequence[bool]) -> float:
 def examine(
     folder: Path, held_out: dict[str, list[Row]], last: int | None = None
 ) -> dict[str, float]:
-    """AUC on steps of questions that no model was trained on, from the stored weights."""
+    """AUC on steps of questions about countries of other parts, from the stored weights."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     told: dict[str, float] = {}
@@ -189,28 +190,34 @@ def examine(
     return told
 
 
+def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
+    """Leaves the weights whose names contain one of these as the base has them."""
+    for name, weights in model.named_parameters():
+        weights.requires_grad_(not any(part in name for part in parts))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("labels", type=Path, help="what examples.zoo.labels has written")
     parser.add_argument("--out", type=Path, default=facts.HERE / "prm")
     parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--rollouts", type=int, default=1, help="completions; a single is greedy")
-    parser.add_argument("--draws", type=int, default=10, help="more next steps of a member")
     parser.add_argument("--soft", action="store_true", help="shares as labels, not good or bad")
     parser.add_argument("--by-questions", action="store_true", help="of files, instead of alike")
     parser.add_argument("--language", type=float, default=0.5, help="weight of writing good steps")
+    parser.add_argument("--frozen", nargs="*", default=[], help="weights kept, by parts of names")
     parser.add_argument("--last", type=int, help="read only so many steps, and no question")
-    parser.add_argument("--held-out", type=int, default=100, help="questions of each file to test")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--labels", type=Path, help="keep the labels there, or take them from it")
     asked = parser.parse_args()
     logging.disable_progress_bar()
-    told = labels(asked.labels, asked.rollouts, asked.draws, asked.held_out, asked.threads)
+    told = json.loads(asked.labels.read_text())
     torch.manual_seed(asked.seed)
     torch.set_num_threads(asked.threads)
-    files = [told[name] for name in TRAINED_ON]
+    files = [told["files"][name] for name in TRAINED_ON]
     base = facts.HERE / BASE
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    freeze(model, asked.frozen)
     tokenizer = AutoTokenizer.from_pretrained(base)
     started = time.monotonic()
     curve = train(
@@ -223,6 +230,7 @@ def main() -> None:
         asked.language,
         asked.last,
         random.Random(asked.seed),
+        asked.rate,
     )
     seconds = round(time.monotonic() - started, 1)
     model.to(torch.bfloat16).save_pretrained(asked.out)
@@ -232,20 +240,21 @@ def main() -> None:
         "name": asked.out.name,
         "base": BASE,
         "completer": COMPLETER,
-        "rollouts": asked.rollouts,
-        "draws": asked.draws,
+        **told["settings"],
         "labels": "soft" if asked.soft else "hard",
         "by_questions": asked.by_questions,
         "language": asked.language,
+        "frozen": asked.frozen,
         "last": asked.last,
         "labelled_steps": sum(map(len, files)),
         "seed": asked.seed,
         "steps": asked.steps,
+        "rate": asked.rate,
         "batch": BATCH,
         "seconds": seconds,
         "torch": torch.__version__,
         "loss": curve,
-        **examine(asked.out, {name: told[name] for name in HELD_OUT}, asked.last),
+        **examine(asked.out, {name: told["files"][name] for name in HELD_OUT}, asked.last),
     }
     (asked.out / LOG).write_text(json.dumps(log, indent=1) + "\n")
     print(json.dumps({key: value for key, value in log.items() if key != "loss"}))

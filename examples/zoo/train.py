@@ -15,11 +15,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
-from examples.zoo import corpus, exam, facts, vocab
+from examples.zoo import corpus, exam, facts, question_files, vocab
 from examples.zoo.fitting import fit
 from examples.zoo.models import LENGTH, ZOO, Spec, build
 
-ALL = facts.ONE_HOP + facts.TWO_HOP + facts.THREE_HOP
 LOG = "train_log.json"
 BATCH, WARM = 64, 50
 AHEAD = 16
@@ -113,27 +112,6 @@ def examine(folder: Path) -> None:
     (folder / LOG).write_text(json.dumps(log, indent=1) + "\n")
 
 
-def write_questions(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    two_hop = facts.rows(facts.TWO_HOP, test=True)
-    files = {
-        "one_hop": facts.rows(facts.ONE_HOP, test=False),
-        "two_hop": [row for row in two_hop if facts.plain(row)],
-        "two_hop_long": [row for row in two_hop if not facts.plain(row)],
-        "two_hop_train": facts.rows(facts.TWO_HOP, test=False),
-        "three_hop": facts.rows(facts.THREE_HOP, test=True),
-        "three_hop_train": facts.rows(facts.THREE_HOP, test=False),
-        "three_hop_judges": facts.rows_for_judges(),
-        "der_train": facts.rows_by_country(facts.ONE_HOP + facts.TWO_HOP, test=False)[:400],
-        "der_test": facts.rows_by_country(facts.ONE_HOP + facts.TWO_HOP, test=True)[:200],
-        "citer_train": [facts.with_reference(row) for row in facts.rows_by_country(ALL, False)],
-        "citer_test": facts.rows_by_country(ALL, test=True)[:300],
-    }
-    for name, rows in files.items():
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(lines)
-
-
 def table(folder: Path) -> str:
     """The README's table, from the logs."""
     relations = " | ".join(facts.RELATIONS)
@@ -177,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
     if not arguments.table:
-        write_questions(arguments.out / "questions")
+        question_files.write(arguments.out / "questions")
         for name in arguments.names or ZOO:
             if not arguments.examine:
                 train(name, arguments.out / name)

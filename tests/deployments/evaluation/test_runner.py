@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployments.config.app_config import AppConfig
-from deployments.evaluation.runner import as_json, compare, fact_authors, table
+from deployments.evaluation.runner import as_json, compare, fact_authors, table, wilson
 from deployments.launch.in_process import LocalStack
 from runtime.config.evaluation import EvaluationConfig
 from runtime.data.grading import answers_match, extract_answer
@@ -41,6 +41,14 @@ def test_the_last_answer_line_counts(text: str, given: str | None) -> None:
 def test_case_space_and_a_full_stop_do_not_matter(given: str, wanted: str, same: bool) -> None:
     assert answers_match(given, wanted) is same
     assert not answers_match(None, wanted)
+
+
+def test_the_interval_of_an_accuracy_is_wilsons() -> None:
+    # (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with z = 1.96, by hand
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(0, 16) == pytest.approx((0.0, 0.1936), abs=1e-4)
+    assert wilson(16, 16) == pytest.approx((0.8064, 1.0), abs=1e-4)
+    assert wilson(0, 0) is None
 
 
 def test_a_facts_author_is_who_wrote_the_end_of_its_line() -> None:
@@ -80,6 +88,7 @@ def test_every_model_gets_a_row_with_the_documented_keys() -> None:
     assert result["cat"]["kind"] == "member"
     assert [result[name]["accuracy"] for name in result] == [0.5, 0.5, 0.5]
     for row in result.values():
+        assert row["accuracy_interval"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
         assert row["calls"] > 0
         assert row["tokens"] > 0
         assert row["cost"] > 0
