@@ -76,8 +76,14 @@ demo: install          ## two pretrained LLMs write one answer, coloured by auth
 serve: install         ## keep examples/quickstart.yaml running
 	$(BIN)/orchestrion serve examples/quickstart.yaml
 
+# Without Ray, tests run in two processes; those that start Ray have the machine for themselves, since
+# some of them measure time and Ray starts many processes anyway.
+WORKERS ?= 2
+QUICK := not pretrained and not slow and not chaos and not smoke and not vllm
+
 test: install          ## the test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "$(QUICK) and not ray"
+	PYTEST_ADDOPTS="$(PYTEST_ADDOPTS:.xml=.ray.xml)" $(BIN)/python -m pytest -q -m "$(QUICK) and ray"
 
 test-pretrained: install   ## what needs the two pretrained models
 	$(BIN)/orchestrion fetch examples/quickstart.yaml

@@ -1,4 +1,4 @@
-"""Wiring only: configuration -> Serve application."""
+"""Builds the Serve application of a configuration."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from deployments.handles.channels import ServeChannel
 from deployments.handles.ensemble import ServeEnsemble
 from deployments.http.answerer import Ensemble
 from deployments.http.gateway import build_api
-from deployments.models import elsewhere, own
+from deployments.models import local_models, remote_models
 from deployments.serving.bind_address import refuse_exposed_replica
 from deployments.serving.coordinator import CoordinatorServer
 from deployments.serving.names import ensemble_deployment, member_deployment
 from deployments.serving.ray_metrics import RayMeter
 from deployments.serving.replica_logging import observe
 from deployments.serving.replica_options import coordinator_options, gateway_options, replicated
-from deployments.wiring import alone
+from deployments.wiring import member_coordinators
 
 
 def build_app(config: AppConfig | dict[str, Any]) -> serve.Application:
-    """One deployment for each ensemble, and for each member unless ``models_app`` has them, and the
-    gateway in front.
+    """The Serve application: the gateway, a deployment for each ensemble, and one for each model
+    unless ``models_app`` has them. Raises ``ConfigError`` for an invalid configuration.
 
-    ``serve run`` and ``serve deploy`` hand over the ``args`` of a Serve YAML as they are: Serve
-    takes annotations as it finds them, and here they are strings.
-    """
+    ``serve run`` and ``serve deploy`` pass the ``args`` of a Serve YAML as a dictionary, since
+    Serve does not resolve string annotations."""
     config = AppConfig.model_validate(config)
-    models = own(config) if config.models_app is None else elsewhere(config, config.models_app)
+    models = (
+        local_models(config)
+        if config.models_app is None
+        else remote_models(config, config.models_app)
+    )
     coordinators = {
         name: serve.deployment(
             CoordinatorServer,
@@ -64,7 +67,7 @@ def build_app(config: AppConfig | dict[str, Any]) -> serve.Application:
 
 
 def _gateway(config: AppConfig) -> Any:
-    """A function that Serve runs on each gateway replica to build the HTTP application."""
+    """A function that Serve calls in each gateway replica to build the HTTP application."""
 
     def build() -> FastAPI:
         refuse_exposed_replica(config.gateway.access)
@@ -86,7 +89,9 @@ def _gateway(config: AppConfig) -> Any:
             )
             for name, member in config.members.items()
         }
-        models |= alone(config.members, channels, config.trace, config.gateway.currency, meter)
+        models |= member_coordinators(
+            config.members, channels, config.trace, config.gateway.currency, meter
+        )
         return build_api(
             config.gateway,
             models,

@@ -1,4 +1,4 @@
-"""The key with which the command line asks an endpoint."""
+"""The API key that the command line sends to an endpoint."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ VARIABLE = "ORCHESTRION_API_KEY"
 
 
 def api_key() -> str:
-    """Clients want some text where no key is needed."""
+    """The key, or a placeholder: openai-python requires one."""
     return os.environ.get(VARIABLE) or "none"
 
 
 def need_key(access: AccessConfig) -> None:
-    """Raises ``ConfigError`` when a server is to be started and asked that would not answer."""
+    """Raises ``ConfigError`` if a server with these settings needs a key and none is set."""
     if access.guarded and not os.environ.get(VARIABLE):
         raise ConfigError(
-            f"this configuration wants a key of those who ask; put it into {VARIABLE}"
+            f"gateway.access of this configuration requires an API key; set {VARIABLE}"
         )

@@ -1,7 +1,7 @@
-"""The models of an application: deployments of its own, or those of another application.
+"""The models of an application: its own deployments, or those of another application.
 
-Serve restarts every deployment of an application whose ``args`` change. Models in an application of
-their own therefore stay up while ensembles are changed.
+Serve restarts all deployments of an application whose ``args`` change. Models in a separate
+application therefore stay up while ensembles change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deployments.serving.reward import RewardServer
 
 @dataclass(frozen=True)
 class Models:
-    """By name, what Serve makes handles of: applications that are bound, or handles."""
+    """Models by name: bound deployments or handles, which Serve both turns into handles."""
 
     members: Mapping[str, Any]
     judges: Mapping[str, Any]
@@ -34,8 +34,8 @@ class Models:
         return [*self.members.values(), *self.judges.values(), *self.encoders.values()]
 
 
-def own(config: AppConfig) -> Models:
-    """A deployment for each model."""
+def local_models(config: AppConfig) -> Models:
+    """A new deployment for each model."""
     return Models(
         members={
             name: serve.deployment(
@@ -58,8 +58,8 @@ def own(config: AppConfig) -> Models:
     )
 
 
-def elsewhere(config: AppConfig, app: str) -> Models:
-    """Handles to the deployments of another application, which may come up later."""
+def remote_models(config: AppConfig, app: str) -> Models:
+    """Handles to the deployments of application ``app``, which may start later."""
 
     def handle(deployment: str) -> DeploymentHandle:
         return DeploymentHandle(deployment, app)
@@ -72,8 +72,8 @@ def elsewhere(config: AppConfig, app: str) -> Models:
 
 
 def build_models(config: AppConfig | dict[str, Any]) -> serve.Application:
-    """An application of models alone, which another one names as its ``models_app``. The config may
-    be a plain document, as for ``deployments.app.build_app``."""
+    """A Serve application with models only, which another one names as its ``models_app``.
+    ``config`` may be a dictionary, as for ``deployments.app.build_app``."""
     config = AppConfig.model_validate(config)
     root = serve.deployment(
         Root,
@@ -81,11 +81,11 @@ def build_models(config: AppConfig | dict[str, Any]) -> serve.Application:
         graceful_shutdown_wait_loop_s=DRAIN_S,
         ray_actor_options={"num_cpus": 0},
     )
-    return root.bind(*own(config).all)
+    return root.bind(*local_models(config).all)
 
 
 class Root:
-    """Holds an application of models together; nobody asks it."""
+    """The ingress of an application of models; it serves no requests."""
 
     def __init__(self, *models: DeploymentHandle) -> None:
         self.models = models

@@ -1,4 +1,4 @@
-"""Where progress goes: standard error, so that standard output stays clean for results."""
+"""Progress output, on standard error: standard output is for results."""
 
 from __future__ import annotations
 

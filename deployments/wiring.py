@@ -1,4 +1,4 @@
-"""From configuration to coordinators, wherever the engines live."""
+"""Builds coordinators from a configuration, for engines in this process or behind Serve."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def connect(
     }
 
 
-def coordinate(
+def build_coordinator(
     name: str,
     config: PolicyConfig,
     members: Mapping[str, MemberConfig],
@@ -51,14 +51,14 @@ def coordinate(
     )
 
 
-def alone(
+def member_coordinators(
     members: Mapping[str, MemberConfig],
     channels: Mapping[str, Channel],
     traces: TraceConfig,
     currency: str,
     meter: Meter,
 ) -> dict[str, Coordinator]:
-    """A coordinator for each member by itself: every member is a model too."""
+    """A coordinator for each member alone: every member is also a model of the endpoint."""
     connections = connect(members, channels)
     log = TraceLog(traces)
     return {

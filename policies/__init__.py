@@ -1,16 +1,18 @@
 """The methods, one small file each.
 
 To add one: write ``policies/<level>/<name>.py`` with a config (``type: Literal["<name>"]``) and a
-class whose docstring names the paper, then add one import and one line to ``METHODS`` below.
+class whose docstring names the paper and whose ``needs`` say what members must provide, then add
+one import and one line to ``METHODS`` below. An installed package adds one by an entry point.
 ``make docs`` renews docs/methods.md; a test file in ``tests/policies`` proves the method on a
 hand-computed example.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, Final, get_args
 
-from policies.base import Policy
+from policies.base import Level, Method, Policy
 from policies.cascade.sequential.baselines import (
     FixedRoute,
     FixedRouteConfig,
@@ -42,35 +44,77 @@ from policies.token.packllm import PackLLM, PackLLMConfig
 from policies.token.uncertainty import Uncertainty, UncertaintyConfig
 from policies.token.unite import UniTe, UniTeConfig
 from runtime.config.ensembles import PolicyConfig
+from runtime.config.plugins import Plugin, load_plugins, refusal, type_of
 
-METHODS: dict[str, tuple[type[Policy[Any]], type[PolicyConfig]]] = {
-    "single": (Single, SingleConfig),
-    "sweetspan": (SweetSpan, SweetSpanConfig),
-    "specfuse": (SpecFuse, SpecFuseConfig),
-    "specem": (SpecEM, SpecEMConfig),
-    "cool-fusion": (CoolFusion, CoolFusionConfig),
-    "gac": (GaC, GaCConfig),
-    "unite": (UniTe, UniTeConfig),
-    "deepen": (DeePEn, DeePEnConfig),
-    "eva": (EVA, EVAConfig),
-    "packllm": (PackLLM, PackLLMConfig),
-    "abe": (ABE, ABEConfig),
-    "citer": (CITER, CITERConfig),
-    "co-llm": (CoLLM, CoLLMConfig),
-    "uncertainty": (Uncertainty, UncertaintyConfig),
-    "le-mcts": (LEMCTS, LEMCTSConfig),
-    "best-of-n": (BestOfN, BestOfNConfig),
-    "best-of-ensemble": (BestOfEnsemble, BestOfEnsembleConfig),
-    "ebs": (EBS, EBSConfig),
-    "cbs": (CBS, CBSConfig),
-    "der": (DER, DERConfig),
-    "fixed-route": (FixedRoute, FixedRouteConfig),
-    "random-route": (RandomRoute, RandomRouteConfig),
+METHODS: Final[dict[str, Method]] = {
+    "single": Method(Single, SingleConfig),
+    "sweetspan": Method(SweetSpan, SweetSpanConfig),
+    "specfuse": Method(SpecFuse, SpecFuseConfig),
+    "specem": Method(SpecEM, SpecEMConfig),
+    "cool-fusion": Method(CoolFusion, CoolFusionConfig),
+    "gac": Method(GaC, GaCConfig),
+    "unite": Method(UniTe, UniTeConfig),
+    "deepen": Method(DeePEn, DeePEnConfig),
+    "eva": Method(EVA, EVAConfig),
+    "packllm": Method(PackLLM, PackLLMConfig),
+    "abe": Method(ABE, ABEConfig),
+    "citer": Method(CITER, CITERConfig),
+    "co-llm": Method(CoLLM, CoLLMConfig),
+    "uncertainty": Method(Uncertainty, UncertaintyConfig),
+    "le-mcts": Method(LEMCTS, LEMCTSConfig),
+    "best-of-n": Method(BestOfN, BestOfNConfig),
+    "best-of-ensemble": Method(BestOfEnsemble, BestOfEnsembleConfig),
+    "ebs": Method(EBS, EBSConfig),
+    "cbs": Method(CBS, CBSConfig),
+    "der": Method(DER, DERConfig),
+    "fixed-route": Method(FixedRoute, FixedRouteConfig),
+    "random-route": Method(RandomRoute, RandomRouteConfig),
 }
-"""Method name (the config's ``type``) -> class and config."""
+"""Orchestrion's own methods, by the configuration's ``type``."""
+
+
+@cache
+def method_plugins() -> list[Plugin]:
+    """Methods of installed packages: entry points of the group ``orchestrion.methods``, each a
+    ``Method``."""
+    return load_plugins("orchestrion.methods", METHODS, method_fault)
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """All methods that can be used, by ``type``: Orchestrion's own and those of plugins."""
+    plugins = {plugin.name: plugin.value for plugin in method_plugins() if plugin.error is None}
+    return METHODS | plugins
+
+
+def policy_configs() -> list[type[PolicyConfig]]:
+    """The configurations that an ensemble may have. A plugin that cannot be used has one too, which
+    tells why."""
+    configs = {name: method.config for name, method in methods().items()}
+    refused = {
+        plugin.name: refusal(PolicyConfig, plugin)
+        for plugin in method_plugins()
+        if plugin.error is not None
+    }
+    return list((configs | refused).values())
 
 
 def build_policy(config: PolicyConfig) -> Policy[Any]:
     """The policy that a configuration describes."""
-    method, _ = METHODS[config.type]
-    return method(config)
+    return methods()[config.type].policy(config)
+
+
+def method_fault(name: str, value: Any) -> str | None:
+    """What is wrong with what an entry point of the group ``orchestrion.methods`` refers to."""
+    if not isinstance(value, Method):
+        return f"is {value!r}, not a policies.base.Method"
+    if not issubclass(value.policy, Policy) or not issubclass(value.config, PolicyConfig):
+        return "names no policies.base.Policy with its PolicyConfig"
+    if type_of(value.config) != name:
+        return f"has a configuration of type {type_of(value.config)!r}, not its entry point's name"
+    level = getattr(value.policy, "level", None)
+    if level not in get_args(Level):
+        return f"has level {level!r}, not one of {', '.join(get_args(Level))}"
+    if not hasattr(value.policy, "needs"):
+        return "does not declare what it needs of its members"
+    return None

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from policies.base import Policy
+from policies.base import Need, Policy
 from runtime.config.ensembles import PolicyConfig
 from runtime.errors import BadRequest
 from runtime.session.member import Member
@@ -36,6 +36,7 @@ class Single(Policy[SingleConfig]):
     """
 
     level: ClassVar[str] = "single"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"),)
     title: ClassVar[str] = "One member alone"
     tells_logprobs: ClassVar[bool] = True
     can_score: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""On whose behalf an engine call is made: known all the way from a session to an engine."""
+"""Context variables of a request and of its engine calls, from the session to the engine."""
 
 from __future__ import annotations
 
@@ -10,66 +10,66 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What a call carries besides its tokens; it changes where and when a call is served, never
-    its result."""
+    """What an engine call carries besides its arguments. It affects where and when the call is
+    served, never its result."""
 
     request: str = ""
-    """Trace id: calls of one request go to the replica whose cache holds its prefix."""
+    """Trace id: calls of one request go to the same replica, whose cache holds the prefix."""
     priority: int = 0
-    """Lower is sooner, where the engine schedules by priority."""
+    """Lower is served first, by engines that schedule by priority."""
     attempt: int = 0
-    """How often the same call has failed; a repeated one need not go where the first went."""
+    """Failed attempts before this one; a retry may go to another replica."""
     seconds: float | None = None
-    """How long its sender waits for the reply. The engine stops then, also when the sender is gone
-    and cannot say so."""
+    """Timeout of the caller. The engine stops the call then, even if the caller is gone and cannot
+    abort it."""
     wait_for_replica: bool = False
-    """The answer cannot go on without this member: the call waits for a new replica where there is
-    none, as long as its sender waits."""
+    """The request cannot continue without this member: without a replica the call waits for a new
+    one, up to ``seconds``."""
     traceparent: str = ""
-    """The coordinator's activity, where it is recorded (runtime/observability/tracing.py)."""
+    """The coordinator's activity, if recorded (runtime/observability/tracing.py)."""
 
 
-_NOBODYS = CallContext()
-_TERMS: ContextVar[CallContext] = ContextVar("terms", default=_NOBODYS)
+_DEFAULT = CallContext()
+_CALL_CONTEXT: ContextVar[CallContext] = ContextVar("call_context", default=_DEFAULT)
 
 
 def current_call_context() -> CallContext:
-    """Of the task that asks; the defaults outside any request."""
-    return _TERMS.get()
+    """The context of the current task; the defaults outside a request."""
+    return _CALL_CONTEXT.get()
 
 
 @contextmanager
 def use_call_context(call_context: CallContext) -> Iterator[None]:
-    """Calls made inside are made on these terms."""
-    token = _TERMS.set(call_context)
+    """Engine calls inside the block carry ``call_context``."""
+    token = _CALL_CONTEXT.set(call_context)
     try:
         yield
     finally:
-        _TERMS.reset(token)
+        _CALL_CONTEXT.reset(token)
 
 
 @dataclass(slots=True)
 class RequestIds:
-    """The request at work."""
+    """Ids of the request being served."""
 
     request_id: str = ""
-    """The client's (``x-request-id``)."""
+    """The client's id (``x-request-id``)."""
     trace_id: str = ""
-    """Our own; the gateway knows it once it has read the request."""
+    """The gateway's id, set once it has parsed the request."""
 
 
-_WHOSE: ContextVar[RequestIds | None] = ContextVar("whose", default=None)
+_REQUEST: ContextVar[RequestIds | None] = ContextVar("request", default=None)
 
 
 def current_request() -> RequestIds:
-    """Empty outside any request."""
-    return _WHOSE.get() or RequestIds()
+    """The ids of the current request; empty outside one."""
+    return _REQUEST.get() or RequestIds()
 
 
 @contextmanager
 def request_context(request: RequestIds) -> Iterator[None]:
-    token = _WHOSE.set(request)
+    token = _REQUEST.set(request)
     try:
         yield
     finally:
-        _WHOSE.reset(token)
+        _REQUEST.reset(token)

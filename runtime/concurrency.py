@@ -1,4 +1,4 @@
-"""Waiting for several things at once."""
+"""Structured waiting for several awaitables."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def gather_or_cancel(*asks: Awaitable[T]) -> list[T]:
-    """Results in order; the first fault, or being cancelled, cancels the rest."""
-    tasks = [asyncio.ensure_future(ask) for ask in asks]
+async def gather_or_cancel(*awaitables: Awaitable[T]) -> list[T]:
+    """Results in order. The first exception, or cancellation of the caller, cancels the rest."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)  # so that their accounts are booked
+        await asyncio.gather(*tasks, return_exceptions=True)  # so that their usage is recorded

@@ -1,24 +1,24 @@
-"""Typed errors. Each is raised where the fault is known; deployments/http/errors.py alone maps
-them to HTTP. All keep their arguments in ``args`` so that they survive pickling between processes.
+"""Typed errors. Each is raised where its cause is known; only deployments/http/errors.py maps them
+to HTTP. All keep their arguments in ``args``, so that they survive pickling between processes.
 """
 
 from __future__ import annotations
 
 
 class OrchestrionError(Exception):
-    """Base of all faults we name."""
+    """Base of all errors of Orchestrion."""
 
 
 class ConfigError(OrchestrionError):
-    """The configuration cannot work; the message names the key and the remedy."""
+    """The configuration is invalid; the message names the key and the remedy."""
 
 
 class WeightsError(OrchestrionError):
-    """Weights cannot be had; the message names the remedy."""
+    """Weights cannot be fetched or loaded; the message names the remedy."""
 
 
 class BadRequest(OrchestrionError):
-    """The request cannot be served as written: ``BadRequest(message, param, code)``."""
+    """The request is invalid: ``BadRequest(message, param, code)``."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message, param, code)
@@ -40,8 +40,8 @@ class UnknownModel(OrchestrionError):
 
 
 class ContextOverflow(OrchestrionError):
-    """The prompt does not fit a member's window: ``ContextOverflow(member, tokens, limit)``, with
-    ``at_least`` where it was not counted to its end."""
+    """The prompt exceeds a member's context length: ``ContextOverflow(member, tokens, limit,
+    at_least)``. ``at_least``: counting stopped early, so ``tokens`` is a lower bound."""
 
     def __init__(self, member: str, tokens: int, limit: int, at_least: bool = False) -> None:
         super().__init__(member, tokens, limit, at_least)
@@ -49,9 +49,9 @@ class ContextOverflow(OrchestrionError):
 
     def __str__(self) -> str:
         return (
-            f"the prompt takes {'at least ' if self.at_least else ''}{self.tokens} tokens of "
-            f"member {self.member!r}, whose window is "
-            f"{self.limit}; shorten the prompt or leave this member out"
+            f"the prompt has {'at least ' if self.at_least else ''}{self.tokens} tokens for "
+            f"member {self.member!r}, whose context length is "
+            f"{self.limit}; shorten the prompt or exclude this member"
         )
 
 
@@ -67,11 +67,11 @@ class Overloaded(OrchestrionError):
 
 
 class Unauthorised(OrchestrionError):
-    """The request has no key, or none that is known."""
+    """The request has no API key, or an unknown one."""
 
 
 class Forbidden(OrchestrionError):
-    """Not for this caller: ``Forbidden(message, code, param)``."""
+    """The caller lacks permission: ``Forbidden(message, code, param)``."""
 
     def __init__(self, message: str, code: str, param: str | None = None) -> None:
         super().__init__(message, code, param)
@@ -82,7 +82,7 @@ class Forbidden(OrchestrionError):
 
 
 class TooMany(OrchestrionError):
-    """A key asks too often: ``TooMany(limit, retry_after)`` with seconds."""
+    """A key exceeds its rate limit: ``TooMany(limit, retry_after)`` with seconds."""
 
     def __init__(self, limit: str, retry_after: float) -> None:
         super().__init__(limit, retry_after)
@@ -93,7 +93,7 @@ class TooMany(OrchestrionError):
 
 
 class QuotaSpent(OrchestrionError):
-    """A key's budget is used up: ``QuotaSpent(limit, retry_after)`` with seconds."""
+    """A key's quota is used up: ``QuotaSpent(limit, retry_after)`` with seconds."""
 
     def __init__(self, limit: str, retry_after: float) -> None:
         super().__init__(limit, retry_after)
@@ -106,39 +106,39 @@ class QuotaSpent(OrchestrionError):
 
 
 class EngineFault(OrchestrionError):
-    """An engine could not do a call that was well formed. Worth a retry."""
+    """An engine failed a valid call. The call may be retried."""
 
 
 class Unsupported(OrchestrionError):
-    """An engine lacks a capability: ``Unsupported(model, capability)``. Not worth a retry."""
+    """An engine lacks a capability: ``Unsupported(model, capability)``. A retry does not help."""
 
     def __init__(self, model: str, capability: str) -> None:
         super().__init__(model, capability)
         self.model, self.capability = model, capability
 
     def __str__(self) -> str:
-        return f"the engine of {self.model!r} has no {self.capability!r}"
+        return f"the engine of {self.model!r} does not support {self.capability!r}"
 
 
 class UnknownRouter(OrchestrionError):
-    """An engine is to hand over by a router that it was not sent: ``UnknownRouter(model,
-    version)``. Whoever asked sends it with the same call again."""
+    """A deferral names a router that the engine does not hold: ``UnknownRouter(model, version)``.
+    The caller repeats the call with the router's weights."""
 
     def __init__(self, model: str, version: str) -> None:
         super().__init__(model, version)
         self.model, self.version = model, version
 
     def __str__(self) -> str:
-        return f"the engine of {self.model!r} does not know router {self.version}"
+        return f"the engine of {self.model!r} does not hold router {self.version}"
 
 
 class ReplicaUnavailable(EngineFault):
-    """Nobody is there to do a call; a new replica may come."""
+    """No replica can serve a call; a new one may start."""
 
 
 class MemberFailed(OrchestrionError):
-    """A member failed after its retries: ``MemberFailed(member, reason, absent)``. One that was
-    only absent may be waited for."""
+    """A member failed after its retries: ``MemberFailed(member, reason, unavailable)``. An
+    unavailable member had no replica; the caller may wait for one."""
 
     def __init__(self, member: str, reason: str, unavailable: bool = False) -> None:
         super().__init__(member, reason, unavailable)
@@ -149,19 +149,20 @@ class MemberFailed(OrchestrionError):
 
 
 class QuorumLost(OrchestrionError):
-    """Too few members are left: ``QuorumLost(needed, states)`` with a state per member."""
+    """Fewer members than the quorum are left: ``QuorumLost(needed, states)``, a state per
+    member."""
 
     def __init__(self, needed: int, states: dict[str, str]) -> None:
         super().__init__(needed, states)
         self.needed, self.states = needed, states
 
     def __str__(self) -> str:
-        told = "; ".join(f"{name}: {state}" for name, state in self.states.items())
-        return f"fewer than {self.needed} members are left ({told})"
+        listed = "; ".join(f"{name}: {state}" for name, state in self.states.items())
+        return f"fewer than {self.needed} members are left ({listed})"
 
 
 class Diverged(OrchestrionError):
-    """An answer that was to go on has become another one: ``Diverged(choice)``."""
+    """A resumed answer differs from the text already sent: ``Diverged(choice)``."""
 
     def __init__(self, choice: int) -> None:
         super().__init__(choice)
@@ -169,13 +170,14 @@ class Diverged(OrchestrionError):
 
     def __str__(self) -> str:
         return (
-            f"choice {self.choice} could not be continued: its checkpoint is gone and, written "
-            "again, it is another text than the one sent so far; ask anew without ensemble.resume"
+            f"choice {self.choice} could not be resumed: its checkpoint is gone, and the text "
+            "generated again differs from the text sent so far; send the request again without "
+            "ensemble.resume"
         )
 
 
 class BudgetSpent(OrchestrionError):
-    """A budget is used up: ``BudgetSpent(which)``, one of calls, tokens, cost, time."""
+    """A request's budget is used up: ``BudgetSpent(which)``: calls, tokens, cost or time."""
 
     def __init__(self, which: str) -> None:
         super().__init__(which)
@@ -186,7 +188,7 @@ class BudgetSpent(OrchestrionError):
 
 
 class NotReady(OrchestrionError):
-    """A model cannot answer yet: ``NotReady(model, state)``."""
+    """A model is not ready to serve: ``NotReady(model, state)``."""
 
     def __init__(self, model: str, state: str) -> None:
         super().__init__(model, state)

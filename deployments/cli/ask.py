@@ -1,4 +1,4 @@
-"""Ask the endpoint and show the answer coloured by who wrote what."""
+"""Calls the endpoint and shows the answer coloured by author."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def ask(
     temperature: float | None = None,
     seed: int | None = None,
     full_trace: bool = False,
-) -> Shown:
-    """Streams one chat answer to the terminal, then who wrote what share; returns both."""
+) -> ColouredAnswer:
+    """Streams one chat answer to the terminal, then a table of the members' shares; returns
+    both."""
     out = Console()
     client = OpenAI(base_url=base_url, api_key=api_key(), timeout=600, max_retries=0)
     options: dict[str, Any] = {}
@@ -42,23 +43,23 @@ def ask(
         model=model, messages=[{"role": "user", "content": question}], stream=True, **options
     )
     for chunk in stream:
-        told = (chunk.model_extra or {}).get("ensemble") or {}
+        details = (chunk.model_extra or {}).get("ensemble") or {}
         for choice in chunk.choices:
             if choice.delta.content:
-                piece = Text(choice.delta.content, style=palette.of(told.get("model", "")))
+                piece = Text(choice.delta.content, style=palette.of(details.get("model", "")))
                 answer.append_text(piece)
                 out.print(piece, end="", soft_wrap=True)
             if choice.finish_reason:
-                summary = told
-    shown = Shown(answer, ledger(summary, palette), summary["trace_id"])
+                summary = details
+    shown = ColouredAnswer(answer, ledger(summary, palette), summary["trace_id"])
     out.print("\n")
     out.print(shown.ledger)
     return shown
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """An answer coloured by author, and the accounts below it."""
+class ColouredAnswer:
+    """An answer coloured by author, and the table of members below it."""
 
     answer: Text
     ledger: Table
@@ -66,7 +67,7 @@ class Shown:
 
 
 class Palette:
-    """A colour for each author, in the order of appearance."""
+    """Colours of authors, in the order of appearance."""
 
     def __init__(self) -> None:
         self._colours: dict[str, str] = {}
@@ -75,8 +76,8 @@ class Palette:
         return self._colours.setdefault(author, COLOURS[len(self._colours) % len(COLOURS)])
 
 
-def picture(shown: Shown, title: str, width: int = 100) -> str:
-    """What was shown, as SVG that needs nothing from elsewhere."""
+def to_svg(shown: ColouredAnswer, title: str, width: int = 100) -> str:
+    """The shown answer as SVG without external resources."""
     out = Console(record=True, width=width, file=StringIO())
     out.print(shown.answer)
     out.print()
@@ -85,19 +86,19 @@ def picture(shown: Shown, title: str, width: int = 100) -> str:
 
 
 def ledger(summary: dict[str, Any], palette: Palette) -> Table:
-    """Who wrote what share, with calls, tokens and seconds."""
+    """A table of members: share of the text, calls, tokens and seconds."""
     seconds = summary["latency_ms"]["total"] / 1000
     table = Table(
         title=f"{summary['method']}: {summary['steps']} steps, {seconds:.1f} s, "
         f"ended by {summary['stop_reason']}"
     )
     columns = ["member", "share", "spans", "calls", "tokens written", "tokens read", "seconds"]
-    faults = [member.get("error", "") for member in summary["members"]]
-    if any(faults):
+    errors = [member.get("error", "") for member in summary["members"]]
+    if any(errors):
         columns.append("dropped because")
     for name in columns:
         table.add_column(name, justify="left" if name in ("member", "dropped because") else "right")
-    for member, fault in zip(summary["members"], faults, strict=True):
+    for member, error in zip(summary["members"], errors, strict=True):
         table.add_row(
             Text(member["model"], style=palette.of(member["model"])),
             f"{member['share']:.0%}",
@@ -106,6 +107,6 @@ def ledger(summary: dict[str, Any], palette: Palette) -> Table:
             str(member["completion_tokens"]),
             str(member["prompt_tokens"]),
             f"{member['latency_ms'] / 1000:.1f}",
-            *([fault] if any(faults) else []),
+            *([error] if any(errors) else []),
         )
     return table

@@ -1,13 +1,14 @@
-"""docs/methods.md, generated from the methods themselves."""
+"""Generates docs/methods.md from the methods' docstrings and configurations."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from policies import METHODS
+from policies import METHODS, method_plugins
 from policies.base import Policy
 from runtime.config.ensembles import PolicyConfig
+from runtime.config.plugins import Plugin
 
 _HEAD = """# Methods
 
@@ -26,14 +27,32 @@ def markdown() -> str:
     return _HEAD + "\n".join(rows) + "\n\n" + shared + "\n" + "\n".join(parts)
 
 
+def plugins() -> str:
+    """The methods of installed packages, which the page leaves out; "" without any."""
+    lines = [
+        f"| `{plugin.name}` | {_titled(plugin)} | {plugin.package} |" for plugin in method_plugins()
+    ]
+    if not lines:
+        return ""
+    head = ["", "| `type` | method | package |", "|---|---|---|"]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def _titled(plugin: Plugin) -> str:
+    if plugin.error is not None:
+        return f"cannot be used: {plugin.error}"
+    method, _ = plugin.value
+    return f"{method.title} ({method.level})"
+
+
 def _row(name: str, method: type[Policy[Any]]) -> str:
     paper = f"arXiv {method.paper}" if method.paper else ""
     return f"| `{name}` | {method.title} | {method.level} | {paper} |"
 
 
 def _section(name: str, method: type[Policy[Any]], config: type[PolicyConfig]) -> str:
-    told = (sys.modules[method.__module__].__doc__ or "").strip()
-    return f"## `{name}`\n\n```text\n{told}\n```\n\n" + _fields(
+    text = (sys.modules[method.__module__].__doc__ or "").strip()
+    return f"## `{name}`\n\n```text\n{text}\n```\n\n" + _fields(
         config, skip=tuple(PolicyConfig.model_fields)
     )
 
@@ -50,5 +69,5 @@ def _fields(config: type[PolicyConfig], skip: tuple[str, ...]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    told = value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
-    return " ".join(told.split()) if isinstance(told, str) else told  # a cell is one line
+    text = value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
+    return " ".join(text.split()) if isinstance(text, str) else text  # a cell is one line

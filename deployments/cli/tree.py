@@ -1,4 +1,4 @@
-"""Shows the tree that a process-level method searched: in the terminal, as SVG, as HTML."""
+"""Shows the search tree of a process-level method: in the terminal, as SVG, as HTML."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from urllib.parse import quote
 from openai import APIConnectionError, AuthenticationError, NotFoundError, OpenAI
 from rich.console import Console
 from rich.text import Text
-from rich.tree import Tree as Shown
+from rich.tree import Tree as RichTree
 
 from deployments.cli.ask import Palette
 from deployments.credentials import VARIABLE, api_key
-from policies.process.tree import ROOT, Node, Tree
+from policies.process.node import ROOT, Node
+from policies.process.tree import Tree
 from runtime.errors import ConfigError
 
 HTML_COLOURS = ("#0b7285", "#a61e8f", "#8a6d00", "#2b8a3e", "#1c4fd7", "#c92a2a")
@@ -27,7 +28,7 @@ summary { cursor: pointer; }
 .leaf { padding-left: 1em; }
 .bar { display: inline-block; width: 5em; height: .7em; background: #eee; margin: 0 .4em; }
 .bar i { display: block; height: 100%; background: #4c6ef5; }
-.told { font-weight: 700; background: #fff3bf; }
+.answer { font-weight: 700; background: #fff3bf; }
 .end { color: #2b8a3e; }
 small { color: #666; }
 """
@@ -36,40 +37,41 @@ small { color: #666; }
 def fetch(base_url: str, trace_id: str) -> tuple[Tree, dict[str, Any]]:
     """The tree of a finished request and the whole ``ensemble`` object of its trace.
 
-    Raises ``ConfigError`` that says what is missing.
+    Raises ``ConfigError`` if the endpoint, its trace or the tree is not available.
     """
     client = OpenAI(base_url=base_url, api_key=api_key(), timeout=30, max_retries=0)
     try:
         reply: Any = client.get(f"/traces/{quote(trace_id, safe='')}", cast_to=object)
     except NotFoundError:
         raise ConfigError(
-            f"{base_url} has no trace {trace_id!r}; only the newest ones are kept"
+            f"{base_url} has no trace {trace_id!r}; only the newest traces are kept"
         ) from None
     except AuthenticationError:
-        raise ConfigError(f"{base_url} wants a key; put it into {VARIABLE}") from None
+        raise ConfigError(f"{base_url} requires an API key; set {VARIABLE}") from None
     except APIConnectionError:
-        raise ConfigError(f"nothing answers at {base_url}; start it with: make serve") from None
+        raise ConfigError(f"no server at {base_url}; start one with: make serve") from None
     summary: dict[str, Any] = reply.get("ensemble") or {}
     nodes = summary.get("full", {}).get("state", {}).get("tree")
     if nodes is None:
         raise ConfigError(
-            f"trace {trace_id!r} holds no tree: ask a method that searches one (le-mcts), with "
-            '"ensemble": {"trace": "full"}, or with orchestrion ask --full-trace'
+            f"trace {trace_id!r} has no tree: send a request to a method with a search tree "
+            '(le-mcts), with "ensemble": {"trace": "full"}, or use orchestrion ask --full-trace'
         )
     return Tree.load(nodes), summary
 
 
-def told(tree: Tree, end: int | None = None) -> set[int]:
-    """The steps that became the answer, which ends with number ``end``."""
+def answer_steps(tree: Tree, end: int | None = None) -> set[int]:
+    """The ids of the steps of the answer, whose last step is ``end``, else the best one."""
     return {step.id for step in tree.path(tree.best().id if end is None else end)}
 
 
-def lines(tree: Tree, depth: int | None = None, end: int | None = None) -> Shown:
-    """For the terminal: each step in its author's colour, with its value, visits and reward."""
-    palette, answer = Palette(), told(tree, end)
+def lines(tree: Tree, depth: int | None = None, end: int | None = None) -> RichTree:
+    """The tree for the terminal: each step in its author's colour, with value, visits and
+    reward."""
+    palette, answer = Palette(), answer_steps(tree, end)
     ends = len(tree.finished())
     head = f"{len(tree.nodes) - 1} steps, {ends} answers, {tree.nodes[ROOT].visits} iterations"
-    root = Shown(Text(head, style="bold"), guide_style="dim")
+    root = RichTree(Text(head, style="bold"), guide_style="dim")
     at = {ROOT: root}
     for node in tree:
         if node.parent in at and (depth is None or node.depth <= depth):
@@ -92,21 +94,21 @@ def _line(node: Node, palette: Palette, chosen: bool) -> Text:
 def svg(
     tree: Tree, title: str, depth: int | None = None, end: int | None = None, width: int = 120
 ) -> str:
-    """What ``lines`` shows, as SVG that needs nothing from elsewhere."""
+    """The output of ``lines`` as SVG without external resources."""
     out = Console(record=True, width=width, file=StringIO())
     out.print(lines(tree, depth, end))
     return re.sub(r"@font-face\s*{[^}]*}", "", out.export_svg(title=title))
 
 
 def page(tree: Tree, title: str, end: int | None = None) -> str:
-    """One HTML page: branches fold, those of the answer are open; bars are values."""
-    answer = told(tree, end)
+    """One HTML page. Branches can be folded, those of the answer are open; bars show values."""
+    answer = answer_steps(tree, end)
     authors = list(dict.fromkeys(name for node in tree for name in node.authors))
     colours = {n: HTML_COLOURS[i % len(HTML_COLOURS)] for i, n in enumerate(authors)}
 
     def row(node: Node) -> str:
         text = html.escape(node.text.strip() or "(ends here)")
-        kind = ' class="told"' if node.id in answer else ""
+        kind = ' class="answer"' if node.id in answer else ""
         names = html.escape(", ".join(node.authors))
         end = ' <span class="end">■ answer</span>' if node.finished else ""
         return (

@@ -6,25 +6,22 @@ application imports ``deployments.app:build_app`` and carries our document as it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import Annotated, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from deployments.config.error_messages import nearest
-from policies import METHODS
+from deployments.config.needs import unmet
+from policies import policy_configs
 from runtime.config.aux_models import EncoderConfig
 from runtime.config.document import RuntimeConfig
 from runtime.config.ensembles import PolicyConfig
 from runtime.config.members import MemberConfig
+from runtime.config.plugins import OneOf
 from runtime.config.reward_models import RewardModelConfig
 
-if TYPE_CHECKING:
-    AnyPolicyConfig = PolicyConfig
-else:
-    AnyPolicyConfig = Annotated[
-        Union[tuple(config for _, config in METHODS.values())],  # noqa: UP007
-        Field(discriminator="type"),
-    ]
+AnyPolicyConfig: TypeAlias = Annotated[PolicyConfig, OneOf(policy_configs)]
 
 
 class AppConfig(RuntimeConfig):
@@ -32,10 +29,10 @@ class AppConfig(RuntimeConfig):
 
     ensembles: dict[str, AnyPolicyConfig] = {}
     reward_models: dict[str, RewardModelConfig] = {}
-    """Process reward models, by the names under which ensembles ask them."""
+    """Process reward models, by the names that ensembles use."""
 
     encoders: dict[str, EncoderConfig] = {}
-    """Text encoders, by the names under which ensembles ask them."""
+    """Text encoders, by the names that ensembles use."""
 
     models_app: str | None = None
     """Another Serve application that runs the models (``deployments.models:build_models`` with the
@@ -58,8 +55,8 @@ class AppConfig(RuntimeConfig):
         return self.members | judges | encoders
 
     def own_encoder(self, policy: PolicyConfig) -> str | None:
-        """The encoder of its own that an ensemble asks; ``None`` where one of its members encodes,
-        or nobody does."""
+        """The entry of ``encoders`` that an ensemble uses; ``None`` where a member encodes, or no
+        encoder is needed."""
         name = policy.encoded_by
         return None if name is None or name in policy.members else name
 
@@ -76,22 +73,37 @@ class AppConfig(RuntimeConfig):
             if ensemble.judge is not None and ensemble.judge not in self.reward_models:
                 known = list(self.reward_models)
                 raise ValueError(
-                    f"ensemble {name!r} wants reward model {ensemble.judge!r}, which is not under "
+                    f"ensemble {name!r} names reward model {ensemble.judge!r}, which is not under "
                     "reward_models" + (nearest(ensemble.judge, known) if known else "")
                 )
             encoder = self.own_encoder(ensemble)
             if encoder is not None and encoder not in self.encoders:
                 known = [*self.encoders, *ensemble.members]
                 raise ValueError(
-                    f"ensemble {name!r} wants encoder {encoder!r}, which is neither under encoders "
+                    f"ensemble {name!r} names encoder {encoder!r}, which is neither under encoders "
                     "nor among its members" + nearest(encoder, known)
                 )
             for member in ensemble.members:
                 if member not in self.members:
                     raise ValueError(
-                        f"ensemble {name!r} wants member {member!r}, which is not configured"
+                        f"ensemble {name!r} names member {member!r}, which is not configured"
                         + nearest(member, list(self.members))
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _members_provide_what_methods_need(self) -> AppConfig:
+        wrong = [
+            InitErrorDetails(
+                type=PydanticCustomError("unmet_need", "{text}", {"text": text}),
+                loc=("ensembles", name),
+                input=policy,
+            )
+            for name, policy in self.ensembles.items()
+            for text in unmet(name, policy, self.members)
+        ]
+        if wrong:
+            raise ValidationError.from_exception_data("AppConfig", wrong)
         return self
 
     def policy_configs(self) -> dict[str, PolicyConfig]:

@@ -5,22 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from policies import METHODS
-from runtime.config.ensembles import PolicyConfig
+from runtime.config.plugins import OneOf, type_of
 from runtime.errors import ConfigError
-
-if TYPE_CHECKING:
-    AnyPolicyConfig = PolicyConfig
-else:
-    AnyPolicyConfig = Annotated[
-        Union[tuple(config for _, config in METHODS.values())],  # noqa: UP007
-        Field(discriminator="type"),
-    ]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -97,8 +88,7 @@ def _valid_keys(root: Any, loc: Sequence[str | int]) -> str:
 
 def _tags(root: Any, loc: Sequence[str | int]) -> str:
     """The types that a union knows."""
-    branches = get_args(_model_at(root, loc))
-    return ", ".join(str(branch.model_fields["type"].default) for branch in branches)
+    return ", ".join(str(type_of(branch)) for branch in _branches(_model_at(root, loc)))
 
 
 def _model_at(root: Any, loc: Sequence[str | int]) -> Any:
@@ -109,20 +99,27 @@ def _model_at(root: Any, loc: Sequence[str | int]) -> Any:
 
 
 def _bare(model: Any) -> Any:
+    """Without ``Annotated``; an open union is represented by its ``OneOf``."""
     while get_origin(model) is Annotated:
-        model = get_args(model)[0]
+        inner, *metadata = get_args(model)
+        model = next((one for one in metadata if isinstance(one, OneOf)), inner)
     return model
+
+
+def _branches(model: Any) -> Sequence[Any]:
+    return list(model.branches()) if isinstance(model, OneOf) else get_args(model)
 
 
 def _descend(model: Any, part: str | int) -> Any:
     """The model one step further on a path of field names, dict keys and union tags."""
     if hasattr(model, "model_fields"):
         field = model.model_fields.get(str(part))
-        return None if field is None else field.annotation
+        if field is None:
+            return None
+        return next((one for one in field.metadata if isinstance(one, OneOf)), field.annotation)
     if get_origin(model) is dict:
         return get_args(model)[1]
-    for branch in get_args(model):
-        fields = getattr(branch, "model_fields", {})
-        if "type" in fields and fields["type"].default == part:
+    for branch in _branches(model):
+        if hasattr(branch, "model_fields") and type_of(branch) == part:
             return branch
     return None

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.config.yaml_nodes import read_yaml
-from policies import METHODS
-from runtime.config.ensembles import PolicyConfig
-from runtime.errors import ConfigError
-
-if TYPE_CHECKING:
-    AnyPolicyConfig = PolicyConfig
-else:
-    AnyPolicyConfig = Annotated[
-        Union[tuple(config for _, config in METHODS.values())],  # noqa: UP007
-        Field(discriminator="type"),
-    ]
 from deployments.config.app_config import AppConfig
 from deployments.config.error_messages import validated
+from deployments.config.yaml_nodes import read_yaml
+from runtime.errors import ConfigError
 
 IMPORT_PATH = "deployments.app:build_app"
 

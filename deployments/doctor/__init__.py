@@ -1,6 +1,6 @@
 """``orchestrion doctor``: what is installed, what fits this machine, what is wrong and its remedy.
 
-Checks are pure functions of the facts in ``facts.py``, which ``gather.py`` gathers.
+Checks are pure functions of the facts in ``facts.py``, which ``probe.py`` gathers.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from deployments.config.serve_file import load
-from deployments.doctor import hardware, members, packages, probe, vllm_build
+from deployments.doctor import hardware, members, methods, packages, probe, vllm_build
 from deployments.doctor.facts import Finding, Installed, Machine
 from runtime.errors import ConfigError
 
 
 def examine(installed: Installed, machine: Machine) -> list[Finding]:
-    """Everything that can be told without a configuration."""
+    """Findings that need no configuration."""
     return [
         *packages.check(installed, machine),
         *vllm_build.check(installed, machine),
@@ -29,4 +29,8 @@ def examine_config(file: Path, installed: Installed, machine: Machine) -> list[F
     except ConfigError as fault:
         return [Finding("wrong", "config", str(fault), f"correct {file}")]
     weights = probe.weights(config)
-    return list(members.check(config, weights, installed, machine, str(file)))
+    return [
+        *members.check(config, weights, installed, machine, str(file)),
+        *methods.check(config),
+        *methods.plugins(),
+    ]

@@ -18,14 +18,14 @@ def check(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) ->
 
 
 def memory(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) -> Finding:
-    """RAM of everything that runs on this machine against what there is."""
+    """RAM of everything that runs on this machine against the RAM it has."""
     coordinators = sum(policy.replicas for policy in config.policy_configs().values())
     others = RAY_BYTES + coordinators * COORDINATOR_BYTES
     total = others + sum(
         need.ram * config.served[name].replica.most_replicas for name, need in demands.items()
     )
     unknown = any(need.weights is None and not need.gpus for need in demands.values())
-    told = (
+    text = (
         f"{'at least' if unknown else 'about'} {gib(total)} for all replicas, {gib(others)} of it "
         f"for Ray, the gateway and coordinators; this machine has {gib(machine.memory)}, "
         f"{gib(machine.memory_free)} free"
@@ -34,10 +34,10 @@ def memory(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) -
         "fewer replicas or members, dtype: bfloat16, a smaller cache_mb or kv_cache_memory_bytes"
     )
     if total > machine.memory:
-        return Finding("wrong", "all members", told, remedy)
+        return Finding("wrong", "all members", text, remedy)
     if total > machine.memory_free:
-        return Finding("note", "all members", told, f"stop other programs; or {remedy}")
-    return Finding("note" if unknown else "ok", "all members", told)
+        return Finding("note", "all members", text, f"stop other programs; or {remedy}")
+    return Finding("note" if unknown else "ok", "all members", text)
 
 
 def cards(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) -> Iterator[Finding]:
@@ -50,50 +50,51 @@ def cards(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) ->
         need.on_cards(card) * config.served[name].replica.most_replicas
         for name, need in demands.items()
     )
-    told = f"about {gib(total)} of GPU memory for all replicas; the cards have {gib(there)}"
+    text = f"about {gib(total)} of GPU memory for all replicas; the cards have {gib(there)}"
     if total <= there:
-        yield Finding("ok", "all members", told)
+        yield Finding("ok", "all members", text)
     else:
         remedy = "smaller gpu_memory_utilization or kv_cache_memory_bytes, or fewer replicas"
-        yield Finding("wrong", "all members", told, remedy)
+        yield Finding("wrong", "all members", text, remedy)
 
 
 def cpus(config: AppConfig, machine: Machine) -> Finding:
-    """More CPUs than there are is slow, no fault: ``orchestrion serve`` lets replicas share."""
-    wanted = sum(m.replica.num_cpus * m.replica.most_replicas for m in config.served.values())
-    told = f"{wanted:g} CPUs for all replicas; this machine has {machine.cores:g}"
-    if wanted <= machine.cores:
-        return Finding("ok", "all members", told)
+    """CPUs of all replicas. Too few slow an ensemble down and are no fault: with ``orchestrion
+    serve`` replicas share them."""
+    needed = sum(m.replica.num_cpus * m.replica.most_replicas for m in config.served.values())
+    text = f"{needed:g} CPUs for all replicas; this machine has {machine.cores:g}"
+    if needed <= machine.cores:
+        return Finding("ok", "all members", text)
     return Finding(
         "note",
         "all members",
-        f"{told}: with orchestrion serve they share them, with serve run they wait for more",
+        f"{text}: with orchestrion serve replicas share them, with serve run they wait for more",
         "lower replica.num_cpus or num_replicas of members",
     )
 
 
 def gpus(config: AppConfig, demands: Mapping[str, Demand], machine: Machine) -> Iterator[Finding]:
-    """A replica that asks for a GPU that is not there waits for it and never starts."""
-    wanted = sum(
+    """GPUs of all replicas. A replica without a free GPU waits for one and never starts."""
+    needed = sum(
         max(member.replica.num_gpus, demands[name].gpus if demands[name].gpus > 1 else 0)
         * member.replica.most_replicas
         for name, member in config.served.items()
     )
-    if not wanted:
+    if not needed:
         return
-    told = f"{wanted:g} GPUs for all replicas; this machine has {len(machine.gpus)}"
-    if wanted <= len(machine.gpus):
-        yield Finding("ok", "all members", told)
+    text = f"{needed:g} GPUs for all replicas; this machine has {len(machine.gpus)}"
+    if needed <= len(machine.gpus):
+        yield Finding("ok", "all members", text)
     else:
         yield Finding(
             "wrong",
             "all members",
-            f"{told}, and replicas that find none never start",
+            f"{text}, and replicas without one never start",
             "lower replica.num_gpus, num_replicas or tensor_parallel_size of members",
         )
 
 
 def smallest_card(machine: Machine) -> int | None:
-    """``None`` without cards, or where the driver does not tell the memory of all."""
+    """``None`` without cards, or where the driver does not report the memory of all."""
     sizes = [gpu.memory for gpu in machine.gpus if gpu.memory is not None]
     return min(sizes) if sizes and len(sizes) == len(machine.gpus) else None

@@ -1,4 +1,4 @@
-"""What a check may know: plain facts, so that tests can invent machines."""
+"""The facts that checks use: plain data, so that tests can describe any machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Installed:
     torch_build: str = "cpu"
     """``cpu``, or what torch was built for, such as ``CUDA 13.0``."""
     unimportable: Mapping[str, str] = field(default_factory=dict)
-    """Packages that torch's operators are extended by, and why they cannot be imported."""
+    """Packages that extend torch's operators, and why they cannot be imported."""
     pip: str = "pip"
     """The command that changes this Python's packages."""
 
@@ -47,7 +47,7 @@ class Installed:
 class Gpu:
     name: str
     memory: int | None
-    """Bytes; ``None`` where the driver does not tell."""
+    """Bytes; ``None`` where the driver does not report it."""
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,10 @@ def disk(machine: Machine) -> Finding:
 
 def shared_memory(machine: Machine) -> Finding:
     """Ray writes its object store to the disk when it does not fit, and messages slow down."""
-    wanted = gib(OBJECT_STORE_BYTES)
+    needed = gib(OBJECT_STORE_BYTES)
     if machine.shm_free is None:
-        return Finding("ok", "shared memory", f"no /dev/shm; Ray keeps its {wanted} on the disk")
-    shown = f"{gib(machine.shm_free)} free in /dev/shm, of which Ray wants {wanted}"
+        return Finding("ok", "shared memory", f"no /dev/shm; Ray keeps its {needed} on the disk")
+    shown = f"{gib(machine.shm_free)} free in /dev/shm, of which Ray wants {needed}"
     if machine.shm_free >= OBJECT_STORE_BYTES:
         return Finding("ok", "shared memory", shown)
     return Finding(

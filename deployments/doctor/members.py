@@ -10,14 +10,15 @@ from deployments.doctor.capacity import smallest_card
 from deployments.doctor.facts import Finding, Installed, Machine, gib
 from deployments.doctor.memory_estimate import Demand, demand, on_gpu
 from deployments.launch.weights import with_weights
-from runtime.config.engines import VllmEngine
+from runtime.config.engine_base import PluginEngine
+from runtime.config.engines import VllmEngine, innermost
 from runtime.config.members import MemberConfig
 from runtime.errors import WeightsError
 from runtime.weights.size import Size
 
 Weights = Size | WeightsError | None
-"""What is known of a member's weights: their size, why they cannot be used, or that they are not
-here yet."""
+"""A member's weights: their size, why they cannot be used, or ``None`` while they are not on this
+machine."""
 
 
 def check(
@@ -46,7 +47,7 @@ def check(
 def engine(
     name: str, member: MemberConfig, installed: Installed, machine: Machine
 ) -> Iterator[Finding]:
-    """Whether the packages are there that the member's engine is made of."""
+    """Whether the packages that the member's engine needs are installed."""
     sees_gpu = installed.other_gpus or (machine.gpus and installed.torch_build != "cpu")
     for needed in with_weights(member.engine):
         if isinstance(needed, VllmEngine):
@@ -56,12 +57,12 @@ def engine(
             missing = [p for p in ("torch", "transformers") if not installed.has(p)]
             command = f"{installed.pip} install -e '.[local]'"
         if missing:
-            told = f"engine type {needed.type} needs {' and '.join(missing)}, not installed"
-            yield Finding("wrong", name, told, command)
+            text = f"engine type {needed.type} needs {' and '.join(missing)}, not installed"
+            yield Finding("wrong", name, text, command)
         elif not isinstance(needed, VllmEngine):
             if needed.device.startswith("cuda") and not sees_gpu:
-                told = f"device {needed.device!r}, and torch finds no GPU here"
-                yield Finding("wrong", name, told, f"members.{name}.engine: {{device: cpu}}")
+                text = f"device {needed.device!r}, and torch finds no GPU on this machine"
+                yield Finding("wrong", name, text, f"members.{name}.engine: {{device: cpu}}")
         elif (
             needed.workers == 1
             and not member.replica.num_gpus
@@ -70,7 +71,7 @@ def engine(
             yield Finding(
                 "note",
                 name,
-                "runs on a GPU and asks Ray for none, so others may be placed on the same",
+                "runs on a GPU and reserves none with Ray, so others may be placed on it too",
                 f"members.{name}.replica: {{num_gpus: 1}}",
             )
 
@@ -80,6 +81,10 @@ def one(
 ) -> Iterator[Finding]:
     """A member's weights and one replica's memory."""
     source = next(iter(with_weights(member.engine)), None)
+    if isinstance(innermost(member.engine), PluginEngine):
+        text = f"{member.engine.type}: an engine from a package; its memory is not known here"
+        yield Finding("ok", name, text)
+        return
     if source is None:
         yield Finding("ok", name, f"{member.engine.type}: {gib(need.ram)} a replica, no weights")
         return
@@ -96,18 +101,18 @@ def one(
         )
         return
     if not (isinstance(source, VllmEngine) and _too_large(need, machine)):
-        yield Finding("ok", name, f"{source.type}: {_told(need, known)}")
+        yield Finding("ok", name, f"{source.type}: {_described(need, known)}")
         return
     yield Finding(
         "wrong",
         name,
-        f"{source.type}: {_told(need, known)}; that is more than its part of a card",
+        f"{source.type}: {_described(need, known)}; that is more than its part of a card",
         f"members.{name}.engine: more tensor_parallel_size, a larger gpu_memory_utilization or "
         "quantized weights",
     )
 
 
-def _told(need: Demand, size: Size) -> str:
+def _described(need: Demand, size: Size) -> str:
     where = "RAM" if not need.gpus else f"{need.gpus} GPU{'' if need.gpus == 1 else 's'}"
     cache = f"cache {gib(need.cache)}" if need.share is None else "the cache in what is left"
     taken = "" if need.share is None else f", taking {need.share:.0%} of each"

@@ -1,6 +1,6 @@
-"""How much memory one replica of a member takes: an estimate, from sizes that can be known.
+"""How much memory one replica of a member takes: an estimate from sizes that are known.
 
-What a forward pass needs for itself comes on top; it depends on the requests.
+The activations of a forward pass come on top; they depend on the requests.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from deployments.doctor import vllm_build
 from deployments.doctor.facts import Installed, Machine
+from runtime.config.engine_base import PluginEngine
 from runtime.config.engines import (
     EngineConfig,
     FlakyEngine,
@@ -72,6 +73,8 @@ def demand(
             return _vllm(engine, size, num_gpus, on_gpu(engine, installed, machine))
         case FlakyEngine() | SlowEngine():
             return demand(engine.engine, size, num_gpus, installed, machine)
+        case PluginEngine():
+            return Demand(SCRIPTED_BYTES, weights=None)
     return Demand(SCRIPTED_BYTES)
 
 
@@ -113,7 +116,7 @@ def _vllm(engine: VllmEngine, size: Size | None, num_gpus: float, gpu: bool) -> 
 
 
 def _with_embedding(engine: VllmEngine, size: Size | None, width: int, writing: Demand) -> Demand:
-    """The model that ``embed`` is served by, beside the one that writes."""
+    """Adds the model that serves ``embed``."""
     if engine.embedding == "none":
         return writing
     weights = None if size is None else 2 * size.at(width)

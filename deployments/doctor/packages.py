@@ -8,7 +8,7 @@ from packaging.specifiers import SpecifierSet
 
 from deployments.doctor.facts import Finding, Installed, Machine
 
-PYTHON = ">=3.11"
+PYTHON = ">=3.11,<3.14"
 RANGES = {
     "ray": ">=2.60,<2.61",
     "torch": ">=2.11,<2.14",
@@ -80,11 +80,11 @@ def extensions(installed: Installed) -> Iterator[Finding]:
     broken = [name for name in EXTENSIONS if name in installed.unimportable]
     if broken:
         why = "; ".join(f"{name}: {installed.unimportable[name]}" for name in broken)
-        beside = f"torch {installed.versions.get('torch', '(missing)')}"
+        other = f"torch {installed.versions.get('torch', '(missing)')}"
         yield Finding(
             "wrong",
             "torch extensions",
-            f"{', '.join(broken)} cannot be imported beside {beside} ({why}); none is needed",
+            f"{', '.join(broken)} cannot be imported with {other} ({why}); none is needed",
             f"{installed.pip} uninstall --yes {' '.join(broken)}",
         )
     for name in EXTENSIONS:

@@ -28,13 +28,13 @@ from runtime.weights.size import measure
 
 _TRY_IMPORTS = """
 import importlib, json, sys
-told = {}
+faults = {}
 for name in sys.argv[1:]:
     try:
         importlib.import_module(name)
-    except Exception as fault:  # whatever a broken package raises is what is told
-        told[name] = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
-print(json.dumps(told))
+    except Exception as fault:  # a broken package may raise anything
+        faults[name] = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+print(json.dumps(faults))
 """
 
 
@@ -58,7 +58,7 @@ def _version(name: str) -> str | None:
 
 
 def _torch_build() -> str:
-    """From the file that torch's own build writes; a version from PyPI does not tell."""
+    """From the file that torch's build writes; versions on PyPI do not name the build."""
     written = Path(str(distribution("torch").locate_file("torch/version.py")))
     text = written.read_text() if written.is_file() else ""
     for word, shown in (("cuda", "CUDA"), ("hip", "ROCm"), ("xpu", "XPU")):
@@ -68,7 +68,7 @@ def _torch_build() -> str:
 
 
 def _unimportable(names: list[str]) -> dict[str, str]:
-    """In a process of its own, which a package built for another torch may also crash."""
+    """In a process of its own: a package built for another torch may crash it."""
     try:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", _TRY_IMPORTS, *names],
@@ -81,12 +81,12 @@ def _unimportable(names: list[str]) -> dict[str, str]:
         return dict.fromkeys(names, "its import does not end")
     if done.returncode != 0 or not done.stdout.strip():
         return dict.fromkeys(names, f"its import ends Python with status {done.returncode}")
-    told: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    faults: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return faults
 
 
 def _shown(path: Path) -> str:
-    """A path as one would type it here."""
+    """A path relative to the working folder where possible."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
@@ -162,7 +162,7 @@ def _names(visible: str, index: str, uuid: str) -> bool:
 
 
 def weights(config: AppConfig) -> dict[str, Weights]:
-    """What is known of each member's weights; nothing is fetched."""
+    """Each member's weights as they are on this machine; nothing is fetched."""
     return {
         name: _size(engine)
         for name, member in config.served.items()

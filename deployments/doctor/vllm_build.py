@@ -22,7 +22,7 @@ def builds(installed: Installed) -> set[str]:
 
 
 def install_command(installed: Installed, machine: Machine) -> str:
-    """What installs the build for this machine."""
+    """The command that installs the build for this machine."""
     return f"{installed.pip} install -e '.[local,vllm]'" if machine.gpus else INSTALL_CPU
 
 
@@ -64,7 +64,7 @@ def _gpu(version: str, installed: Installed, machine: Machine) -> Finding:
         )
     if not machine.gpus and not installed.other_gpus:
         return Finding(
-            "wrong", GPU, f"{version} is the GPU build, and no GPU is seen here", INSTALL_CPU
+            "wrong", GPU, f"{version} is the GPU build, and this machine shows no GPU", INSTALL_CPU
         )
     if installed.torch_build == "cpu":
         return Finding(
@@ -96,19 +96,19 @@ def _cpu(version: str, installed: Installed, machine: Machine) -> Finding:
 
 
 def target_device(installed: Installed, machine: Machine) -> Iterator[Finding]:
-    """What is set in the environment wins over what the engine would set."""
-    wish = machine.target_device
+    """The environment's setting takes precedence over the engine's."""
+    target = machine.target_device
     found = builds(installed)
-    if wish is None or len(found) != 1:
+    if target is None or len(found) != 1:
         return
-    if (wish.lower() == "cpu") == (CPU in found):
-        yield Finding("ok", "VLLM_TARGET_DEVICE", wish)
+    if (target.lower() == "cpu") == (CPU in found):
+        yield Finding("ok", "VLLM_TARGET_DEVICE", target)
     else:
         (name,) = found
         yield Finding(
             "wrong",
             "VLLM_TARGET_DEVICE",
-            f"{wish!r} contradicts the installed build, {name}",
+            f"{target!r} contradicts the installed build, {name}",
             "unset VLLM_TARGET_DEVICE",
         )
 

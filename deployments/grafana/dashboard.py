@@ -12,7 +12,7 @@ from deployments.grafana.queries import Panel, Row
 
 FILE: Final = Path(__file__).with_name("orchestrion.json")
 SCHEMA_VERSION: Final = 39
-"""Of Grafana 11; later ones migrate it when they load it."""
+"""The schema of Grafana 11; later versions migrate it on import."""
 COLUMNS: Final = 24
 WIDTH, HEIGHT = 8, 8
 SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
@@ -39,7 +39,7 @@ def dashboard() -> dict[str, Any]:
                 _variable("member", "ray_orchestrion_member_calls_total"),
             ]
         },
-        "panels": list(_placed()),
+        "panels": list(_positioned()),
     }
 
 
@@ -54,7 +54,7 @@ def _source() -> dict[str, Any]:
 
 
 def _variable(label: str, metric: str) -> dict[str, Any]:
-    """Which ensembles or members are shown: all, unless somebody chooses."""
+    """A variable that selects ensembles or members; by default all."""
     query = f"label_values({metric}, {label})"
     return {
         "name": label,
@@ -72,16 +72,16 @@ def _variable(label: str, metric: str) -> dict[str, Any]:
     }
 
 
-def _placed() -> Iterator[dict[str, Any]]:
-    """Rows under each other, panels side by side."""
+def _positioned() -> Iterator[dict[str, Any]]:
+    """Rows with their panels, placed on the grid from top to bottom."""
     y, number = 0, 0
     for row in ROWS:
         number += 1
         yield _heading(row, number, y)
         y += 1
-        for place, panel in enumerate(row.panels):
+        for position, panel in enumerate(row.panels):
             number += 1
-            line, column = divmod(place * WIDTH, COLUMNS)
+            line, column = divmod(position * WIDTH, COLUMNS)
             yield _panel(panel, number, {"x": column, "y": y + line * HEIGHT, **_SIZE})
         y += -(-len(row.panels) * WIDTH // COLUMNS) * HEIGHT
 
@@ -90,12 +90,12 @@ _SIZE: Final = {"w": WIDTH, "h": HEIGHT}
 
 
 def _heading(row: Row, number: int, y: int) -> dict[str, Any]:
-    place = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
+    position = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
     shape = {"type": "row", "collapsed": False, "panels": []}
-    return {"id": number, "title": row.title, "gridPos": place, **shape}
+    return {"id": number, "title": row.title, "gridPos": position, **shape}
 
 
-def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
+def _panel(panel: Panel, number: int, position: dict[str, int]) -> dict[str, Any]:
     custom = {
         "drawStyle": "line",
         "fillOpacity": 30 if panel.stacked else 0,
@@ -107,7 +107,7 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
         "type": "timeseries",
         "title": panel.title,
         "description": panel.about,
-        "gridPos": place,
+        "gridPos": position,
         "datasource": SOURCE,
         "fieldConfig": {
             "defaults": {"unit": panel.unit, "min": 0, "custom": custom},
@@ -130,9 +130,9 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def written() -> str:
+def to_json() -> str:
     return json.dumps(dashboard(), indent=1) + "\n"
 
 
 if __name__ == "__main__":
-    FILE.write_text(written())
+    FILE.write_text(to_json())

@@ -1,4 +1,4 @@
-"""Which replica serves which request."""
+"""Which replica serves which request: the one whose cache holds its prefix."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 
 from runtime.call_context import CallContext
 
-REMEMBERED: Final = 8192
-"""Requests whose replica is known; the least recently asked are forgotten."""
+MAX_REQUESTS: Final = 8192
+"""Most requests whose replica is stored; the least recently used are removed."""
 
 
 def affinity_key(call_context: CallContext) -> str:
-    """What Serve hashes. A call that failed is repeated under another key, and so, where there are
-    several replicas, usually on another one."""
+    """The key that Serve hashes to choose a replica. A retried call has another key, so with
+    several replicas it usually goes to another one."""
     return (
         f"{call_context.request}/{call_context.attempt}"
         if call_context.attempt
@@ -22,24 +22,25 @@ def affinity_key(call_context: CallContext) -> str:
     )
 
 
-class Places:
-    """Learns from replies where each request is served.
+class ReplicaAffinity:
+    """Learns from replies which replica serves each request.
 
-    A request that is not known yet is a place of its own. In a shared message only the first
-    request's key chose the replica; another that was believed elsewhere is forgotten, to be learned
-    from a message of its own.
+    An unknown request has a place of its own. In a shared message only the key of the first request
+    chose the replica; another request that was assigned to a different replica is removed, to be
+    learned from a message of its own.
     """
 
     def __init__(self) -> None:
         self._replicas: OrderedDict[str, str] = OrderedDict()
 
     def of(self, call_context: CallContext) -> str:
-        """The replica, or the request's own key."""
+        """The replica of a request, or the request's own key if it is unknown."""
         key = affinity_key(call_context)
         return self._replicas.get(key, key)
 
     def learn(self, sent: Sequence[CallContext], replica: str) -> None:
-        """A message with calls on these terms, the first of which chose, was served there."""
+        """Records that ``replica`` served a message with calls of these contexts, routed by the
+        first."""
         first, *others = sent
         key = affinity_key(first)
         self._replicas[key] = replica
@@ -48,5 +49,5 @@ class Places:
             key = affinity_key(call_context)
             if self._replicas.get(key, replica) != replica:
                 del self._replicas[key]
-        while len(self._replicas) > REMEMBERED:
+        while len(self._replicas) > MAX_REQUESTS:
             self._replicas.popitem(last=False)

@@ -1,7 +1,7 @@
-"""Whether a member has any replica at all.
+"""Detects members without a running replica.
 
-Serve lets a call wait for a replica until its timeout, which is minutes long for large models. When
-a member's node is lost, answers must go on without the member sooner.
+Serve lets a call wait for a replica until its timeout, which is minutes for large models. When a
+member's node is lost, answers must continue without the member sooner.
 """
 
 from __future__ import annotations
@@ -20,62 +20,63 @@ from runtime.errors import ReplicaUnavailable
 
 T = TypeVar("T")
 
-FIRST_LOOK_S: Final = 1.0
-"""A call that has no reply by then is asked after; later looks are rarer."""
-MOST_S: Final = 10.0
+PROBE_AFTER_S: Final = 1.0
+"""Seconds without a reply after which the deployment is probed; later probes are rarer."""
+MAX_PROBE_INTERVAL_S: Final = 10.0
 
 
 class Availability:
-    """Gives calls up that no replica can serve: within a second, or at once where that is known.
-    All calls that wait look together, at most once a second."""
+    """Ends calls that no replica can serve: within a second, or at once where that is known. All
+    waiting calls share one probe, at most once a second."""
 
-    def __init__(self, what: str, handle: DeploymentHandle) -> None:
-        self._what, self._handle = what, handle
-        self._absent = False
-        self._looking: asyncio.Task[None] | None = None
-        self._looked = -FIRST_LOOK_S
+    def __init__(self, name: str, handle: DeploymentHandle) -> None:
+        self._name, self._handle = name, handle
+        self._unavailable = False
+        self._probe_task: asyncio.Task[None] | None = None
+        self._probed_at = -PROBE_AFTER_S
 
-    async def ask(self, ask: Callable[[], Awaitable[T]], wait_for_replica: bool = False) -> T:
-        """What ``ask`` gives. Raises ``ReplicaUnavailable`` as soon as there is no replica; the
-        patient wait for a new one."""
+    async def call(self, send: Callable[[], Awaitable[T]], wait_for_replica: bool = False) -> T:
+        """The result of ``send()``. Raises ``ReplicaUnavailable`` as soon as there is no replica,
+        unless ``wait_for_replica``."""
         if wait_for_replica:
-            return await ask()
-        if self._absent and await self._is_absent():
+            return await send()
+        if self._unavailable and await self._check_unavailable():
             raise self._fault()
-        asking = asyncio.ensure_future(ask())
-        pause = FIRST_LOOK_S
+        pending = asyncio.ensure_future(send())
+        pause = PROBE_AFTER_S
         try:
-            while not (await asyncio.wait([asking], timeout=pause))[0]:
-                if await self._is_absent() and not asking.done():
+            while not (await asyncio.wait([pending], timeout=pause))[0]:
+                if await self._check_unavailable() and not pending.done():
                     raise self._fault()
-                pause = min(2 * pause, MOST_S)
-            return asking.result()
+                pause = min(2 * pause, MAX_PROBE_INTERVAL_S)
+            return pending.result()
         finally:
-            if not asking.done():
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+            if not pending.done():
+                pending.cancel()
+                await asyncio.gather(pending, return_exceptions=True)
 
     def _fault(self) -> ReplicaUnavailable:
-        return ReplicaUnavailable(f"{self._what} has no running replica; loading")
+        return ReplicaUnavailable(f"{self._name} has no running replica; loading")
 
-    async def _is_absent(self) -> bool:
-        if self._looking is None and time.monotonic() - self._looked >= FIRST_LOOK_S:
-            # In a context of its own: it must not end with the request that happened to look.
+    async def _check_unavailable(self) -> bool:
+        if self._probe_task is None and time.monotonic() - self._probed_at >= PROBE_AFTER_S:
+            # In a context of its own: it must not inherit the request that started the probe.
             loop = asyncio.get_running_loop()
-            self._looking = loop.create_task(self._look(), context=contextvars.Context())
-        if self._looking is not None:
-            await asyncio.wait([self._looking])
-        return self._absent
+            self._probe_task = loop.create_task(self._probe(), context=contextvars.Context())
+        if self._probe_task is not None:
+            await asyncio.wait([self._probe_task])
+        return self._unavailable
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         unavailable = False
         try:
-            async with asyncio.timeout(FIRST_LOOK_S):
-                # Says nothing to anybody; Serve refuses it where there is nobody to hear it.
+            async with asyncio.timeout(PROBE_AFTER_S):
+                # Without effect on replicas; Serve raises if there is none.
                 await self._handle.broadcast("abort", []).results_async()
         except DeploymentUnavailableError:
             unavailable = True
         except (TimeoutError, RayError, RayServeException, RuntimeError):
-            pass  # somebody is there, though busy or about to die: the call itself will tell
+            pass  # a replica exists, though busy or failing: the call itself will show it
         finally:
-            self._absent, self._looking, self._looked = unavailable, None, time.monotonic()
+            self._unavailable, self._probe_task = unavailable, None
+            self._probed_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""A coordinator deployment as the gateway asks it."""
+"""A coordinator deployment as the gateway calls it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles.affinity import affinity_key
 from deployments.handles.channels import logger
-from deployments.handles.errors import GONE, typed
+from deployments.handles.errors import LOST_REPLICA, orchestrion_error
 from runtime.call_context import CallContext
 from runtime.observability.logs import tell
 from runtime.observability.metrics import RESUMED, Meter
@@ -26,7 +26,7 @@ from runtime.types.spans import Span
 
 
 class ServeEnsemble:
-    """A coordinator deployment as the gateway sees it; goes on when a coordinator dies."""
+    """The client of a coordinator deployment; resumes answers when a coordinator is lost."""
 
     def __init__(
         self,
@@ -46,8 +46,9 @@ class ServeEnsemble:
         self._resumes = resumes
 
     async def answer(self, query: Query) -> AsyncIterator[Event]:
-        """The coordinator's events; from the last checkpoint on another one if it is lost, however
-        often that happens: only when ``resumes`` in a row bring nothing new, it is an error."""
+        """The events of an answer. When the coordinator is lost, another one continues from the
+        last checkpoint. Raises ``EngineFault`` only after ``resumes`` attempts in a row without an
+        event."""
         checkpoint: Checkpoint | None = None
         spans: list[Span] = []
         losses = failures = 0
@@ -56,7 +57,7 @@ class ServeEnsemble:
             try:
                 async for events in messages:
                     failures = 0
-                    for event in events:  # all of them, before the first is told
+                    for event in events:  # all of them, before the first is yielded
                         if isinstance(event, Written) and event.span is not None:
                             spans.append(event.span)
                         if isinstance(event, Recalled):
@@ -68,34 +69,41 @@ class ServeEnsemble:
                     if isinstance(events[-1], Ended):
                         return
                 return
-            except (*GONE, BackPressureError) as fault:
+            except (*LOST_REPLICA, BackPressureError) as fault:
                 lost = not isinstance(fault, (RayTaskError, BackPressureError))
                 losses, failures = losses + 1, failures + 1
                 if not lost or failures > self._resumes:
-                    raise typed(fault, f"the coordinator of {self._name!r}") from fault
+                    raise orchestrion_error(fault, f"the coordinator of {self._name!r}") from fault
                 self._meter.record(RESUMED, 1, self._name, "coordinator")
-                told = {"ensemble": self._name, "why": type(fault).__name__}
-                tell(logger, logging.WARNING, "coordinator lost, resuming", **told, lost=losses)
+                tell(
+                    logger,
+                    logging.WARNING,
+                    "coordinator lost, resuming",
+                    ensemble=self._name,
+                    why=type(fault).__name__,
+                    lost=losses,
+                )
             finally:
                 messages.cancel()
 
     def _to(self, query: Query) -> DeploymentHandle:
-        """Of several replicas the one that may still know of the query, if it is asked again."""
+        """With several replicas the one that may hold state of the query, for a repeated
+        request."""
         if not self._replicated:
             return self._handle
         return self._handle.options(session_id=affinity_key(CallContext(query.id)))
 
     async def card(self) -> dict[str, Any]:
-        return await self._ask(self._card.remote())
+        return await self._result(self._card.remote())
 
     async def decode(self, ids: Sequence[int]) -> str:
-        return await self._ask(self._decode.remote(list(ids)))
+        return await self._result(self._decode.remote(list(ids)))
 
     async def stats(self) -> dict[str, int]:
-        return await self._ask(self._stats.remote())
+        return await self._result(self._stats.remote())
 
-    async def _ask(self, response: Any) -> Any:
+    async def _result(self, response: Any) -> Any:
         try:
             return await response
-        except (*GONE, BackPressureError, RequestCancelledError) as fault:
-            raise typed(fault, f"the coordinator of {self._name!r}") from fault
+        except (*LOST_REPLICA, BackPressureError, RequestCancelledError) as fault:
+            raise orchestrion_error(fault, f"the coordinator of {self._name!r}") from fault

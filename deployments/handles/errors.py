@@ -11,15 +11,16 @@ from ray.serve.exceptions import (
 
 from runtime.errors import EngineFault, OrchestrionError, Overloaded
 
-GONE = (RayError, DeploymentUnavailableError, ReplicaUnavailableError)
+LOST_REPLICA = (RayError, DeploymentUnavailableError, ReplicaUnavailableError)
 
 
-def typed(fault: Exception, what: str) -> OrchestrionError:
-    """Ray's faults in our words. A fault of our own comes back as it was raised."""
+def orchestrion_error(fault: Exception, what: str) -> OrchestrionError:
+    """The runtime error for an error of Ray or Serve. A runtime error that a replica raised is
+    returned as it was raised. ``what`` names the target in messages."""
     if isinstance(fault, RayTaskError):
         if isinstance(fault.cause, OrchestrionError):
             return fault.cause
         return EngineFault(f"{what} failed: {fault.cause!r}")
     if isinstance(fault, BackPressureError):
         return Overloaded(what)
-    return EngineFault(f"{what} is gone ({type(fault).__name__})")
+    return EngineFault(f"{what} was lost ({type(fault).__name__})")

@@ -1,4 +1,4 @@
-"""Whether another answer is begun: a full server says so at once and lets nobody wait in vain."""
+"""Admission control: a full server refuses a request at once instead of queueing it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 from runtime.errors import Overloaded
 from runtime.observability.metrics import REFUSED, REQUESTS_IN_PROGRESS, Meter
 
-FIRST_GUESS_S: Final = 1.0
-"""How long an answer takes, before any has ended."""
-NEWEST: Final = 0.1
-"""Weight of the newest answer in the average."""
-SHORTEST_S: Final = 0.05
-REMEMBERED: Final = 4096
-"""Refusals that are counted."""
+INITIAL_MEAN_S: Final = 1.0
+"""Assumed duration of an answer before any has ended, in seconds."""
+SMOOTHING: Final = 0.1
+"""Weight of the newest answer in the moving average of durations."""
+MIN_RETRY_S: Final = 0.05
+MAX_REFUSALS: Final = 4096
+"""Number of recent refusals that are counted."""
 
 
 class Admission:
@@ -31,36 +31,36 @@ class Admission:
         self._clock = clock
         self._answers = 0
         self._requests = 0
-        self._usual = FIRST_GUESS_S
-        self._refused: deque[float] = deque(maxlen=REMEMBERED)
+        self._mean_s = INITIAL_MEAN_S
+        self._refused: deque[float] = deque(maxlen=MAX_REFUSALS)
 
     @contextmanager
     def of(self, model: str, answers: int) -> Iterator[None]:
-        """While a request's answers are written. Raises ``Overloaded`` when there is no room for
-        one more; a request for several answers needs no more than that, or it would never get in
-        where others keep asking for one."""
+        """Holds the slots of a request while its answers are generated.
+
+        Raises ``Overloaded`` when no slot is free. One free slot admits a request for several
+        answers; otherwise requests for single answers would starve it."""
         if self._answers >= self._limit:
             self._meter.record(REFUSED, 1, model, "overloaded")
-            raise Overloaded("this server", self._room_in(answers))
+            raise Overloaded("this server", self._retry_after(answers))
         started = self._clock()
         self._step(1, answers)
         try:
             yield
-            # Only what came to its end tells how long answers take.
-            self._usual += NEWEST * (self._clock() - started - self._usual)
+            # Only completed answers count as durations.
+            self._mean_s += SMOOTHING * (self._clock() - started - self._mean_s)
         finally:
             self._step(-1, -answers)
 
-    def _room_in(self, answers: int) -> float:
-        """Seconds after which this request is likely to get in. Those who were refused before, as
-        far as they are still out there, will be back too, and the server empties at its own pace.
-        """
+    def _retry_after(self, answers: int) -> float:
+        """Seconds after which this request is likely to be admitted: recently refused requests
+        will be repeated too, and slots become free at the usual rate."""
         now = self._clock()
-        while self._refused and now - self._refused[0] > self._usual:
+        while self._refused and now - self._refused[0] > self._mean_s:
             self._refused.popleft()
         self._refused.append(now)
         waiting = len(self._refused) - 1 + answers
-        return max(SHORTEST_S, self._usual * waiting / self._limit)
+        return max(MIN_RETRY_S, self._mean_s * waiting / self._limit)
 
     def _step(self, requests: int, answers: int) -> None:
         self._requests += requests

@@ -1,4 +1,4 @@
-"""The one place where typed errors become HTTP: status, OpenAI error body, headers."""
+"""Maps typed errors to HTTP: status, OpenAI error body, headers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from runtime.errors import (
     WeightsError,
 )
 
-LONGEST_RETRY_S = 120
-"""openai-python does not wait for a server that asks for more."""
+MAX_RETRY_S = 120
+"""openai-python ignores a longer retry-after."""
 LOADING_RETRY_S = 5
 ROUTE_CODES = {
     404: "route_not_found",
@@ -40,7 +40,7 @@ ROUTE_CODES = {
     408: "body_too_slow",
     413: "body_too_large",
 }
-LONGEST_MESSAGE = 2000
+MAX_MESSAGE = 2000
 """Characters: a message may quote what the client sent, which may be a whole body."""
 NO_RETRY = {"x-should-retry": "false"}
 BEARER = {"www-authenticate": 'Bearer realm="orchestrion"'}
@@ -48,7 +48,7 @@ BEARER = {"www-authenticate": 'Bearer realm="orchestrion"'}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error as the client gets it."""
+    """An error as it is sent to the client."""
 
     status: int
     type: str
@@ -60,16 +60,16 @@ class Fault:
 
     def body(self) -> dict[str, Any]:
         param = None if self.param is None else _clipped(self.param)
-        told = {"message": _clipped(self.message), "type": self.type, "param": param}
-        told["code"] = self.code
-        return {"error": {**told, **self.details}}
+        error = {"message": _clipped(self.message), "type": self.type, "param": param}
+        error["code"] = self.code
+        return {"error": {**error, **self.details}}
 
     def response(self) -> Response:
         return Response(encode(self.body()), self.status, self.headers, "application/json")
 
 
 def fault_of(error: Exception) -> Fault:
-    """What the client is told about ``error``; nothing of the inside when it has no type."""
+    """The HTTP form of ``error``. An untyped error becomes a 500 without details."""
     # Ray re-raises a remote fault as a subclass whose text is the whole remote traceback.
     cause = getattr(error, "cause", None)
     match cause if isinstance(cause, OrchestrionError) else error:
@@ -88,15 +88,15 @@ def fault_of(error: Exception) -> Fault:
                 429, "requests", "rate_limit_exceeded", str(often), None, _wait(often.retry_after)
             )
         case QuotaSpent() as quota:
-            # Hours may pass until then: no client should wait by itself.
+            # The quota may renew in hours, so clients must not retry automatically.
             wait = {"retry-after": str(math.ceil(quota.retry_after))} | NO_RETRY
             return Fault(429, "insufficient_quota", "insufficient_quota", str(quota), None, wait)
         case Overloaded() as full:
             return Fault(
                 429, "rate_limit_error", "overloaded", str(full), None, _wait(full.retry_after)
             )
-        case Diverged() as other:
-            return _invalid(409, "resume_diverged", str(other), PARAM, NO_RETRY)
+        case Diverged() as diverged:
+            return _invalid(409, "resume_diverged", str(diverged), PARAM, NO_RETRY)
         case NotReady() as loading:
             return unavailable(str(loading), "loading", {loading.model: loading.state})
         case QuorumLost() as lost:
@@ -107,19 +107,21 @@ def fault_of(error: Exception) -> Fault:
             return Fault(500, "server_error", "misconfigured", str(lasting), None, NO_RETRY)
         case OrchestrionError() as fault:
             return Fault(500, "server_error", _snake(type(fault).__name__), str(fault))
-        case HTTPException() as error:
-            code = ROUTE_CODES.get(error.status_code, "http_error")
-            return _invalid(error.status_code, code, error.detail, headers=error.headers)
+        case HTTPException() as http:
+            code = ROUTE_CODES.get(http.status_code, "http_error")
+            return _invalid(http.status_code, code, http.detail, headers=http.headers)
         case _:
             return Fault(
-                500, "server_error", "internal_error", "internal error; the server's log has it"
+                500,
+                "server_error",
+                "internal_error",
+                "internal error; the server's log has the details",
             )
 
 
 def unavailable(message: str, code: str, states: Mapping[str, str]) -> Fault:
-    """503 with a state per member. Clients repeat a 503 by themselves: told to wait where members
-    still load, and not to repeat where they have failed, since their calls were repeated already.
-    """
+    """503 with the state of each member. Clients retry a 503 by default: the headers say when,
+    while members load, and forbid it after members failed, whose calls were retried already."""
     loading = any("loading" in state for state in states.values())
     headers = _wait(LOADING_RETRY_S) if loading else NO_RETRY
     members = {"members": dict(states)}
@@ -137,7 +139,7 @@ def _invalid(
 
 
 def _wait(seconds: float) -> dict[str, str]:
-    bounded = min(max(seconds, 0.001), LONGEST_RETRY_S)
+    bounded = min(max(seconds, 0.001), MAX_RETRY_S)
     return {
         "retry-after": str(math.ceil(bounded)),
         "retry-after-ms": str(math.ceil(bounded * 1000)),
@@ -145,7 +147,7 @@ def _wait(seconds: float) -> dict[str, str]:
 
 
 def _clipped(text: str) -> str:
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} …"
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} …"
 
 
 def _snake(name: str) -> str:

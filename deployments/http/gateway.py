@@ -27,14 +27,16 @@ from deployments.http.openai.exchange import (
     check_choices,
     completion_exchange,
 )
+from deployments.http.openai.fields import Prompt
 from deployments.http.openai.formats import CHAT, TEXT, Form, whole
 from deployments.http.openai.json_bytes import encode
 from deployments.http.openai.openapi import openapi
-from deployments.http.openai.requests import ChatRequest, CompletionRequest, Prompt, parse
-from deployments.http.openai.resume import KEY, past_of
+from deployments.http.openai.parse import parse
+from deployments.http.openai.requests import ChatRequest, CompletionRequest
+from deployments.http.openai.resume import KEY, resume_point
 from deployments.http.openai.transcript import Transcript
 from deployments.http.request_id import RequestIdMiddleware, body_of
-from deployments.http.request_tracing import RequestTracingMiddleware, refused, understood
+from deployments.http.request_tracing import RequestTracingMiddleware, log_refusal, note_exchange
 from deployments.http.streaming.chunks import events
 from deployments.http.streaming.disconnect import ClientLeft, while_connected
 from deployments.http.streaming.merge import arrivals
@@ -44,7 +46,7 @@ from runtime.config.gateway import GatewayConfig
 from runtime.errors import BadRequest, OrchestrionError
 from runtime.observability.metrics import RESUMED, Counts, Meter
 
-CARD_PATIENCE_S: Final = 5.0
+CARD_TIMEOUT_S: Final = 5.0
 CLIENT_LEFT: Final = 499
 EXPOSED: Final = (
     "x-request-id",
@@ -66,9 +68,11 @@ def build_api(
     request_ids: bool = True,
     meter: Meter | None = None,
 ) -> FastAPI:
-    """The endpoint over ``models``, listed in their order. ``keep``: traces held in memory;
-    ``store_text``: with their texts. ``request_ids``: False behind Ray Serve, whose proxy adds the
-    header to every reply itself. Raises ``ConfigError`` for keys that cannot be read."""
+    """The HTTP application for ``models``, which are listed in their order.
+
+    ``keep`` is the number of traces held in memory, ``store_text`` whether they hold texts.
+    ``request_ids`` is False behind Ray Serve, whose proxy adds the header itself. Raises
+    ``ConfigError`` for keys that cannot be read."""
     meter = Counts() if meter is None else meter
     api = FastAPI(title="Orchestrion", openapi_url=None, redirect_slashes=False)
     traces, admission = TraceStore(keep, store_text), Admission(config.max_answers, meter)
@@ -87,8 +91,8 @@ def build_api(
         api.add_api_route(path, endpoint, methods=methods, response_model=None)
     api.add_exception_handler(OrchestrionError, _error_reply)
     api.add_exception_handler(HTTPException, _error_reply)
-    api.add_exception_handler(ClientLeft, _nobody)
-    api.add_exception_handler(ClientDisconnect, _nobody)
+    api.add_exception_handler(ClientLeft, _no_reply)
+    api.add_exception_handler(ClientDisconnect, _no_reply)
     api.add_middleware(AccessMiddleware, config=config, keys=key_store(config.access), meter=meter)
     api.add_middleware(RequestTracingMiddleware)
     api.add_middleware(RequestIdMiddleware, request_ids=request_ids)
@@ -104,7 +108,7 @@ def build_api(
 
 
 class Gateway:
-    """One method for each route; what it holds is shared by all requests."""
+    """The route handlers, and the state that all requests share."""
 
     def __init__(
         self,
@@ -117,60 +121,64 @@ class Gateway:
         self._config = config
         self._admission = admission
         self._meter = meter
-        self._catalogue = model_catalog
+        self._model_catalog = model_catalog
         self._traces = traces
 
     async def chat(self, request: Request) -> Response:
         _refuse_recursion(request)
         started = time.monotonic()
         body = await self._body(request)
-        asked = parse(ChatRequest, body)
+        params = parse(ChatRequest, body)
         caller = caller_of(request)
-        past = past_of(asked.options.resume, request.headers.get(KEY), body, caller.name)
-        model = caller.choose(self._catalogue, asked.model)
-        card = await self._catalogue.card(model, CARD_PATIENCE_S)
-        exchange = chat_exchange(asked, model, card, self._config.max_n, started, past)
+        resume_from = resume_point(
+            params.options.resume, request.headers.get(KEY), body, caller.name
+        )
+        model = caller.choose(self._model_catalog, params.model)
+        card = await self._model_catalog.card(model, CARD_TIMEOUT_S)
+        exchange = chat_exchange(params, model, card, self._config.max_n, started, resume_from)
         return await self._reply(CHAT, exchange, request)
 
     async def complete(self, request: Request) -> Response:
         _refuse_recursion(request)
         started = time.monotonic()
         body = await self._body(request)
-        asked = parse(CompletionRequest, body)
+        params = parse(CompletionRequest, body)
         caller = caller_of(request)
-        past = past_of(asked.options.resume, request.headers.get(KEY), body, caller.name)
-        model = caller.choose(self._catalogue, asked.model)
-        card = await self._catalogue.card(model, CARD_PATIENCE_S)
-        ensemble = self._catalogue[model]
-        check_choices(asked.n or 1, self._config.max_n, len(asked.prompt))
-        prompts = await asyncio.gather(*(_read(ensemble, prompt) for prompt in asked.prompt))
-        most = self._config.max_n
-        exchange = completion_exchange(asked, prompts, model, card, most, started, past)
+        resume_from = resume_point(
+            params.options.resume, request.headers.get(KEY), body, caller.name
+        )
+        model = caller.choose(self._model_catalog, params.model)
+        card = await self._model_catalog.card(model, CARD_TIMEOUT_S)
+        ensemble = self._model_catalog[model]
+        check_choices(params.n or 1, self._config.max_n, len(params.prompt))
+        prompts = await asyncio.gather(*(_read(ensemble, prompt) for prompt in params.prompt))
+        max_n = self._config.max_n
+        exchange = completion_exchange(params, prompts, model, card, max_n, started, resume_from)
         return await self._reply(TEXT, exchange, request)
 
     async def models(self, request: Request) -> Response:
-        caller, entries = caller_of(request), await self._catalogue.entries(CARD_PATIENCE_S)
-        return _json({"object": "list", "data": [e for e in entries if caller.may_ask(e["id"])]})
+        caller, entries = caller_of(request), await self._model_catalog.entries(CARD_TIMEOUT_S)
+        return _json({"object": "list", "data": [e for e in entries if caller.may_use(e["id"])]})
 
     async def model(self, request: Request, id: str) -> Response:
-        model = caller_of(request).choose(self._catalogue, id)
-        return _json(await self._catalogue.entry(model, CARD_PATIENCE_S))
+        model = caller_of(request).choose(self._model_catalog, id)
+        return _json(await self._model_catalog.entry(model, CARD_TIMEOUT_S))
 
     async def trace(self, request: Request, id: str) -> Response:
-        found = self._traces.of(caller_of(request).name).find(id)
-        if found is None:
-            raise HTTPException(404, f"no trace {id!r}; the newest ones are kept for a while")
-        return _json(found)
+        trace = self._traces.of(caller_of(request).name).find(id)
+        if trace is None:
+            raise HTTPException(404, f"no trace {id!r}; only the newest traces are kept")
+        return _json(trace)
 
     async def health(self) -> Response:
         return _json({"status": "live"})
 
     async def ready(self, request: Request) -> Response:
-        states = await self._catalogue.states(CARD_PATIENCE_S)
+        states = await self._model_catalog.states(CARD_TIMEOUT_S)
         waiting = [name for name, state in states.items() if state != "ready"]
-        if caller_of(request).stranger:
-            told = unavailable("not ready", "loading", {}).response()
-            return told if waiting else _json({"status": "ready"})
+        if caller_of(request).unauthenticated:
+            not_ready = unavailable("not ready", "loading", {}).response()
+            return not_ready if waiting else _json({"status": "ready"})
         if waiting:
             message = f"not ready: {', '.join(waiting)}"
             return unavailable(message, "loading", states).response()
@@ -180,18 +188,18 @@ class Gateway:
         return await body_of(request, self._config.max_body_bytes, self._config.body_timeout_s)
 
     async def _reply(self, form: Form, exchange: Exchange, request: Request) -> Response:
-        understood(exchange)
+        note_exchange(exchange)
         request.state.reply_headers.update(exchange.headers())
         caller = caller_of(request)
-        ensemble = metered(self._catalogue[exchange.model], caller, len(exchange.queries))
+        ensemble = metered(self._model_catalog[exchange.model], caller, len(exchange.queries))
         traces = self._traces.of(caller.name)
         if exchange.marks:
             self._meter.record(RESUMED, 1, exchange.model, "client")
         if exchange.stream:
-            patience = self._config.keep_alive_s
-            stream = events(form, exchange, ensemble, traces, patience)
+            keep_alive_s = self._config.keep_alive_s
+            stream = events(form, exchange, ensemble, traces, keep_alive_s)
             return EventStream(self._admitted(exchange, stream))
-        writing = self._written(exchange, ensemble, traces)
+        writing = self._write(exchange, ensemble, traces)
         transcript = await while_connected(request.receive, writing)
         return _json(whole(form, exchange, transcript))
 
@@ -203,7 +211,7 @@ class Gateway:
                 async for piece in stream:
                     yield piece
 
-    async def _written(
+    async def _write(
         self, exchange: Exchange, ensemble: Ensemble, traces: LocalTraceStore
     ) -> Transcript:
         transcript = Transcript(exchange)
@@ -221,19 +229,19 @@ class Gateway:
 
 
 def _refuse_recursion(request: Request) -> None:
-    """An ensemble whose member is this endpoint would call itself without end."""
+    """Refuses a call from an ensemble whose member is this endpoint: it would never end."""
     depth = request.headers.get("x-ensemble-depth", "0")
     if depth != "0":
         raise BadRequest(
-            f"x-ensemble-depth is {depth!r}: an ensemble's member may not be another ensemble's "
-            "endpoint; make it a member by configuration",
+            f"x-ensemble-depth is {depth!r}: a member may not be the endpoint of another "
+            "ensemble; configure its model as a member instead",
             "x-ensemble-depth",
             "recursive_ensemble",
         )
 
 
 async def _read(ensemble: Ensemble, prompt: Prompt) -> tuple[str, tuple[int, ...] | None]:
-    """Text, and the token ids where the prompt was sent so."""
+    """The prompt's text, and its token ids if it was sent as ids."""
     return (prompt, None) if isinstance(prompt, str) else (await ensemble.decode(prompt), prompt)
 
 
@@ -243,9 +251,9 @@ def _json(value: Any) -> Response:
 
 async def _error_reply(request: Request, error: Exception) -> Response:
     fault = fault_of(error)
-    refused(request, fault)
+    log_refusal(request, fault)
     return fault.response()
 
 
-async def _nobody(request: Request, error: Exception) -> Response:
+async def _no_reply(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_LEFT)

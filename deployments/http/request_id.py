@@ -1,4 +1,4 @@
-"""The outermost layer: every reply gets its request id, and no fault leaves without an answer."""
+"""The outermost middleware: adds the request id to every reply and answers unexpected errors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from deployments.http.errors import fault_of
 
 log = logging.getLogger(__name__)
 
-MOST_DIGITS = 20
-"""Of a length that a file can have."""
+MAX_DIGITS = 20
+"""Digits of the largest content-length that is parsed."""
 PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class RequestIdMiddleware:
-    """ASGI middleware. Routes put further headers for their reply, errors included, into
-    ``request.state.reply_headers``. Without ``request_ids`` a server in front writes them."""
+    """ASGI middleware. Routes add reply headers, also for errors, to
+    ``request.state.reply_headers``. Without ``request_ids`` a proxy in front adds the ids."""
 
     def __init__(self, app: ASGIApp, request_ids: bool = True) -> None:
         self._app = app
@@ -33,8 +33,8 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if PLAIN.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        sent_id = Headers(scope=scope).get("x-request-id", "")
+        request_id = sent_id if PLAIN.fullmatch(sent_id) else f"req_{uuid.uuid4().hex}"
         headers = {"x-request-id": request_id} if self._request_ids else {}
         scope.setdefault("state", {}).update(reply_headers=headers, request_id=request_id)
         started = False
@@ -48,7 +48,7 @@ class RequestIdMiddleware:
 
         try:
             await self._app(scope, receive, send_tagged)
-        except Exception as bug:  # the last place that can still answer; the log keeps the bug
+        except Exception as bug:  # nothing further out could reply; the bug is logged
             log.exception("request %s failed", request_id)
             if started:
                 raise
@@ -56,14 +56,14 @@ class RequestIdMiddleware:
 
 
 async def body_of(request: Request, limit: int, seconds: float) -> bytes:
-    """The request's body; 413 as soon as more than ``limit`` bytes are announced or sent, 408 when
-    it has not come in ``seconds``. What still comes after either is not waited for."""
+    """Reads the request's body. Raises 413 as soon as more than ``limit`` bytes are announced or
+    received, and 408 when it is not complete after ``seconds``; the connection is then closed."""
     closed = {"connection": "close"}
     too_large = HTTPException(413, f"the body is larger than {limit} bytes", closed)
     announced = request.headers.get("content-length", "0")
     if not (announced.isascii() and announced.isdigit()):
         raise HTTPException(400, "content-length is not a number", closed)
-    if len(announced) > MOST_DIGITS or int(announced) > limit:
+    if len(announced) > MAX_DIGITS or int(announced) > limit:
         raise too_large
     body = bytearray()
     try:
@@ -73,5 +73,5 @@ async def body_of(request: Request, limit: int, seconds: float) -> bytes:
                 if len(body) > limit:
                     raise too_large
     except TimeoutError:
-        raise HTTPException(408, f"the body did not come in {seconds:g} s", closed) from None
+        raise HTTPException(408, f"the body was not received in {seconds:g} s", closed) from None
     return bytes(body)

@@ -1,4 +1,4 @@
-"""Whose request the gateway is at work on, for its log lines and activities."""
+"""Request ids and spans of the gateway, for its log lines and traces."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from runtime.observability.tracing import begin, broke_off, current_activity, wi
 
 logger = logging.getLogger(__name__)
 
-ANSWERED: Final = ("/v1/chat/completions", "/v1/completions")
-"""Requests that have an activity; to look at models is none."""
+TRACED_ROUTES: Final = ("/v1/chat/completions", "/v1/completions")
+"""Routes whose POST requests have a span."""
 
 
 class RequestTracingMiddleware:
@@ -32,20 +32,20 @@ class RequestTracingMiddleware:
             await self._app(scope, receive, send)
             return
         with request_context(RequestIds(scope["state"]["request_id"])):
-            if scope["path"] in ANSWERED and scope["method"] == "POST":
-                await self._answered(scope, receive, send)
+            if scope["path"] in TRACED_ROUTES and scope["method"] == "POST":
+                await self._traced(scope, receive, send)
             else:
                 await self._app(scope, receive, send)
 
-    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = scope["path"]
-        facts = {
+        attributes = {
             "http.request.method": "POST",
             "http.route": route,
             "orchestrion.request_id": current_request().request_id,
         }
         parent = Headers(scope=scope).get("traceparent", "")
-        activity = begin(f"POST {route}", facts, kind="server", parent=parent)
+        activity = begin(f"POST {route}", attributes, kind="server", parent=parent)
         error: str | None = None
 
         async def send_noted(message: Message) -> None:
@@ -53,7 +53,7 @@ class RequestTracingMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 activity.note({"http.response.status_code": status})
-                error = str(status) if status >= 500 else None  # a refusal is no fault of ours
+                error = str(status) if status >= 500 else None  # a refusal is not a server error
             await send(message)
 
         try:
@@ -66,8 +66,8 @@ class RequestTracingMiddleware:
             activity.end(error)
 
 
-def understood(exchange: Exchange) -> None:
-    """From here on the request is known by its trace id too."""
+def note_exchange(exchange: Exchange) -> None:
+    """Adds the trace id and model to the request's log context and span."""
     current_request().trace_id = exchange.trace_id
     current_activity().note(
         {
@@ -80,9 +80,8 @@ def understood(exchange: Exchange) -> None:
     )
 
 
-def refused(request: Request, fault: Fault) -> None:
-    """A request that gets no answer. Its error's text is the client's alone: it may quote what was
-    sent."""
+def log_refusal(request: Request, fault: Fault) -> None:
+    """Logs a request that was refused or failed. The message is left out: it may quote the body."""
     current_activity().note({"orchestrion.error": fault.code or fault.type})
     tell(
         logger,

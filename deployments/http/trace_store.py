@@ -1,4 +1,4 @@
-"""The last finished requests, for clients that cannot show the body's extra fields."""
+"""The newest finished requests, for clients that cannot read extra fields of a reply."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 
 class TraceStore:
-    """Keeps the ``keep`` newest; memory of this process only. Without ``store_text`` what a full
-    trace tells of texts is left out."""
+    """Holds the ``keep`` newest traces in this process. Without ``store_text`` the texts of a full
+    trace are left out."""
 
     def __init__(self, keep: int, store_text: bool = True) -> None:
         self._keep = keep
@@ -17,23 +17,23 @@ class TraceStore:
         self._traces: OrderedDict[tuple[str | None, str], Mapping[str, Any]] = OrderedDict()
 
     def of(self, caller: str | None) -> LocalTraceStore:
-        """Those of one key; of everybody where there are no keys."""
+        """The traces of one API key (``caller``); ``None``: of all requests without keys."""
         return LocalTraceStore(self, caller)
 
     def record(self, trace: Mapping[str, Any], caller: str | None) -> None:
-        told = trace if self._store_text else _textless(trace)
-        self._traces[caller, trace["id"]] = told
+        stored = trace if self._store_text else _without_text(trace)
+        self._traces[caller, trace["id"]] = stored
         while len(self._traces) > self._keep:
             self._traces.popitem(last=False)
 
     def find(self, id: str, caller: str | None) -> Mapping[str, Any] | None:
-        """By trace id, by that of one of the choices, or by the id of the reply."""
+        """By trace id, id of a choice, or id of the reply."""
         bare = id.removeprefix("chatcmpl-").removeprefix("cmpl-").split("-")[0]
         return self._traces.get((caller, bare))
 
 
 class LocalTraceStore:
-    """What one caller records and finds again."""
+    """The traces of one caller."""
 
     def __init__(self, traces: TraceStore, caller: str | None) -> None:
         self._traces = traces
@@ -46,13 +46,13 @@ class LocalTraceStore:
         return self._traces.find(id, self._caller)
 
 
-def _textless(trace: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Without the keys that hold texts, in the whole and in each choice."""
+def _without_text(trace: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A copy without the keys that hold texts, in the summary and in each choice."""
     if "ensemble" not in trace:
         return trace
-    told = {key: value for key, value in trace["ensemble"].items() if key != "full"}
-    if "choices" in told:
-        told["choices"] = [
-            {key: value for key, value in one.items() if key != "full"} for one in told["choices"]
+    stored = {key: value for key, value in trace["ensemble"].items() if key != "full"}
+    if "choices" in stored:
+        stored["choices"] = [
+            {key: value for key, value in one.items() if key != "full"} for one in stored["choices"]
         ]
-    return {**trace, "ensemble": told}
+    return {**trace, "ensemble": stored}

@@ -1,4 +1,5 @@
-"""What a training asks: members, encoder and judge, behind Serve handles or in this process."""
+"""Models for training: members, encoder and reward model, behind Serve handles or in this
+process."""
 
 from __future__ import annotations
 
@@ -50,13 +51,13 @@ class ServeBackends:
     def _handle(self, deployment: str):  # type: ignore[no-untyped-def]
         from ray import serve
 
-        derive_seed = self._config.models_app
-        app = derive_seed if derive_seed in serve.status().applications else APP
+        models_app = self._config.models_app
+        app = models_app if models_app in serve.status().applications else APP
         return serve.get_deployment_handle(deployment, app)
 
 
 class InProcessBackends:
-    """Models that are loaded into this process when they are asked for; without Ray."""
+    """Models of this process, loaded on request; without Ray."""
 
     def __init__(self, config: AppConfig) -> None:
         self._config = config

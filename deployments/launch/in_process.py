@@ -1,4 +1,4 @@
-"""The whole stack in one process, without Ray: for tests, notebooks and small models."""
+"""The whole server in one process, without Ray: for tests, notebooks and small models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from deployments.config.app_config import AppConfig
 from deployments.http.gateway import build_api
 from deployments.serving.replica_logging import trace
-from deployments.wiring import alone, coordinate
+from deployments.wiring import build_coordinator, member_coordinators
 from runtime.call_context import CallContext
 from runtime.calls.messages import Call, CallRunner, Outcome
 from runtime.config.ensembles import PolicyConfig
@@ -70,8 +70,7 @@ class LocalEncoder:
 class LocalStack:
     """Engines, coordinators and the HTTP application of a configuration.
 
-    ``engines`` that are already there are used for the members of these names; they stay the
-    caller's to close.
+    ``engines`` are existing engines by member name; the caller closes them.
     """
 
     def __init__(self, config: AppConfig, engines: Mapping[str, Engine] | None = None) -> None:
@@ -92,14 +91,16 @@ class LocalStack:
             name: build_reward_model(judge) for name, judge in config.reward_models.items()
         }
         self.encoders = {name: build_encoder(encoder) for name, encoder in config.encoders.items()}
-        more = (config.trace, config.gateway.currency, self.counts)
+        shared = (config.trace, config.gateway.currency, self.counts)
         self.models: dict[str, Coordinator] = {
-            name: coordinate(name, policy, config.members, channels, *more, self._aides(policy))
+            name: build_coordinator(
+                name, policy, config.members, channels, *shared, self._aux_models(policy)
+            )
             for name, policy in config.policy_configs().items()
         }
-        self.models |= alone(config.members, channels, *more)
+        self.models |= member_coordinators(config.members, channels, *shared)
 
-    def _aides(self, policy: PolicyConfig) -> AuxModels:
+    def _aux_models(self, policy: PolicyConfig) -> AuxModels:
         judge = encoder = None
         if policy.judge is not None:
             rewards = LocalRewards(self.reward_models[policy.judge])

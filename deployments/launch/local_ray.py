@@ -1,4 +1,4 @@
-"""Ray and Serve on this machine, on loopback only, and gone without a trace afterwards."""
+"""Ray and Serve on this machine, on loopback only; all processes are stopped afterwards."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def serving(
     cpus: float = 0,
     logs: dict[str, Any] | None = None,
 ) -> Iterator[str]:
-    """Yields the base URL of the endpoint; stops everything that it started on leaving. ``cpus``
-    are for what else runs in this Ray, ``logs`` Serve's ``logging_config``.
+    """Serves ``config``; yields the base URL of the endpoint and stops all processes on exit.
 
-    Raises ``ConfigError`` when the port is taken, when this process runs Ray already, or for keys
-    that are missing or cannot be read; ``EngineFault`` when a member cannot start.
+    ``cpus``: further CPUs for other work in this Ray. ``logs``: Serve's ``logging_config``. Raises
+    ``ConfigError`` when the port is in use, this process runs Ray already, or API keys cannot be
+    read; ``EngineFault`` when a member does not start.
     """
     refuse_exposed(config.gateway.access, host)
     key_store(config.gateway.access)
@@ -62,10 +62,10 @@ def serving(
 
 @contextmanager
 def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) -> Iterator[None]:
-    """Ray for a driver: the cluster of RAY_ADDRESS, as in a job, or one on this machine with room
-    for ``cpus`` more. With ``config`` its models run there meanwhile, unless they run already.
+    """Ray for a driver: the cluster of RAY_ADDRESS, as in a job, or a new one on this machine with
+    ``cpus`` more. With ``config`` its models run there meanwhile, unless they run already.
 
-    Raises ``ConfigError`` where the cluster's application has not what is needed, or when this
+    Raises ``ConfigError`` if the cluster's application lacks a model of ``config``, or when this
     process runs Ray already.
     """
     import ray
@@ -95,8 +95,8 @@ def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) ->
 
 
 def _deploy(config: AppConfig, timeout_s: float) -> bool:
-    """Whether the application had to be started, since there was none. One that is there is not
-    touched: it may be somebody's service."""
+    """Deploys the application unless it runs; returns whether it did. A running application is not
+    changed: it may serve others."""
     from ray import serve
 
     from deployments.app import build_app
@@ -119,7 +119,7 @@ def _deploy(config: AppConfig, timeout_s: float) -> bool:
     if missing:
         raise ConfigError(
             f"the application {models_app!r} of this cluster has no deployment {missing[0]!r}; "
-            "deploy the Serve config that the training names"
+            "deploy the Serve config of the training first"
         )
     return False
 
@@ -150,13 +150,13 @@ def _check_no_ray() -> None:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Ray that starts meanwhile listens on loopback only, whenever it was imported.
+    """A Ray that starts inside listens on loopback only, even if it was imported before.
 
-    Ray replaces a loopback node address by the machine's own one unless it was told that this
-    machine joins no cluster. It reads that variable once, at import, into a constant that it looks
-    up whenever a node starts (``get_node_ip_address``, ray/_private/services.py, Ray 2.60). The
-    constant counts here, the variable in the processes that Ray starts. Both are put back, since a
-    driver of a real cluster needs them. Raises ``ConfigError`` where the constant has no effect.
+    Ray replaces a loopback node address by the machine's own one unless ``NO_CLUSTER`` is 0. It
+    reads that variable once, at import, into a constant that it reads whenever a node starts
+    (``get_node_ip_address``, ray/_private/services.py, Ray 2.60). The constant applies to this
+    process, the variable to the processes that Ray starts. Both are restored, since a driver of a
+    real cluster needs them. Raises ``ConfigError`` if the constant has no effect.
     """
     import ray
     from ray._private import ray_constants
@@ -182,13 +182,13 @@ def _on_loopback() -> Iterator[None]:
 def _start_ray(config: AppConfig | None, metrics_port: int | None, cpus: float = 0) -> None:
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         console.print(
-            "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: whoever reaches the ports of this "
+            "[yellow]warning:[/yellow] RAY_AUTH_MODE=disabled: any process that connects to this "
             "machine's Ray can run code here (docs/security.md)"
         )
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Serve kills a proxy that is not up after 5 s, which a busy machine needs for the imports.
+    # By default Serve kills a proxy that is not up after 5 s; imports may take longer.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-    # And it looks every 10 s whether a proxy lives; clients cannot connect that long.
+    # By default Serve checks proxies every 10 s; clients of a dead one fail until then.
     os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "2")
     import ray
 
@@ -221,7 +221,7 @@ def _start_serve(
 
 
 def scrape_url() -> str:
-    """Where the node of this process exports its metrics for Prometheus."""
+    """The URL at which this node exports its metrics for Prometheus."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
@@ -249,7 +249,7 @@ def _wait_until_up(timeout_s: float) -> None:
                 raise EngineFault("\n".join([app.message, *bad]))
             if time.monotonic() > deadline:
                 late = [name for name, d in states.items() if d.status != "HEALTHY"]
-                raise EngineFault(f"not up after {timeout_s:g} s: {', '.join(late)}")
+                raise EngineFault(f"deployments not ready after {timeout_s:g} s: {', '.join(late)}")
             time.sleep(0.2)
 
 
@@ -259,7 +259,7 @@ def _stop(before: set[int]) -> None:
 
     started = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
     if ray.is_initialized():
-        # Ray prints that the controller it has just killed was killed; that alarms nobody usefully.
+        # Ray prints that the controller was killed, which is expected here.
         with redirect_stdout(io.StringIO()):
             try:
                 serve.shutdown()

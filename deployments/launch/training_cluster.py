@@ -1,4 +1,4 @@
-"""Ray with the members that a training asks: a cluster that is there, or one on this machine."""
+"""Ray with the members for a training: a running cluster, or one on this machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from deployments.progress import console
 
 @contextlib.contextmanager
 def members_up(app: AppConfig | None, cpus: float, written: Sequence[str]) -> Iterator[None]:
-    """The cluster of RAY_ADDRESS, as in a job, or one of our own, with ``app``'s models if any are
-    to be live. ``cpus`` are for the training itself, ``written`` the files that it leaves."""
+    """Runs Ray: the cluster of RAY_ADDRESS, as in a job, or a new one on this machine.
+
+    ``app``: whose models run meanwhile; ``None`` for none. ``cpus``: for the training itself.
+    ``written``: the paths of its results."""
     if os.environ.get("RAY_ADDRESS"):
         _warn_of_lost_files(written)
     elif app is not None:
@@ -30,12 +32,12 @@ def members_up(app: AppConfig | None, cpus: float, written: Sequence[str]) -> It
 
 
 def _warn_of_lost_files(written: Sequence[str]) -> None:
-    """A job's working folder is a copy that goes with the job."""
+    """The working directory of a job is a copy that is deleted with the job."""
     lost = [name for name in written if not Path(name).is_absolute()]
     if lost:
         console.print(
-            f"[yellow]note:[/yellow] in a job {', '.join(lost)} will be in the job's own copy of "
-            "the working folder; give absolute paths on a shared disk to keep them",
+            f"[yellow]note:[/yellow] {', '.join(lost)} will be written to the job's copy of the "
+            "working directory and deleted with it; use absolute paths on a shared disk",
             highlight=False,
         )
 

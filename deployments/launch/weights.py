@@ -16,7 +16,7 @@ from runtime.config.engines import (
 
 
 def fetch_weights(config: AppConfig) -> None:
-    """Has every member's weights on this machine before any process asks for them."""
+    """Downloads and converts the weights of every model, so that no replica has to."""
     from runtime.weights import resolve
 
     for name, member in config.served.items():
@@ -26,7 +26,7 @@ def fetch_weights(config: AppConfig) -> None:
 
 
 def with_weights(engine: EngineConfig) -> Iterator[TransformersEngine | VllmEngine]:
-    """The engine, or the one inside it, when it reads weights."""
+    """The engine, or the one that it wraps, if it reads weights."""
     match engine:
         case TransformersEngine() | VllmEngine():
             yield engine

@@ -1,5 +1,5 @@
-"""Where Serve listens, as a replica finds it: ``serve deploy`` shows our code no more than its part
-of the document, and a Serve that runs already keeps the address that it was started with."""
+"""The address on which Serve listens, read inside a replica: ``serve deploy`` does not pass the
+HTTP options to applications, and a running Serve keeps the address that it was started with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.config.access import AccessConfig
 
 
 def refuse_exposed_replica(access: AccessConfig) -> None:
-    """Raises ``ConfigError`` in the gateway of a Serve that others reach, when it has no keys."""
+    """Raises ``ConfigError`` in a gateway without keys whose Serve listens beyond loopback."""
     client = _get_global_client()
     assert client is not None  # a replica runs, so there is a controller
     refuse_exposed(access, client.http_config.host)

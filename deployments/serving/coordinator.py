@@ -13,7 +13,7 @@ from deployments.serving.event_batches import event_batches
 from deployments.serving.ray_metrics import RayMeter
 from deployments.serving.replica_logging import observe
 from deployments.serving.replica_options import replicated
-from deployments.wiring import coordinate
+from deployments.wiring import build_coordinator
 from runtime.config.aux_models import EncoderConfig
 from runtime.config.ensembles import PolicyConfig
 from runtime.config.gateway import TraceConfig
@@ -49,25 +49,30 @@ class CoordinatorServer:
             for member, handle in handles.items()
         }
         self.meter = RayMeter()
-        judge = reader = None
+        judge = own_encoder = None
         if config.judge is not None and reward is not None:
             rewards = ServeRewards(config.judge, reward[1])
             judge = RewardConnection(config.judge, reward[0], rewards)
         if config.encoded_by is not None and encoder is not None:
             vectors = ServeEncoder(config.encoded_by, encoder[1])
-            reader = EncoderConnection(config.encoded_by, encoder[0], vectors)
-        self.coordinator = coordinate(
-            name, config, members, channels, traces, currency, self.meter, AuxModels(judge, reader)
+            own_encoder = EncoderConnection(config.encoded_by, encoder[0], vectors)
+        self.coordinator = build_coordinator(
+            name,
+            config,
+            members,
+            channels,
+            traces,
+            currency,
+            self.meter,
+            AuxModels(judge, own_encoder),
         )
 
     async def answer(
         self, query: Query, checkpoint: Checkpoint | None = None
     ) -> AsyncIterator[list[Event]]:
-        """What is accepted at the same time is one message; its last checkpoint stands for all."""
-        async with aclosing(
-            event_batches(self.coordinator.answer(query, checkpoint))
-        ) as gather_or_cancel:
-            async for events in gather_or_cancel:
+        """Events in batches; the last checkpoint of a batch stands for all of it."""
+        async with aclosing(event_batches(self.coordinator.answer(query, checkpoint))) as batches:
+            async for events in batches:
                 yield sharing_checkpoint(events)
 
     async def card(self) -> dict[str, Any]:

@@ -20,19 +20,19 @@ class EncoderServer:
     def __init__(self, name: str, config: EncoderConfig) -> None:
         self.name = name
         observe(f"encoder {name}")
-        self._report = Batches(name, RayMeter())
+        self._recorder = Batches(name, RayMeter())
         self.encoder = build_encoder(config)
-        self._together.set_max_batch_size(config.max_batch)
-        self._together.set_batch_wait_timeout_s(config.batch_wait_s)
+        self._run_batch.set_max_batch_size(config.max_batch)
+        self._run_batch.set_batch_wait_timeout_s(config.batch_wait_s)
 
     async def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Waits a moment for other messages, then encodes all their texts in one go."""
-        vectors: np.ndarray = await self._together(list(texts))
+        """Encodes texts: shape (texts, dimensions). Concurrent messages share a batch."""
+        vectors: np.ndarray = await self._run_batch(list(texts))
         return vectors
 
     @serve.batch
-    async def _together(self, messages: list[list[str]]) -> list[np.ndarray]:
+    async def _run_batch(self, messages: list[list[str]]) -> list[np.ndarray]:
         texts = [text for message in messages for text in message]
-        with self._report.batch(len(texts)):
+        with self._recorder.batch(len(texts)):
             vectors = await asyncio.to_thread(self.encoder.encode, texts)
         return list(np.split(vectors, np.cumsum([len(message) for message in messages])[:-1]))

@@ -1,4 +1,4 @@
-"""Events that are there at the same time, together: each message to another process costs."""
+"""Batches of events: fewer messages between processes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ T = TypeVar("T")
 
 
 async def event_batches(events: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
-    """What ``events`` yields without waiting in between, as one list; never an empty one.
+    """Yields the events that are available at the same time as one list, never an empty one.
 
-    Raises what ``events`` raises, after what came before. Closing it, or cancelling the task that
-    iterates, closes ``events``.
-    """
-    waiting: list[T] = []
-    news = asyncio.Event()
+    Raises what ``events`` raises, after the events before it. Closing it, or cancelling the task
+    that iterates, closes ``events``."""
+    buffered: list[T] = []
+    changed = asyncio.Event()
 
     async def read() -> None:
         try:
             async for event in events:
-                waiting.append(event)
-                news.set()
+                buffered.append(event)
+                changed.set()
         finally:
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
 
     reader = asyncio.ensure_future(read())
-    reader.add_done_callback(lambda _: news.set())
+    reader.add_done_callback(lambda _: changed.set())
     try:
-        while not reader.done() or waiting:
-            await news.wait()
-            news.clear()
-            if waiting:
-                bunch, waiting[:] = list(waiting), []
-                yield bunch
+        while not reader.done() or buffered:
+            await changed.wait()
+            changed.clear()
+            if buffered:
+                batch, buffered[:] = list(buffered), []
+                yield batch
         reader.result()
     finally:
         reader.cancel()

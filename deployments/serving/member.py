@@ -38,8 +38,8 @@ class MemberServer:
         return self.engine.spec
 
     async def calls(self, calls: Sequence[Call]) -> tuple[str, list[Outcome]]:
-        """Runs one message's calls together (see ``runtime.calls.remote_engine``), and tells
-        where."""
+        """Runs the calls of one message (see ``runtime.calls.remote_engine``). Returns the id of
+        this replica and the outcomes."""
         with self.load.message(len(calls)):
             return self._replica, await self.runner.run(calls)
 
@@ -47,18 +47,18 @@ class MemberServer:
         self.runner.abort(ids)
 
     async def footprint(self) -> dict[str, float]:
-        """Seconds until the engine was up, and MiB of memory that this replica and the processes of
-        its engine hold: ``rss_mb`` counts pages once for each, ``pss_mb`` once in all."""
+        """Seconds until the engine was up, and memory of this replica and its engine's processes in
+        MiB: ``rss_mb`` counts shared pages once for each process, ``pss_mb`` once in all."""
         own = psutil.Process()
-        told = [process.memory_full_info() for process in (own, *own.children(recursive=True))]
+        memory = [process.memory_full_info() for process in (own, *own.children(recursive=True))]
         return {
             "startup_s": self._startup_s,
-            "rss_mb": sum(info.rss for info in told) / 2**20,
-            "pss_mb": sum(info.pss for info in told) / 2**20,
+            "rss_mb": sum(info.rss for info in memory) / 2**20,
+            "pss_mb": sum(info.pss for info in memory) / 2**20,
         }
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """What ``CallsPerReplica`` (replica_options.py) scales by; Serve collects it."""
+        """The metric of ``CallsPerReplica`` (replica_options.py); Serve collects it."""
         return {CALLS: float(self.runner.running)}
 
     async def check_health(self) -> None:

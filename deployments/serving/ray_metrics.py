@@ -1,4 +1,4 @@
-"""Our numbers, and vLLM's, among Ray's metrics, which every node exports for Prometheus."""
+"""Our metrics and vLLM's as metrics of Ray, which every node exports for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from ray.serve import metrics
 from runtime.observability.metrics import SECONDS, Metric, Series
 
 FLUSH_S: Final = 1.0
-"""Telling Ray takes ten times as long as counting here, so it is told of sums. Ray also forgets a
-gauge that it is not told again (after 20 s by default)."""
+"""Period of reports to Ray. A report costs ten times as much as counting here, so sums are
+reported. Ray drops a gauge that is not reported again (after 20 s by default)."""
 
 
 class RayMeter:
-    """Numbers of one Serve replica. Made where a replica runs: Serve tags them with its name."""
+    """Metrics of one Serve replica. Created inside the replica, since Serve adds its name as a
+    tag."""
 
     def __init__(self) -> None:
         self._instruments: dict[Metric, Any] = {}
@@ -37,7 +38,7 @@ class RayMeter:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._tick)
 
     def flush(self) -> None:
-        """Tells Ray what it was not told yet, and the gauges again."""
+        """Reports new counts, and all gauges again, to Ray."""
         counted, self._counted = self._counted, defaultdict(float)
         for (metric, tags), amount in counted.items():
             self._instrument(metric).inc(amount, tags=_labels(metric, tags))
@@ -45,7 +46,7 @@ class RayMeter:
             self._instrument(metric).set(level, tags=_labels(metric, tags))
 
     def _tick(self) -> None:
-        self._timer = None  # so that the next number starts it again, whatever happens here
+        self._timer = None  # so that the next record starts it again, also after an error here
         self.flush()
         again = asyncio.get_running_loop().call_later
         self._timer = again(FLUSH_S, self._tick) if self._levels else None
@@ -71,12 +72,12 @@ def _labels(metric: Metric, tags: Sequence[str]) -> dict[str, str]:
 
 
 def label(name: str) -> str:
-    """A name as Ray's tags can hold it: they take ASCII only."""
+    """A name as a tag of Ray, which must be ASCII."""
     return name.encode("ascii", "backslashreplace").decode()
 
 
 def vllm_loggers() -> Sequence[Any]:
-    """vLLM's factory of metrics that are Ray's."""
+    """vLLM's factory of metrics in Ray."""
     from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
     return (RayPrometheusStatLogger,)

@@ -1,4 +1,4 @@
-"""Logs and activities of one Serve replica."""
+"""Logs and traces of one Serve replica."""
 
 from __future__ import annotations
 
@@ -14,39 +14,42 @@ from runtime.observability.tracing import record_with
 SERVE: Final = "ray.serve"
 
 
-class ToServe(logging.Handler):
-    """Hands our lines on to Serve's logger, so that they come into the replica's own file in the
-    encoding that Serve is configured for. Its handlers and level are looked up each time: Serve
-    replaces them when its logging configuration changes."""
+class ServeLogHandler(logging.Handler):
+    """Forwards our log records to Serve's logger, so that they appear in the replica's log file in
+    the configured encoding. The logger is looked up for each record: Serve replaces its handlers
+    and level when its logging configuration changes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         serve = logging.getLogger(SERVE)
         if not serve.isEnabledFor(record.levelno):
             return
         attribute(record)
-        told = copy.copy(record)
+        copied = copy.copy(record)
         if trace_id := getattr(record, "trace_id", ""):
-            try:  # Serve's text lines show no fields of ours
-                told.msg, told.args = f"[{trace_id}] {record.getMessage()}", None
-            except (TypeError, ValueError):  # arguments that do not fit: must not break a request
+            try:  # Serve's text format shows no extra fields
+                copied.msg, copied.args = f"[{trace_id}] {record.getMessage()}", None
+            except (
+                TypeError,
+                ValueError,
+            ):  # arguments that do not match the message must not break a request
                 self.handleError(record)
                 return
-        serve.handle(told)
+        serve.handle(copied)
 
 
 def observe(process: str, tracing: TracingConfig | None = None) -> None:
-    """Once for each replica. ``process`` is what spans call it."""
+    """Sets up logs and tracing, once for each replica. ``process`` is its name in spans."""
     for room in ROOMS:
         logger = logging.getLogger(room)
-        if not any(isinstance(handler, ToServe) for handler in logger.handlers):
-            logger.addHandler(ToServe())
+        if not any(isinstance(handler, ServeLogHandler) for handler in logger.handlers):
+            logger.addHandler(ServeLogHandler())
         logger.setLevel(logging.DEBUG)  # Serve's level decides
     if tracing is not None:
         trace(tracing, process)
 
 
 def trace(tracing: TracingConfig, process: str) -> None:
-    """Raises ``ConfigError`` where OpenTelemetry is not installed."""
+    """Starts tracing. Raises ``ConfigError`` if OpenTelemetry is not installed."""
     try:
         from runtime.observability.otel import recorder
     except ImportError as missing:

@@ -1,4 +1,4 @@
-"""A member's replicas in Ray Serve: what each takes, how many there are, who serves whom."""
+"""Options of the deployments in Ray Serve: resources, numbers of replicas, routing."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from runtime.config.gateway import GatewayConfig
 from runtime.config.members import MemberConfig
 
 DRAIN_S: Final = 0.2
-"""How often a replica that is told to stop looks whether its requests are done."""
-MESSAGES: Final = 64
+"""Seconds between two checks of a stopping replica whether its requests are done."""
+DEFAULT_MESSAGES: Final = 64
 CALLS: Final = "calls"
 ROUTER: Final = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
-SPARE: Final = 64
-"""Requests that write nothing, such as listings and refusals, besides those that do."""
+SPARE_REQUESTS: Final = 64
+"""Slots for requests that generate nothing, such as listings and refusals."""
 HEAD_NODE: Final = "node:__internal_head__"
 """A resource that Ray gives to the head node alone."""
 _UNBROKEN: Final = {
     "max_surge_percent": 100,
     "graceful_shutdown_timeout_s": 600.0,
     "graceful_shutdown_wait_loop_s": DRAIN_S,
-    "health_check_period_s": 2,  # answers wait while a dead process is not noticed
+    "health_check_period_s": 2,  # answers stall until a dead process is detected
     "health_check_timeout_s": 30,
 }
-"""Of what takes nothing while it waits: when it is replaced, the new one starts first, and the old
-one ends the answers that it has begun."""
+"""For deployments that need few resources: when one is replaced, the new replica starts first, and
+the old one completes its answers."""
 
 
 def replicated(member: MemberConfig) -> bool:
-    """Whether it matters which replica serves a request."""
+    """Whether a member has several replicas, so that it matters which one serves a request."""
     return member.replica.most_replicas > 1
 
 
@@ -63,12 +63,12 @@ def member_options(member: MemberConfig) -> dict[str, Any]:
 
 
 def gateway_options(gateway: GatewayConfig) -> dict[str, Any]:
-    """Options of the gateway's deployment. It refuses what is too much itself, so it must get more
-    than it takes; only beyond that do Serve's proxies refuse."""
+    """Options of the gateway's deployment. The gateway refuses excess requests itself, so Serve
+    must pass it more than it admits; only beyond that do Serve's proxies refuse."""
     return {
         "num_replicas": gateway.replicas,
-        "max_ongoing_requests": 2 * gateway.max_answers + SPARE,
-        "max_queued_requests": 2 * gateway.max_answers + SPARE,
+        "max_ongoing_requests": 2 * gateway.max_answers + SPARE_REQUESTS,
+        "max_queued_requests": 2 * gateway.max_answers + SPARE_REQUESTS,
         "backpressure_config": {"status_code": 429, "retry_after_s": 1},
         "ray_actor_options": {
             "num_cpus": 0,
@@ -79,10 +79,10 @@ def gateway_options(gateway: GatewayConfig) -> dict[str, Any]:
 
 
 def coordinator_options(replicas: int, gateway: GatewayConfig) -> dict[str, Any]:
-    """Options of a coordinator's deployment: room for all that the gateway lets in."""
+    """Options of a coordinator's deployment: slots for all requests that the gateways admit."""
     options: dict[str, Any] = {
         "num_replicas": replicas,
-        "max_ongoing_requests": gateway.replicas * gateway.max_answers + SPARE,
+        "max_ongoing_requests": gateway.replicas * gateway.max_answers + SPARE_REQUESTS,
         "ray_actor_options": {"num_cpus": 0},
         **_UNBROKEN,
     }
@@ -92,16 +92,16 @@ def coordinator_options(replicas: int, gateway: GatewayConfig) -> dict[str, Any]
 
 
 def messages_at_once(member: MemberConfig) -> int:
-    """Enough that a continuous batch is never short of work for want of messages."""
-    asked = member.replica.max_ongoing_requests
-    if asked is not None:
-        return asked
+    """Messages that a replica takes at once: enough to fill a continuous batch."""
+    configured = member.replica.max_ongoing_requests
+    if configured is not None:
+        return configured
     engine = innermost(member.engine)
-    return 2 * engine.max_num_seqs if isinstance(engine, VllmEngine) else MESSAGES
+    return 2 * engine.max_num_seqs if isinstance(engine, VllmEngine) else DEFAULT_MESSAGES
 
 
 def _placement(member: MemberConfig) -> dict[str, Any]:
-    """The placement group of a model that several GPUs share.
+    """The placement group of a model on several GPUs.
 
     On one node a single bundle holds the replica and its GPUs, and vLLM starts its workers itself.
     Over several nodes each worker is a Ray actor with a bundle of its own; the replica takes the
@@ -122,7 +122,7 @@ def _placement(member: MemberConfig) -> dict[str, Any]:
             "num_cpus": replica.num_cpus,
             "num_gpus": 0,
             "resources": dict(replica.resources),
-            # The replica asks vLLM for a GPU's properties, so it must be allowed to see them.
+            # vLLM reads the properties of a GPU in the replica, so GPUs must be visible there.
             "runtime_env": {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}},
         },
     }
@@ -144,18 +144,22 @@ def _autoscaling(member: MemberConfig) -> dict[str, Any]:
 
 
 class CallsPerReplica:
-    """Serve's autoscaling policy by engine calls: its own counts messages, which carry many.
+    """Autoscaling policy by engine calls. Serve's own policy counts messages, which hold many
+    calls.
 
-    Serve applies the bounds and delays of the configuration to what this wants.
-    """
+    Serve applies the configured bounds and delays to the result."""
 
     def __init__(self, target_calls: float) -> None:
         self._target = target_calls
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-        told = (context.aggregated_metrics or {}).get(CALLS, {})
-        if not told:
+        reported = (context.aggregated_metrics or {}).get(CALLS, {})
+        if not reported:
             return context.target_num_replicas, {}
-        # A replica that has not told yet counts as one like the others.
-        calls = sum(told.values()) / len(told) * max(len(told), len(context.running_replicas))
+        # A replica that has not reported yet counts as an average one.
+        calls = (
+            sum(reported.values())
+            / len(reported)
+            * max(len(reported), len(context.running_replicas))
+        )
         return max(1, math.ceil(calls / self._target)), {}

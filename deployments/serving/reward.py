@@ -25,23 +25,23 @@ class RewardServer:
     def __init__(self, name: str, config: RewardModelConfig) -> None:
         self.name = name
         observe(f"reward model {name}")
-        self._report = Batches(name, RayMeter())
+        self._recorder = Batches(name, RayMeter())
         self.model = build_reward_model(config)
-        self._together.set_max_batch_size(config.max_batch)
-        self._together.set_batch_wait_timeout_s(config.batch_wait_s)
+        self._run_batch.set_max_batch_size(config.max_batch)
+        self._run_batch.set_batch_wait_timeout_s(config.batch_wait_s)
         self._batches = self._chains = 0
 
     async def score_steps(self, chains: Sequence[Reasoning]) -> list[Judged]:
-        """Waits a moment for other messages, then judges all their chains in one go."""
-        judged: list[Judged] = await self._together(list(chains))
+        """Scores chains, in their order. Concurrent messages share a batch."""
+        judged: list[Judged] = await self._run_batch(list(chains))
         return judged
 
     @serve.batch
-    async def _together(self, messages: list[list[Reasoning]]) -> list[list[Judged]]:
+    async def _run_batch(self, messages: list[list[Reasoning]]) -> list[list[Judged]]:
         chains = [chain for message in messages for chain in message]
         self._batches += 1
         self._chains += len(chains)
-        with self._report.batch(len(chains)):
+        with self._recorder.batch(len(chains)):
             judged = await judge_all(self.model, chains)
         ends = list(accumulate(map(len, messages)))
         return [
@@ -49,7 +49,7 @@ class RewardServer:
         ]
 
     async def stats(self) -> dict[str, int]:
-        """Chains judged, and the batches that they came in."""
+        """Numbers of scored chains and of batches."""
         return {"chains": self._chains, "batches": self._batches}
 
     async def check_health(self) -> None:

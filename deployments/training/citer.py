@@ -1,4 +1,5 @@
-"""``orchestrion train citer``: members up, rounds of preferences and training, tuning, exports."""
+"""``orchestrion train citer``: starts members, collects preferences and trains in rounds, tunes,
+exports the router."""
 
 from __future__ import annotations
 
@@ -22,29 +23,29 @@ if TYPE_CHECKING:
 
 
 def train(setup: PairSetup, fresh: bool) -> Path:
-    """Trains, exports, and returns the last round's folder. Preferences that were collected under
-    the same conditions and tuning that was begun are gone on from, unless ``fresh``. Raises
-    ``ConfigError``, ``EngineFault``."""
+    """Trains and exports the router; returns its folder. Reuses preferences that were collected
+    under the same conditions and continues a tuning, unless ``fresh``. Raises ``ConfigError``,
+    ``EngineFault``."""
     training = setup.training
     started = time.monotonic()
     ppo = training.ppo
-    # Ray Data, which reads the preferences, wants two; the collectors a part of one.
+    # Ray Data, which reads the preferences, uses two CPUs; a collector uses a fifth of one.
     cpus = 2 + 0.2 * training.collectors + (0 if ppo is None else ppo.runners)
     if ppo is not None and not fresh:
         _check_folder(setup)
     named = (training.out, training.first, training.tuned, training.co_llm, training.run)
-    kept = [name for name in (*named, setup.citer.router) if name is not None]
-    with members_up(setup.needed, cpus, kept), contextlib.closing(setup):
+    written = [name for name in (*named, setup.citer.router) if name is not None]
+    with members_up(setup.needed, cpus, written), contextlib.closing(setup):
         world = setup({})
         routers, table = _rounds(setup, world, fresh)
-        learnt, about = routers[-1]
+        learnt, _ = routers[-1]
         if training.co_llm is not None:
             _export(setup, world, *_co_llm(setup, table), Path(training.co_llm), "co-llm")
         if training.first is not None:
             _export(setup, world, routers[0][0].layers, routers[0][1], Path(training.first))
         if training.tuned is not None and ppo is not None:
-            layers, told = _tuned(setup, learnt, fresh)
-            _export(setup, world, layers, told, Path(training.tuned))
+            layers, details = _tuned(setup, learnt, fresh)
+            _export(setup, world, layers, details, Path(training.tuned))
     out = Path(training.out or setup.citer.router)
     console.print(
         f"{training.rounds} rounds in {time.monotonic() - started:.0f} s; router in {out}",
@@ -56,8 +57,8 @@ def train(setup: PairSetup, fresh: bool) -> Path:
 def _rounds(
     setup: PairSetup, world: TokenWorld, fresh: bool
 ) -> tuple[list[tuple[Learnt, dict[str, Any]]], Any]:
-    """Collects and trains as often as configured; each round's router is exported at once. Also
-    the first round's records."""
+    """Collects and trains in rounds, and exports the router of each. Returns the result of each
+    round and the preferences of the first."""
     from envs.token_routing.collectors import collect_all
     from envs.token_routing.preference_training import keep, kept, train_preferences
     from envs.token_routing.preferences import Round, counts, left_out, read, write
@@ -81,18 +82,20 @@ def _rounds(
                 )
             missing = left_out(table, world.tasks)
             if len(missing) == len(world.tasks):
-                raise EngineFault("no question could be read by both members; the log says why")
+                raise EngineFault(
+                    "no question could be scored by both members; the log has the errors"
+                )
             if missing:
                 console.print(
                     f"[yellow]note:[/yellow] {len(missing)} questions at which a member failed are "
-                    "left out; the next run collects anew",
+                    "left out; the next run collects them again",
                     highlight=False,
                 )
             else:
                 write(file, table)
         tables.append(table)
-        told = counts(table)
-        # RLlib's cloning does not come to the same weights twice, so a round is kept as it is.
+        cases = counts(table)
+        # RLlib's training is not deterministic, so the result of a round is stored.
         source = {"from": about, "how": training.preference.model_dump(mode="json")}
         net = training.folder / f"round_{number}.safetensors"
         learnt = None if fresh else kept(source, net)
@@ -100,12 +103,12 @@ def _rounds(
             learnt = train_preferences(table, training.folder, training.preference)
             keep(learnt, source, net)
         console.print(
-            f"round {number}: {len(table)} tokens (cases {told['case_1']}, {told['case_2']}, "
-            f"{told['case_3']}), {learnt.told['epochs']:.0f} epochs, "
+            f"round {number}: {len(table)} tokens (cases {cases['case_1']}, {cases['case_2']}, "
+            f"{cases['case_3']}), {learnt.told['epochs']:.0f} epochs, "
             f"loss {learnt.told['loss']:.3f}, AUC {learnt.told['auc']:.3f}",
             highlight=False,
         )
-        summary = {"round": number, "preferences": told, **learnt.told}
+        summary = {"round": number, "preferences": cases, **learnt.told}
         out = Path(training.out or setup.citer.router)
         router = _export(setup, world, learnt.layers, summary, out)
         found.append((learnt, summary))
@@ -113,8 +116,8 @@ def _rounds(
 
 
 def _co_llm(setup: PairSetup, table: Any) -> tuple[Layers, dict[str, Any]]:
-    """From the first round's records: the objective knows no preferences, so all rounds' are
-    alike."""
+    """Trains Co-LLM on the first round's tokens: its objective uses no preferences, so the rounds
+    do not differ."""
     from envs.token_routing.co_llm import train_co_llm
 
     layers, loss = train_co_llm(table, setup.training.preference)
@@ -143,17 +146,17 @@ def _tuned(setup: PairSetup, learnt: Learnt, fresh: bool) -> tuple[Layers, dict[
             console.print(f"tuning goes on after iteration {run.done}")
         console.print(f"{'iteration':>9}{'steps':>9}{'reward':>9}{'accuracy':>10}{'large':>8}")
         run.run(
-            lambda told: console.print(
-                f"{told.iteration:>9}{told.steps:>9}{told.reward:>9.3f}{told.accuracy:>10.3f}"
-                f"{told.cost:>8.3f}",
+            lambda progress: console.print(
+                f"{progress.iteration:>9}{progress.steps:>9}{progress.reward:>9.3f}"
+                f"{progress.accuracy:>10.3f}{progress.cost:>8.3f}",
                 highlight=False,
             )
         )
         module = run.module
         assert isinstance(module, RouterModule)
         last = run.curve[-1]
-        told = {"iterations": run.done, "reward": last.reward, "accuracy": last.accuracy}
-        return folded(module.net), {**told, "large_share": last.cost}
+        result = {"iterations": run.done, "reward": last.reward, "accuracy": last.accuracy}
+        return folded(module.net), {**result, "large_share": last.cost}
 
 
 def hash_of(layers: Layers) -> str:
@@ -161,16 +164,16 @@ def hash_of(layers: Layers) -> str:
 
 
 def _check_folder(setup: PairSetup) -> None:
-    """Refuses a tuning with other settings before anything is collected for it."""
+    """Raises ``ConfigError`` if the folder has a tuning with other settings, before collecting."""
     file = setup.training.folder / "settings.json"
     if not file.exists():
         return
-    told = json.loads(file.read_text())
-    told.pop("start", None)
-    if told != json.loads(json.dumps(setup.about)):
+    settings = json.loads(file.read_text())
+    settings.pop("start", None)
+    if settings != json.loads(json.dumps(setup.about)):
         raise ConfigError(
             f"{setup.training.folder} holds a run with other settings; name another folder under "
-            "run:, or begin anew with --fresh"
+            "run:, or start over with --fresh"
         )
 
 
@@ -178,11 +181,11 @@ def _export(
     setup: PairSetup,
     world: TokenWorld,
     layers: Layers,
-    told: Mapping[str, Any],
+    details: Mapping[str, Any],
     folder: Path,
     method: str = "citer",
 ) -> Router:
-    about = {"training": setup.fingerprint, **told}
+    about = {"training": setup.fingerprint, **details}
     members: Any = world.members
     router = Router(layers, members.reads, method, about)
     router.save(folder)

@@ -1,5 +1,4 @@
-"""The world that token routing's environments and collectors are in, made of a training's
-configuration."""
+"""Builds the world of token routing's environments and collectors from a training configuration."""
 
 from __future__ import annotations
 
@@ -31,23 +30,23 @@ from runtime.errors import ConfigError
 from runtime.observability.metrics import Counts
 
 _WORLDS: dict[str, TokenWorld] = {}
-"""One for each setup in a process."""
+"""One world for each setup of a process."""
 
 
 @dataclass(frozen=True)
 class PairSetup:
-    """A training's configuration with the Serve config that it names. Calling it makes the world;
-    it travels to collectors and RLlib's runners."""
+    """A training configuration with its Serve config. Calling it builds the world of this process;
+    it is pickled to collectors and RLlib's runners."""
 
     training: TokenTrainingConfig
     app: AppConfig
     served: bool = True
-    """Members behind Serve handles; otherwise in this process."""
+    """Whether members are behind Serve handles; otherwise they run in this process."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def citer(self) -> CITERConfig:
-        """The ensemble that the router is for. Raises ``ConfigError``."""
+        """The ensemble that uses the router. Raises ``ConfigError`` if it is not of type citer."""
         name = self.training.ensemble
         found = self.app.ensembles.get(name)
         if not isinstance(found, CITERConfig):
@@ -67,7 +66,7 @@ class PairSetup:
         return _WORLDS[self.token]
 
     def close(self) -> None:
-        """Closes this process's world; the next call makes another."""
+        """Closes the world of this process; the next call builds a new one."""
         if self.token in _WORLDS:
             _WORLDS.pop(self.token).close()
 
@@ -76,7 +75,7 @@ class PairSetup:
         training = self.training
         tasks = read_questions(Path(training.questions), training.limit)
         if not tasks:
-            raise ConfigError(f"{training.questions} holds no question; name another file")
+            raise ConfigError(f"{training.questions} has no questions; name another file")
         for task in tasks:
             text_of(task)
         if isinstance(training.quality, RewardModelConfig):
@@ -98,20 +97,21 @@ class PairSetup:
 
     @property
     def needed(self) -> AppConfig:
-        """The application with both members and nothing else."""
+        """The application with both members only."""
         members = {name: self.app.members[name] for name in self.citer.pair}
         nothing: dict[str, Any] = {"ensembles": {}, "encoders": {}, "reward_models": {}}
         return self.app.model_copy(update={"members": members, **nothing})
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where preferences come from: what is recorded with them, and what they hold for."""
+        """The origin of preferences, which is recorded with them: members, questions and
+        settings."""
         training = self.training
         members = {}
         for name in self.citer.pair:
             engine = self.app.members[name].engine.model_dump(mode="json")
-            told = {key: engine.get(key) for key in ("type", "weights", "sha256", "dtype")}
-            members[name] = told | {"stop": list(self.app.members[name].stop)}
+            source = {key: engine.get(key) for key in ("type", "weights", "sha256", "dtype")}
+            members[name] = source | {"stop": list(self.app.members[name].stop)}
         questions = Path(training.questions).read_bytes()
         return {
             "small": self.citer.pair[0],
@@ -126,21 +126,21 @@ class PairSetup:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the tuning's checkpoints hold for: all but how long and how often."""
-        kept = {"quality", "reward", "rounds", "preference", "ppo", "limit", "max_tokens"}
-        training = self.training.model_dump(mode="json", include=kept)
+        """The conditions of the tuning's checkpoints: everything but the number of iterations."""
+        fields = {"quality", "reward", "rounds", "preference", "ppo", "limit", "max_tokens"}
+        training = self.training.model_dump(mode="json", include=fields)
         if training["ppo"] is not None:
             training["ppo"].pop("iterations")
         return {"training": training, "from": self.provenance}
 
     @property
     def fingerprint(self) -> str:
-        """Names the training in an export."""
-        told = json.dumps(self.about, sort_keys=True).encode()
-        return hashlib.sha256(told).hexdigest()[:12]
+        """Identifies the training in an export: 12 hexadecimal digits."""
+        about = json.dumps(self.about, sort_keys=True).encode()
+        return hashlib.sha256(about).hexdigest()[:12]
 
     def limited(self, limit: int) -> PairSetup:
-        """The same with the first so many questions."""
+        """The same setup with the first ``limit`` questions."""
         training = self.training.model_copy(update={"limit": limit})
         return dataclasses.replace(self, training=training, token=uuid.uuid4().hex)
 
@@ -150,5 +150,5 @@ def load_pair_setup(path: Path) -> PairSetup:
     document, node = read_yaml(path)
     training = validated(TokenTrainingConfig, document, path, node)
     setup = PairSetup(training, load(Path(training.serve))[1])
-    _ = setup.citer  # a wrong name is told now, not after the members have started
+    _ = setup.citer  # a wrong name fails now, not after the members have started
     return setup

@@ -1,4 +1,4 @@
-"""``orchestrion train der``: members up, PPO, exports; and ``orchestrion record``."""
+"""``orchestrion train der``: starts members, trains with PPO, exports the agent."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ HEADER = f"{'iteration':>9}{'steps':>9}{'reward':>9}{'accuracy':>10}{'cost':>11}
 
 
 def train(setup: Setup, fresh: bool) -> Path:
-    """Trains, exports, and returns the agent's folder. Goes on from the run's last checkpoint
+    """Trains and exports the agent; returns its folder. Continues from the run's last checkpoint
     unless ``fresh``. Raises ``ConfigError``, ``EngineFault``."""
     training = setup.training
     folder = training.folder
     started = time.monotonic()
-    with _cluster(setup):
+    with cluster_for(setup):
         # RLlib takes seconds to import; errors of the setup come before.
         from envs.dynamic_ensemble.one_shot import train_one_shot
         from envs.dynamic_ensemble.spec import DER
@@ -38,7 +38,7 @@ def train(setup: Setup, fresh: bool) -> Path:
         from envs.training.trainer import Training, forget
 
         with contextlib.closing(setup):
-            world = setup({})  # what is wrong with it shows before anything old is deleted
+            world = setup({})  # a wrong configuration fails before the old run is deleted
             if fresh:
                 forget(folder)
             run = Training(training.ppo, setup, folder, setup.about, training.checkpoint_every, DER)
@@ -48,12 +48,12 @@ def train(setup: Setup, fresh: bool) -> Path:
                     log = Replay(Path(warm.log), setup.conditions)
                     layers, same = clone(world, log, folder, training.ppo, warm.epochs)
                     run.start_from(layers)
-                    told = f"cloned: {same:.1%} of the best routes' choices"
-                    console.print(told, highlight=False)
+                    cloned = f"cloned: {same:.1%} of the best routes' choices"
+                    console.print(cloned, highlight=False)
                 if run.done:
                     console.print(f"goes on after iteration {run.done}")
                 console.print(HEADER, highlight=False)
-                run.run(_tell)
+                run.run(_log)
                 agent = _agent(setup, run, world)
                 if training.terminator:
                     terminator, right = train_terminator(world, training.ppo.seed)
@@ -77,7 +77,7 @@ def train(setup: Setup, fresh: bool) -> Path:
 
 
 def _agent(setup: Setup, run: Training, world: World) -> Agent:
-    """What PPO has trained, as it is served."""
+    """The trained policy in the form in which it is served."""
     from envs.dynamic_ensemble.export import exported
 
     last = {"reward": run.curve[-1].reward, "accuracy": run.curve[-1].accuracy}
@@ -86,19 +86,19 @@ def _agent(setup: Setup, run: Training, world: World) -> Agent:
     return exported(run.module, world, encoder, setup.reads, prompts, about)
 
 
-def _tell(told: Told) -> None:
+def _log(progress: Told) -> None:
     console.print(
-        f"{told.iteration:>9}{told.steps:>9}{told.reward:>9.3f}{told.accuracy:>10.3f}"
-        f"{told.cost:>11.3g}{told.calls:>7.2f}",
+        f"{progress.iteration:>9}{progress.steps:>9}{progress.reward:>9.3f}{progress.accuracy:>10.3f}"
+        f"{progress.cost:>11.3g}{progress.calls:>7.2f}",
         highlight=False,
     )
 
 
-def _cluster(setup: Setup, live: bool | None = None) -> contextlib.AbstractContextManager[None]:
-    """Ray with the members, if they are to be live."""
+def cluster_for(setup: Setup, live: bool | None = None) -> contextlib.AbstractContextManager[None]:
+    """Ray, with the members if answers are live: by default as configured."""
     live = setup.live if live is None else live
     training = setup.training
-    # Each of RLlib's runners takes one, and Ray Data, which reads the routes to clone, two.
+    # Each of RLlib's runners uses one CPU, and Ray Data, which reads the routes to clone, two.
     cpus = training.ppo.runners + 2 * (training.warm_start is not None)
     named = (training.out or setup.der.agent, training.one_shot, training.run)
     written = [name for name in named if name is not None]
@@ -106,7 +106,7 @@ def _cluster(setup: Setup, live: bool | None = None) -> contextlib.AbstractConte
 
 
 def _needed(setup: Setup) -> AppConfig:
-    """The application with what a training asks and no more: no ensembles."""
+    """The application with the models of the training only."""
     app, der = setup.app, setup.der
     own = app.own_encoder(der)
     update: dict[str, Any] = {

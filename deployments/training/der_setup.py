@@ -1,4 +1,4 @@
-"""The world that DER's environments are in, made of a training's configuration."""
+"""Builds the world of DER's environments from a training configuration."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from runtime.rewards.client import RewardConnection
 from runtime.types.sampling import Sampling
 
 _WORLDS: dict[str, World] = {}
-"""One for each setup in a process: its environments share members and what is remembered."""
+"""One world for each setup of a process: its environments share members and cached answers."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A training's configuration with the Serve config that it names. Calling it makes the world;
-    it travels to RLlib's runners."""
+    """A training configuration with its Serve config. Calling it builds the world of this process;
+    it is pickled to RLlib's runners."""
 
     training: TrainingConfig
     app: AppConfig
@@ -57,7 +57,7 @@ class Setup:
 
     @property
     def der(self) -> DERConfig:
-        """The ensemble that the agent is for. Raises ``ConfigError``."""
+        """The ensemble that uses the agent. Raises ``ConfigError`` if it is not of type der."""
         name = self.training.ensemble
         found = self.app.ensembles.get(name)
         if not isinstance(found, DERConfig):
@@ -70,7 +70,7 @@ class Setup:
 
     @property
     def sampling(self) -> Sampling:
-        """How members are asked in training: as the ensemble asks them."""
+        """Sampling of the members in training: that of the ensemble."""
         der = self.der
         return Sampling(
             max_tokens=self.training.max_tokens,
@@ -81,12 +81,12 @@ class Setup:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What recorded answers hold for; a replay under other conditions is refused."""
+        """The conditions of recorded answers; a replay under other conditions is refused."""
         members = {}
         for name in self.der.members:
-            told = self.app.members[name].model_dump(mode="json", include={"price", "stop"})
+            member = self.app.members[name].model_dump(mode="json", include={"price", "stop"})
             engine = self.app.members[name].engine.model_dump(mode="json")
-            members[name] = told | {"weights": engine.get("weights"), "type": engine["type"]}
+            members[name] = member | {"weights": engine.get("weights"), "type": engine["type"]}
         sampling = self.sampling
         return {
             "members": members,
@@ -108,7 +108,7 @@ class Setup:
         return _WORLDS[self.token]
 
     def close(self) -> None:
-        """Closes this process's world; the next call makes another."""
+        """Closes the world of this process; the next call builds a new one."""
         if self.token in _WORLDS:
             _WORLDS.pop(self.token).close()
 
@@ -117,7 +117,7 @@ class Setup:
         training, der = self.training, self.der
         tasks = read_questions(Path(training.questions), training.limit)
         if not tasks:
-            raise ConfigError(f"{training.questions} holds no question; name another file")
+            raise ConfigError(f"{training.questions} has no questions; name another file")
         loop = EventLoopThread("training")
         members = self.members(backends, loop)
         answers: AnswerSource = members
@@ -139,7 +139,7 @@ class Setup:
         )
 
     def members(self, backends: Backends, loop: EventLoopThread) -> LiveMembers:
-        """The ensemble's members, which nobody is connected to before the first call."""
+        """The ensemble's members, connected on the first call."""
         configs = {name: self.app.members[name] for name in self.der.members}
         return LiveMembers(
             lambda: connect(configs, backends.members(tuple(configs))),
@@ -172,17 +172,17 @@ class Setup:
         connection = RewardConnection(name, self.app.reward_models[name], backends.judge(name))
 
         async def judge(chains: Sequence[Reasoning]) -> list[float]:
-            asked = ReasoningJudge(connection, unlimited(name, report))
-            told = await asyncio.gather(
-                *(asked.score_steps(chain.question, chain.steps, chain.since) for chain in chains)
+            client = ReasoningJudge(connection, unlimited(name, report))
+            scores = await asyncio.gather(
+                *(client.score_steps(chain.question, chain.steps, chain.since) for chain in chains)
             )
-            return [values[-1] for values in told]
+            return [values[-1] for values in scores]
 
         return lambda chains: loop.run(judge(chains))
 
     @property
     def reads(self) -> dict[str, Any]:
-        """Which encoder, whatever it is called."""
+        """The identity of the encoder, independent of its name."""
         own = self.app.own_encoder(self.der)
         if own is not None:
             return self.app.encoders[own].identity
@@ -191,7 +191,8 @@ class Setup:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a run's checkpoints hold for: all but how long and how often."""
+        """The conditions of a run's checkpoints: everything but iterations and checkpoint
+        interval."""
         training = self.training.model_dump(mode="json", exclude={"run", "checkpoint_every", "out"})
         training["ppo"].pop("iterations")
         questions = Path(self.training.questions).read_bytes()
@@ -204,9 +205,9 @@ class Setup:
 
     @property
     def fingerprint(self) -> str:
-        """Names the training in an export."""
-        told = json.dumps(self.about, sort_keys=True).encode()
-        return hashlib.sha256(told).hexdigest()[:12]
+        """Identifies the training in an export: 12 hexadecimal digits."""
+        about = json.dumps(self.about, sort_keys=True).encode()
+        return hashlib.sha256(about).hexdigest()[:12]
 
 
 def load_setup(path: Path, iterations: int | None = None) -> Setup:
@@ -216,5 +217,5 @@ def load_setup(path: Path, iterations: int | None = None) -> Setup:
         document["ppo"] = {**(document.get("ppo") or {}), "iterations": iterations}
     training = validated(TrainingConfig, document, path, node)
     setup = Setup(training, load(Path(training.serve))[1])
-    _ = setup.der  # a wrong name is told now, not after the members have started
+    _ = setup.der  # a wrong name fails now, not after the members have started
     return setup

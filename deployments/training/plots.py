@@ -19,9 +19,9 @@ def draw(curve: Sequence[Any], file: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(SHOWN) + 1, figsize=(13, 3), layout="constrained")
-    steps = [told.steps for told in curve]
+    steps = [point.steps for point in curve]
     for axis, (name, title) in zip(axes, (*SHOWN, ("cost", "cost of an answer")), strict=True):
-        axis.plot(steps, [getattr(told, name) for told in curve], color="#3366cc")
+        axis.plot(steps, [getattr(point, name) for point in curve], color="#3366cc")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("environment steps", fontsize=9)
         axis.tick_params(labelsize=8)

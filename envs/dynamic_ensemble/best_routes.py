@@ -12,7 +12,7 @@ from runtime.data.questions import Question
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A state of a route, what was done there, and what it was paid."""
+    """A state of a route, the action there, and its step."""
 
     state: State
     action: int
@@ -21,7 +21,7 @@ class Choice:
 
 def best_route(world: World, log: Replay, task: Question, discount: float) -> list[Choice]:
     """The recorded route with the highest discounted return; ties go to the shorter one, then to
-    the member that is named first. Ends with the action that stops, unless the last call ended it.
+    the member configured first. Ends with the action that stops, unless the last call ended it.
     """
     _, route = _best(world, log, task, State(task.question), discount, {})
     return route
@@ -35,7 +35,7 @@ def _best(
     discount: float,
     known: dict[tuple[str | None, float, int], tuple[float, list[Choice]]],
 ) -> tuple[float, list[Choice]]:
-    """Return and choices from a state on. What was paid before, and by whom, does not matter."""
+    """Return and choices from a state on, independent of earlier rewards."""
     key = (state.answer, state.quality, state.calls)
     if key in known:
         return known[key]

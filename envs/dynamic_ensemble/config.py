@@ -1,4 +1,4 @@
-"""What a training run is told: one YAML file beside the Serve config of the members."""
+"""Configuration of DER training: one YAML file next to the Serve config of the members."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class LiveAnswers(Strict):
 
     type: Literal["live"] = "live"
     remember: bool = True
-    """Greedy answers are asked for once and cost again whenever they are given again. Off: every
-    call is made. Sampled answers are never remembered."""
+    """Caches greedy answers; a cached answer costs the same again. False: every call is made.
+    Sampled answers are never cached."""
 
 
 class LoggedAnswers(Strict):
-    """A log by ``orchestrion record``; no member runs."""
+    """A log of ``orchestrion record``; no members run."""
 
     type: Literal["log"] = "log"
     path: str
@@ -31,12 +31,12 @@ class WarmStart(Strict):
     """Behaviour cloning of the best recorded route of each question, before PPO."""
 
     log: str
-    """A log by ``orchestrion record``; the best routes are looked for in it."""
+    """A log of ``orchestrion record`` that holds the routes."""
     epochs: int = Field(20, ge=1)
 
 
 class TrainingConfig(TrainingData):
-    """DER's."""
+    """The training file of DER."""
 
     ensemble: str
     """The ensemble of type ``der`` that the agent is for: its members, prompts and encoder."""
@@ -45,17 +45,17 @@ class TrainingConfig(TrainingData):
     answers: Annotated[LiveAnswers | LoggedAnswers, Field(discriminator="type")] = LiveAnswers()
     warm_start: WarmStart | None = None
     terminator: bool = False
-    """Also trains a network that says whether an answer meets the threshold."""
+    """Also trains a network that predicts whether an answer meets the threshold."""
     out: str | None = None
-    """Folder of the export; absent: the one that the ensemble takes its agent from."""
+    """Folder of the export. Default: the ensemble's agent folder."""
     one_shot: str | None = None
-    """Also trains a router that asks one member only, into this folder: a baseline."""
+    """Also trains a router with a single call, into this folder: a baseline."""
 
     @model_validator(mode="after")
     def _can_stop(self) -> TrainingConfig:
         if self.reward.ends == "threshold" and not self.terminator:
             raise ValueError(
-                "reward.ends: threshold teaches no stop action; set terminator: true, or "
+                "reward.ends: threshold trains no stop action; set terminator: true, or "
                 "reward.ends: stop"
             )
         return self

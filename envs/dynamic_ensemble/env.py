@@ -1,14 +1,13 @@
-"""DER's environment (arXiv 2412.07448) for Gymnasium: whom to ask next, or to stop.
+"""DER's environment (arXiv 2412.07448) for Gymnasium: call a member, or stop.
 
-The official code cannot be run as it is; what it gets wrong is done otherwise here:
+The official code does not run as published. Deviations that correct it:
 
-- It reads the encoder's state at the last position of right-padded text, which is padding. Here an
-  encoder is asked for the state of the text's own last token, or the mean over its own tokens.
-- It adds returns up across the trajectories of a batch, and its log-probabilities of ``[n, 1]``
+- It reads the encoder's state at the last position of right-padded text, which is padding. Here the
+  encoder returns the state of the text's last token, or the mean over its tokens.
+- It sums returns across the trajectories of a batch, and its log-probabilities of ``[n, 1]``
   actions broadcast to ``[n, n]``. Returns and probabilities are RLlib's here.
-- Its test script knows a stop action that its training never had. Here it is an action like the
-  others, masked before the first call.
-- It names devices by number in the middle of the code. Here they are configured.
+- Its test script has a stop action that its training lacks. Here stopping is an action, masked
+  before the first call.
 - A member that fails ends its run. Here a failed call costs, and the last answer stays.
 """
 
@@ -51,8 +50,7 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class World:
-    """All that the environments of one process share. Whoever made it closes it, once the last
-    environment is gone."""
+    """Shared by the environments of one process. Its creator closes it after the last of them."""
 
     members: tuple[str, ...]
     tasks: Sequence[Question]
@@ -61,7 +59,7 @@ class World:
     features: Features
     reward: RewardConfig = RewardConfig()
     loop: EventLoopThread | None = None
-    """In which answers, qualities and features are asked for; the world's own."""
+    """The world's own loop, in which answers, qualities and features are requested."""
 
     def close(self) -> None:
         self.answers.close()
@@ -69,7 +67,7 @@ class World:
             self.loop.close()
 
     def spaces(self) -> tuple[gym.spaces.Dict, gym.spaces.Discrete]:
-        """Action i asks member i; the last action stops."""
+        """Action i calls member i; the last action stops."""
         count = len(self.members) + 1
         seen = gym.spaces.Dict(
             {
@@ -80,7 +78,7 @@ class World:
         return seen, gym.spaces.Discrete(count)
 
     def mask(self, state: State) -> np.ndarray:
-        """What may be done: everything, but no stop before the first call, and none at all where
+        """int8 ``[members + 1]``: allowed actions. No stop before the first call, and none where
         the threshold ends episodes."""
         mask = np.ones(len(self.members) + 1, dtype=np.int8)
         mask[-1] = state.calls > 0 and self.reward.ends == "stop"
@@ -96,28 +94,28 @@ class World:
     def act(
         self, states: Sequence[State], tasks: Sequence[Question], actions: Sequence[int]
     ) -> list[Step]:
-        """One action in each state; all calls are in flight together."""
+        """One action in each state; all calls run concurrently."""
         stop = len(self.members)
         places = [place for place, action in enumerate(actions) if action != stop]
-        asked = [
+        calls = [
             Ask(self.members[actions[i]], states[i].question, states[i].answer) for i in places
         ]
-        replies = self.answers.ask(asked) if asked else []
-        heard = [(i, reply) for i, reply in zip(places, replies, strict=True)]
-        judged = [(i, reply.text) for i, reply in heard if reply.text is not None]
+        replies = self.answers.ask(calls) if calls else []
+        answered = [(i, reply) for i, reply in zip(places, replies, strict=True)]
+        judged = [(i, reply.text) for i, reply in answered if reply.text is not None]
         values = self.quality.judge([text for _, text in judged], [tasks[i] for i, _ in judged])
         quality = {i: value for (i, _), value in zip(judged, values, strict=True)}
-        told = dict(heard)
+        reply_of = dict(answered)
         return [
             called(
                 state,
                 self.members[actions[i]],
-                told[i].text,
+                reply_of[i].text,
                 quality.get(i, 0.0),
-                told[i].cost,
+                reply_of[i].cost,
                 self.reward,
             )
-            if i in told
+            if i in reply_of
             else stopped(state, self.reward)
             for i, state in enumerate(states)
         ]
@@ -133,7 +131,7 @@ def _world(config: Mapping[str, Any]) -> World:
 
 
 def _info(state: State, threshold: float) -> dict[str, Any]:
-    """What training reports of an episode."""
+    """The figures that training reports of an episode."""
     return {
         "quality": state.quality,
         "good": float(state.answer is not None and state.quality >= threshold),
@@ -144,7 +142,7 @@ def _info(state: State, threshold: float) -> dict[str, Any]:
 
 
 class DynamicEnsembleEnv(gym.Env[dict[str, np.ndarray], int]):
-    """One question at a time. ``config``: ``world``, a ``World`` or what makes one."""
+    """One question at a time. ``config``: ``world``, a ``World`` or a function that makes one."""
 
     metadata = {"render_modes": []}
 
@@ -176,7 +174,7 @@ class DynamicEnsembleEnv(gym.Env[dict[str, np.ndarray], int]):
 
 
 class DynamicEnsembleVectorEnv(BatchedVectorEnv[State]):
-    """Many questions side by side. ``config``: ``world`` and ``num_envs``."""
+    """A batch of questions. ``config``: ``world`` and ``num_envs``."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._world = _world(config)

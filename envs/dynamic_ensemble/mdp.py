@@ -15,32 +15,32 @@ from runtime.config.base import Strict
 
 
 class RewardConfig(Strict):
-    """Numbers are the paper's but for ``alpha``, whose unit is that of the costs; what else differs
-    says so."""
+    """Defaults are the paper's except ``alpha``, whose unit is that of the costs; other deviations
+    are noted."""
 
     alpha: float = Field(1.0, ge=0)
     """Weight of a call's cost."""
     beta: float = Field(5.0, ge=0)
-    """Weight of what a call adds to the quality of the answer before it."""
+    """Weight of the quality that a call adds to the previous answer's."""
     gamma: float = Field(2.0, ge=0)
     """Bonus when the episode ends with an answer that is good enough, penalty when it is not."""
     threshold: float = Field(0.73, ge=0, le=1)
-    """Quality that is good enough: P0."""
+    """P0: quality from which an answer is good enough."""
     t_max: int = Field(5, ge=1)
     """Calls at most."""
     first_gains: bool = True
-    """The first answer gains what it is worth, as if nothing had been said before it. ``False`` is
-    the paper's: then it pays to ask a bad member first and to gain on its answer."""
+    """The first answer gains its quality over 0. ``False`` as in the paper: then calling a bad
+    member first and improving on it is rewarded."""
     ends: Literal["stop", "threshold"] = "stop"
-    """``stop``: the agent learns to stop; the quality of an answer counts once, at the end, since a
-    quality paid for every call would teach it to ask on for ever. ``threshold`` is the paper's
-    training: the episode ends by itself as soon as an answer is good enough, which takes somebody
-    who knows, and every call is paid its quality."""
+    """``stop``: the agent learns to stop; the quality counts once, at the end, since a reward for
+    every call's quality would favour endless calls. ``threshold`` as in the paper's training: the
+    episode ends as soon as an answer is good enough, which needs reference answers, and every call
+    is rewarded its quality."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where an episode stands."""
+    """The state of an episode."""
 
     question: str
     answer: str | None = None
@@ -54,7 +54,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an action led to."""
+    """The result of an action."""
 
     state: State
     reward: float
@@ -64,36 +64,36 @@ class Step:
 def called(
     state: State, member: str, answer: str | None, quality: float, cost: float, config: RewardConfig
 ) -> Step:
-    """After a call. ``answer`` is ``None`` where it failed: it costs, and the last answer stays."""
-    kept = state.quality if answer is None else quality
+    """The step of a call. ``answer`` is ``None`` for a failed call, which costs; the last answer
+    stays."""
+    quality_now = state.quality if answer is None else quality
     after = replace(
         state,
         answer=state.answer if answer is None else answer,
-        quality=kept,
+        quality=quality_now,
         calls=state.calls + 1,
         cost=state.cost + cost,
         route=(*state.route, member),
     )
     reward = -config.alpha * cost
     if config.first_gains or state.answer is not None:
-        reward += config.beta * (kept - state.quality)
-    enough = after.answer is not None and kept >= config.threshold
+        reward += config.beta * (quality_now - state.quality)
+    enough = after.answer is not None and quality_now >= config.threshold
     paper = config.ends == "threshold"
     ended = after.calls >= config.t_max or (paper and enough)
     if paper:
-        reward += kept
+        reward += quality_now
     if ended:
         reward += _ending(after, config)
     return Step(after, reward, ended)
 
 
 def stopped(state: State, config: RewardConfig) -> Step:
-    """After the agent has stopped. Without an answer, as before the first call, that is as bad as a
-    worthless one."""
+    """The step of stopping. Without an answer the quality is 0."""
     return Step(state, _ending(state, config), True)
 
 
 def _ending(state: State, config: RewardConfig) -> float:
     enough = state.answer is not None and state.quality >= config.threshold
-    told = state.quality if config.ends == "stop" else 0.0
-    return told + (config.gamma if enough else -config.gamma)
+    final = state.quality if config.ends == "stop" else 0.0
+    return final + (config.gamma if enough else -config.gamma)

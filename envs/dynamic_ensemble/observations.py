@@ -1,4 +1,4 @@
-"""States as the agent sees them, from a text encoder."""
+"""The agent's observations: features of states from a text encoder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from runtime.data.questions import Question
 
 
 class Encoded:
-    """Features of states, scaled as the questions lie, with and without right answers. Texts that
-    come again, as all first states do, are encoded once."""
+    """Features of states, scaled by the questions with and without reference answers. Texts are
+    encoded once and cached."""
 
     def __init__(
         self,
@@ -22,10 +22,10 @@ class Encoded:
         tasks: Sequence[Question],
     ) -> None:
         self._encode, self._t_max = encode, t_max
-        asked = [state_text(task.question, None) for task in tasks]
+        unanswered = [state_text(task.question, None) for task in tasks]
         answered = [state_text(task.question, _solved(task)) for task in tasks]
-        vectors = encode([*asked, *answered])
-        self._known = dict(zip(asked, vectors, strict=False))
+        vectors = encode([*unanswered, *answered])
+        self._known = dict(zip(unanswered, vectors, strict=False))
         self.scale = scaling(vectors)
         self.size = vectors.shape[1] + 1
 

@@ -1,5 +1,5 @@
-"""A router that asks one member only, trained on what every member answers by itself: the baseline
-that an agent has to beat (a classifier over questions; Shnitzer et al., arXiv 2309.15789)."""
+"""A router with a single call, trained on every member's own answers: a baseline for agents (a
+classifier over questions; Shnitzer et al., arXiv 2309.15789)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from envs.training.supervised import fit
 from runtime.artifacts.mlp import Layers
 
 NEVER = -1e9
-"""Logit of an action that is not there: to stop before anyone was asked."""
+"""Logit of an unavailable action: to stop before the first call."""
 
 
 def train_one_shot(world: World, seed: int) -> Layers:
-    """Layers of an agent with one call: the label of a question is the member whose answer brings
-    most, as the environment pays, and then ends the episode."""
+    """Layers of an agent with one call: the label of a question is the member whose single call has
+    the highest return in the environment."""
     paid = np.stack([returns(world, member) for member in range(len(world.members))], axis=1)
     seen = world.features.encode([State(task.question) for task in world.tasks])
     wanted = torch.from_numpy(paid.argmax(axis=1))
-    layers = fit(seen, len(world.members), lambda told: cross_entropy(told, wanted), seed=seed)
+    layers = fit(seen, len(world.members), lambda logits: cross_entropy(logits, wanted), seed=seed)
     weight, bias = layers[-1]
     stop = np.zeros((1, weight.shape[1]), dtype=weight.dtype)
     last = np.concatenate([weight, stop]), np.append(bias, bias.dtype.type(NEVER))
@@ -31,7 +31,7 @@ def train_one_shot(world: World, seed: int) -> Layers:
 
 
 def returns(world: World, member: int) -> np.ndarray:
-    """What asking one member and stopping is paid, for each question: float64 ``[n]``."""
+    """The return of calling one member and stopping, for each question: float64 ``[n]``."""
     paid: list[float] = []
     for start in range(0, len(world.tasks), TOGETHER):
         tasks = world.tasks[start : start + TOGETHER]

@@ -1,4 +1,4 @@
-"""A network that says whether an answer meets the threshold: when to stop, learnt beside the agent.
+"""A network that predicts whether an answer meets the threshold: a stop rule next to the agent.
 
 Its examples are the states of random routes over the training questions.
 """
@@ -17,15 +17,15 @@ from envs.training.supervised import fit
 from runtime.artifacts.mlp import Layers, through
 
 TOGETHER = 64
-"""Questions that are asked at a time."""
+"""Concurrent questions."""
 
 
 def train_terminator(world: World, seed: int) -> tuple[Layers, dict[str, float]]:
-    """Its layers, from features to one logit, and how often it is right on its own examples."""
+    """Layers from features to one logit, and the accuracy on the training examples."""
     seen, good = examples(world, seed)
     wanted = torch.tensor(good, dtype=torch.float32)
     layers = fit(
-        seen, 1, lambda told: binary_cross_entropy_with_logits(told[:, 0], wanted), seed=seed
+        seen, 1, lambda logits: binary_cross_entropy_with_logits(logits[:, 0], wanted), seed=seed
     )
     right = float(np.mean((through(layers, seen)[:, 0] > 0) == np.array(good)))
     return layers, {"examples": len(good), "good": float(np.mean(good)), "right": round(right, 4)}

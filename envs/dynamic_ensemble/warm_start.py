@@ -1,4 +1,4 @@
-"""A warm start: behaviour cloning (RLlib's BC) of the best recorded routes, kept as Parquet."""
+"""A warm start: behaviour cloning (RLlib's BC) of the best recorded routes, stored as Parquet."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class CloneModule(TorchRLModule):
 def clone(
     world: World, log: Replay, folder: Path, settings: PPOSettings, epochs: int
 ) -> tuple[Layers, float]:
-    """Layers of an actor that does what the best routes do, and the share of their choices in which
-    it does. ``folder`` keeps the routes."""
+    """Layers of an actor cloned from the best routes, and its accuracy on their choices. The routes
+    are written to ``folder``."""
     routes = [best_route(world, log, task, settings.gamma) for task in world.tasks]
     table = rows(world, routes)
     # RLlib's BC goes through its data once in an iteration, and Ray Data takes seconds to begin.
@@ -59,20 +59,20 @@ def clone(
         gym.spaces.Discrete(len(world.members) + 1),
     )
     model = {"hidden": list(settings.hidden)}
-    wish: dict[str, Any] = {"rate": settings.rate, "batch": BATCH, "seed": settings.seed}
-    with cloning(passes, folder / ROUTES, CloneModule, model, spaces, **wish) as (module, once):
+    options: dict[str, Any] = {"rate": settings.rate, "batch": BATCH, "seed": settings.seed}
+    with cloning(passes, folder / ROUTES, CloneModule, model, spaces, **options) as (module, once):
         once()
         assert isinstance(module, CloneModule)
         layers = layers_of(module.actor)
         with torch.inference_mode():
-            told = module._forward({Columns.OBS: torch.from_numpy(seen)})
-        same = told[Columns.ACTION_DIST_INPUTS].argmax(1).numpy() == actions
+            outputs = module._forward({Columns.OBS: torch.from_numpy(seen)})
+        same = outputs[Columns.ACTION_DIST_INPUTS].argmax(1).numpy() == actions
     return layers, float(same.mean())
 
 
 def rows(world: World, routes: Sequence[Sequence[Choice]]) -> pa.Table:
     """Episodes in RLlib's columns, a row for each choice."""
-    kept: dict[str, list[Any]] = {
+    columns: dict[str, list[Any]] = {
         name: []
         for name in (
             Columns.EPS_ID,
@@ -87,8 +87,8 @@ def rows(world: World, routes: Sequence[Sequence[Choice]]) -> pa.Table:
     for number, route in enumerate(routes):
         if not route:
             continue
-        told = world.observe([*(choice.state for choice in route), route[-1].step.state])
-        seen = np.concatenate([told[OBSERVATION], told[MASK].astype(np.float32)], axis=1)
+        observed = world.observe([*(choice.state for choice in route), route[-1].step.state])
+        seen = np.concatenate([observed[OBSERVATION], observed[MASK].astype(np.float32)], axis=1)
         for place, choice in enumerate(route):
             values = (
                 str(number),
@@ -99,6 +99,6 @@ def rows(world: World, routes: Sequence[Sequence[Choice]]) -> pa.Table:
                 place == len(route) - 1,
                 False,
             )
-            for column, value in zip(kept.values(), values, strict=True):
+            for column, value in zip(columns.values(), values, strict=True):
                 column.append(value)
-    return pa.table(kept)
+    return pa.table(columns)

@@ -1,4 +1,4 @@
-"""Where an environment's answers come from."""
+"""The source of an environment's answers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from runtime.data.query_log import Ask, Reply
 
 
 class AnswerSource(Protocol):
-    """Live members, or a log of theirs. All calls of one ``ask`` are in flight together."""
+    """Live members, or a log of their answers. Calls of one ``ask`` run concurrently."""
 
-    def ask(self, asked: Sequence[Ask]) -> list[Reply]:
+    def ask(self, calls: Sequence[Ask]) -> list[Reply]:
         """One reply for each call, in order. A member's failure is a reply, not an exception."""
         ...
 

@@ -1,4 +1,4 @@
-"""Answers that are asked for once: greedy members say the same again."""
+"""A cache of answers, for greedy members."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from runtime.data.query_log import Ask, Reply
 
 
 class CachedAnswers:
-    """Keeps replies, which cost again whenever they are given again. A failure is not kept: the
-    next call may succeed."""
+    """Caches replies; a cached reply costs the same again. Failures are not cached."""
 
     def __init__(self, answers: AnswerSource) -> None:
         self._answers = answers
         self.known: dict[Ask, Reply] = {}
-        """In the order in which they were asked for first."""
+        """In the order of first request."""
 
-    def ask(self, asked: Sequence[Ask]) -> list[Reply]:
-        new = list(dict.fromkeys(one for one in asked if one not in self.known))
-        told = dict(zip(new, self._answers.ask(new) if new else [], strict=True))
-        self.known |= {one: reply for one, reply in told.items() if reply.error is None}
-        return [self.known.get(one) or told[one] for one in asked]
+    def ask(self, calls: Sequence[Ask]) -> list[Reply]:
+        new = list(dict.fromkeys(one for one in calls if one not in self.known))
+        replies = dict(zip(new, self._answers.ask(new) if new else [], strict=True))
+        self.known |= {one: reply for one, reply in replies.items() if reply.error is None}
+        return [self.known.get(one) or replies[one] for one in calls]
 
     def close(self) -> None:
         self._answers.close()

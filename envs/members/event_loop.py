@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for processes that have none, such as RLlib's runners."""
+"""An event loop in its own thread, for processes without one, such as RLlib's runners."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class EventLoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Waits for the work, which runs in the loop's thread; hands on what it raises."""
+        """Runs ``work`` in the loop's thread and returns its result; raises what it raises."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
-        """Ends the thread; work under way is given up."""
+        """Ends the thread; running work is abandoned."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()

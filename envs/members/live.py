@@ -30,20 +30,19 @@ from runtime.types.query import Budget, Message
 from runtime.types.sampling import Sampling
 
 TOGETHER: Final = 256
-"""Calls in flight at a time: more would wait in the members' queues, which are bounded."""
+"""Most concurrent calls; more would wait in the members' bounded queues."""
 
 
 def unlimited(name: str, report: Report) -> Ledger:
-    """Of what is asked without a request: no limit but the configured tries, and whoever is full is
-    waited for."""
+    """The ledger of calls outside a request: limited by the configured retries only; waits for busy
+    members."""
     ledger = Ledger(CallContext(), Budget(), report, (name,), Checkpoint())
     ledger.begun = True
     return ledger
 
 
 class LiveMembers:
-    """Members over their connections, from a process that has no event loop of its own, such as one
-    of RLlib's runners.
+    """Members over their connections, for processes without an event loop, such as RLlib's runners.
 
     ``connect`` is called in the loop's own thread, once; ``loop`` is closed with the members.
     ``prompts`` are knowledge transfer prompts of members that have their own. A member's failure,
@@ -66,11 +65,11 @@ class LiveMembers:
         self._gate: asyncio.Semaphore | None = None
         self._loop = loop
 
-    def ask(self, asked: Sequence[Ask]) -> list[Reply]:
-        return self._loop.run(self._ask(asked))
+    def ask(self, calls: Sequence[Ask]) -> list[Reply]:
+        return self._loop.run(self._ask(calls))
 
     def embed(self, member: str, texts: Sequence[str]) -> np.ndarray:
-        """The states that a member has after texts, float32 ``[n, hidden size]``."""
+        """The member's hidden states after texts, float32 ``[n, hidden size]``."""
         return self._loop.run(self._embed(member, texts))
 
     async def _embed(self, name: str, texts: Sequence[str]) -> np.ndarray:
@@ -84,13 +83,13 @@ class LiveMembers:
         ids = [tokenizer.encode_prompt(text)[:limit] for text in texts]
         return np.stack(await asyncio.gather(*map(member.embed, ids)))
 
-    async def _ask(self, asked: Sequence[Ask]) -> list[Reply]:
+    async def _ask(self, calls: Sequence[Ask]) -> list[Reply]:
         if self._connections is None:
             self._connections = self._connect()
         if self._gate is None:
             self._gate = asyncio.Semaphore(TOGETHER)
-        seeds = [derive_seed(self._sampling.seed, next(self._calls)) for _ in asked]
-        return list(await asyncio.gather(*map(self._one, asked, seeds)))
+        seeds = [derive_seed(self._sampling.seed, next(self._calls)) for _ in calls]
+        return list(await asyncio.gather(*map(self._one, calls, seeds)))
 
     async def _one(self, ask: Ask, seed: int) -> Reply:
         assert self._gate is not None
@@ -121,5 +120,5 @@ class LiveMembers:
         return Reply(text.strip(), ledger.spent().cost, time.monotonic() - started)
 
     def close(self) -> None:
-        """Ends the loop's thread; calls under way are given up."""
+        """Ends the loop's thread; running calls are abandoned."""
         self._loop.close()

@@ -1,4 +1,4 @@
-"""What a quality is: answers to values in [0, 1]."""
+"""The protocol of qualities: answers to values in [0, 1]."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from runtime.weights.checkpoint import NO_CODE, SAFE
 
 
 class BertScore:
-    """F1 of greedily matched token states. Special tokens count for nothing; values below 0, which
-    cosines can have, are told as 0.
+    """F1 of greedily matched token states. Special tokens are ignored; negative values are
+    clipped to 0.
 
     Raises at construction: ``WeightsError``.
     """
@@ -45,8 +45,8 @@ class BertScore:
         )
         special = batch.pop("special_tokens_mask").bool()
         with torch.inference_mode():
-            told = self._model(**batch.to(self._device), output_hidden_states=True)
-        states = torch.nn.functional.normalize(told.hidden_states[self._layer].float(), dim=-1)
+            outputs = self._model(**batch.to(self._device), output_hidden_states=True)
+        states = torch.nn.functional.normalize(outputs.hidden_states[self._layer].float(), dim=-1)
         return [row[~mask] for row, mask in zip(states.cpu(), special, strict=True)]
 
 

@@ -10,10 +10,12 @@ from runtime.errors import ConfigError
 
 
 def build_quality(config: QualityConfig, judge: Judge | None = None) -> Quality:
-    """The judge that a configuration describes; ``judge`` asks the reward model that it names."""
+    """The quality that a configuration describes; ``judge`` calls the reward model that it names.
+
+    Raises ``ConfigError`` when that reward model is missing."""
     if isinstance(config, RewardModelConfig):
         if judge is None:
-            raise ConfigError(f"quality: the reward model {config.reward!r} is not here")
+            raise ConfigError(f"quality: the reward model {config.reward!r} is not available")
         return RewardModel(judge)
     if isinstance(config, ExactMatchConfig):
         return ExactMatch(config)

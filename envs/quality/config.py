@@ -28,8 +28,8 @@ class ExactMatchConfig(Strict):
 
     type: Literal["exact-match"] = "exact-match"
     pattern: Pattern | None = None
-    """Where in the text the answer is: the first group of the pattern's last match. Absent: all of
-    the text."""
+    """The answer within the text: the first group of the pattern's last match. Default: the whole
+    text."""
 
 
 class TokenF1Config(Strict):
@@ -53,7 +53,7 @@ class BertScoreConfig(Strict):
 
 
 class RewardModelConfig(Strict):
-    """What a process reward model says of the answer's last step; no right answer is needed."""
+    """The process reward of the answer's last step; needs no reference answer."""
 
     type: Literal["reward-model"] = "reward-model"
     reward: str

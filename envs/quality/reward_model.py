@@ -12,7 +12,7 @@ Judge = Callable[[Sequence[Reasoning]], Sequence[float]]
 
 
 class RewardModel:
-    """Lines are steps; an answer without any is worth nothing."""
+    """Lines are steps; an empty answer has quality 0."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
@@ -23,6 +23,6 @@ class RewardModel:
             steps = tuple(line.strip() for line in answer.splitlines() if line.strip())
             if steps:
                 chains[place] = Reasoning(task.question, steps, len(steps) - 1)
-        told = self._judge(list(chains.values())) if chains else []
-        values = dict(zip(chains, told, strict=True))
+        scores = self._judge(list(chains.values())) if chains else []
+        values = dict(zip(chains, scores, strict=True))
         return [values.get(place, 0.0) for place in range(len(answers))]

@@ -13,12 +13,12 @@ from envs.token_routing.preferences import Round, collect, table_of
 from runtime.data.questions import Question
 
 TOGETHER = 32
-"""Questions whose calls are in flight at the same time, in each actor."""
+"""Questions with concurrent calls, in each actor."""
 
 
 @ray.remote(num_cpus=0.2)
 class Collector:
-    """Has connections of its own to both members."""
+    """An actor with its own connections to both members."""
 
     def __init__(self, make: MakeTokenWorld) -> None:
         self._world = make({})
@@ -47,9 +47,9 @@ def collect_all(
     try:
         pool = ray.util.ActorPool(collectors)
         rows: list[dict[str, Any]] = []
-        told = pool.map(lambda actor, part: actor.collect.remote(part, round_), parts)
-        for part, found in zip(parts, told, strict=True):
-            rows += found
+        results = pool.map(lambda actor, part: actor.collect.remote(part, round_), parts)
+        for part, part_rows in zip(parts, results, strict=True):
+            rows += part_rows
             for _ in part:
                 done()
         ray.get([collector.close.remote() for collector in collectors])

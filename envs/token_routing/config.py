@@ -1,4 +1,4 @@
-"""What the training of a token router is told: one YAML file beside the Serve config."""
+"""Configuration of token router training: one YAML file next to the Serve config."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PreferenceSettings(Strict):
     """Share of the questions that are set aside; those of one ``group`` stay together."""
     dropout: float = Field(0.1, ge=0, lt=1)
     large_weight: float | None = Field(None, gt=0)
-    """Weight of a token at which the large member is preferred, the others' being 1. Absent: the
+    """Weight of a token at which the large member is preferred, the others' being 1. Default: the
     square root of how many times rarer these are, since what is served is a threshold."""
     seed: int = 0
 
@@ -37,7 +37,7 @@ class TokenReward(Strict):
 
 
 class TokenTrainingConfig(TrainingData):
-    """CITER's."""
+    """The training file of CITER."""
 
     ensemble: str
     """The ensemble of type ``citer`` that the router is for."""
@@ -51,7 +51,7 @@ class TokenTrainingConfig(TrainingData):
     """Ray actors that collect."""
     preference: PreferenceSettings = PreferenceSettings()
     ppo: PPOSettings | None = None
-    """Tuning in the environment, from the last round's router; absent: none."""
+    """Tuning in the environment, from the last round's router; default: none."""
     tuned: str | None = None
     """Folder of the tuned router."""
     first: str | None = None
@@ -59,4 +59,4 @@ class TokenTrainingConfig(TrainingData):
     co_llm: str | None = None
     """Also trains Co-LLM's deferral on the same records, into this folder."""
     out: str | None = None
-    """Folder of the last round's router; absent: the one that the ensemble takes."""
+    """Folder of the last round's router; default: the ensemble's router folder."""

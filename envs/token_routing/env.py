@@ -1,12 +1,12 @@
-"""CITER's environment (arXiv 2502.01976) for Gymnasium: who writes the next token.
+"""CITER's environment (arXiv 2502.01976) for Gymnasium: which member writes the next token.
 
 State: the small member's last-layer state. Action: the small member writes the token, or the large
 one. Reward: the answer's quality at its end, less ``alpha`` for each token of the large member's.
-Both write greedily, so a place in a text has one state and one token of each, which are asked for
+Both write greedily, so a place in a text has one state and one token of each, which are requested
 once.
 
 A member that fails ends no training: the large one's token costs and the small one's stands; where
-the small one fails the episode ends with the text there is.
+the small one fails the episode ends with the text so far.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LARGE, SMALL = 0, 1
 
 
 class Members(Protocol):
-    """What the environment asks of two members (envs/token_routing/model_pair.py)."""
+    """The interface to two members (envs/token_routing/model_pair.py)."""
 
     @property
     def width(self) -> int: ...
@@ -50,7 +50,7 @@ class Members(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an episode stands."""
+    """The state of an episode."""
 
     task: Question
     look: Look | None = None
@@ -63,7 +63,7 @@ class Place:
 
 @dataclass(frozen=True)
 class TokenWorld:
-    """All that the environments of one process share. Whoever made it closes it."""
+    """Shared by the environments of one process. Its creator closes it."""
 
     tasks: Sequence[Question]
     members: Members
@@ -80,8 +80,8 @@ class TokenWorld:
         return space, gym.spaces.Discrete(2)
 
     def begin(self, tasks: Sequence[Question]) -> list[Place]:
-        """Episodes at their first token. A small member that cannot be asked gives an empty state,
-        and any action ends the episode."""
+        """Episodes at their first token. If the small member fails, the state is empty and any
+        action ends the episode."""
         looks = self.members.looks([task.question for task in tasks], [()] * len(tasks))
         return [Place(task, look) for task, look in zip(tasks, looks, strict=True)]
 
@@ -99,11 +99,11 @@ class TokenWorld:
         """The places after one token each, rewards ``[n]`` and what has ended ``[n]``. All calls
         are in flight together."""
         rewards = np.zeros(len(places))
-        asked = [i for i, a in enumerate(actions) if a == LARGE and places[i].look is not None]
-        told = self.members.large_tokens(
-            [places[i].task.question for i in asked], [places[i].ids for i in asked]
+        deferred = [i for i, a in enumerate(actions) if a == LARGE and places[i].look is not None]
+        tokens = self.members.large_tokens(
+            [places[i].task.question for i in deferred], [places[i].ids for i in deferred]
         )
-        written = dict(zip(asked, told, strict=True))
+        written = dict(zip(deferred, tokens, strict=True))
         after: list[Place] = []
         for i, place in enumerate(places):
             if place.look is None:
@@ -154,7 +154,7 @@ def _world(config: Mapping[str, Any]) -> TokenWorld:
 
 
 class TokenRoutingEnv(gym.Env[np.ndarray, int]):
-    """One question at a time. ``config``: ``world``, a ``TokenWorld`` or what makes one."""
+    """One question at a time. ``config``: ``world``, a ``TokenWorld`` or its factory."""
 
     metadata = {"render_modes": []}
 

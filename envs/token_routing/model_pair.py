@@ -1,4 +1,4 @@
-"""A small and a large member that share a tokenizer, as token-level routing learns from them."""
+"""A small and a large member that share a tokenizer, for training token-level routing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.members.event_loop import EventLoopThread
 from envs.members.live import TOGETHER, unlimited
-from policies.token.deferral.base import check_pair
+from policies.base import check_shared_tokenizer
 from runtime.artifacts.token_router import Router
 from runtime.calls.retries import with_retries
 from runtime.engines.base import Engine
@@ -31,10 +31,9 @@ from runtime.types.sampling import Deferral, Sampling
 T = TypeVar("T")
 
 AHEAD: Final = 16
-"""Greedy tokens that are asked for at once: an episode that goes along them needs no further
-call."""
+"""Greedy tokens requested at once: an episode along them needs no further call."""
 REMEMBERED: Final = 200_000
-"""Places whose state and next token are kept."""
+"""Most places whose state and next token are cached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,12 @@ class Look:
     state: np.ndarray
     """float32 ``[width]``: its last-layer state."""
     own: int
-    """The token that it would write."""
+    """Its greedy token."""
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherForced:
-    """What both say along a given text; everything is before each of its ``n`` tokens."""
+    """Both members along a given text, before each of its ``n`` tokens."""
 
     states: np.ndarray
     """The small member's, float32 ``[n, width]``."""
@@ -62,7 +61,7 @@ class TeacherForced:
 
 
 class LivePair:
-    """Both over their connections, from a process without an event loop of its own. Greedy.
+    """Both members over their connections, for processes without an event loop. Greedy.
 
     ``connect`` is called in the loop's own thread, once. Calls of one method are in flight
     together. A member's failure, after its configured retries, is ``None`` in its place.
@@ -81,7 +80,7 @@ class LivePair:
         self._loop = loop
         self._connections: Mapping[str, Connection] | None = None
         self._ready: dict[str, Connection] = {}
-        """Those that are open."""
+        """Open connections."""
         self._gate: asyncio.Semaphore | None = None
         self._looks: OrderedDict[bytes, Look] = OrderedDict()
         self._next: OrderedDict[bytes, int] = OrderedDict()
@@ -90,7 +89,7 @@ class LivePair:
 
     @property
     def reads(self) -> str:
-        """Whose states a router reads: the small member's model."""
+        """The small member's model, whose states a router reads."""
         return self._opened(self.small).spec.model
 
     @property
@@ -113,7 +112,7 @@ class LivePair:
         return before_stop(text, stops) != text
 
     def prompt(self, question: str, name: str | None = None) -> tuple[int, ...]:
-        """What a member is asked with: the small one, or ``name``."""
+        """The prompt ids of the small member, or of ``name``."""
         tokenizer = self._opened(name or self.small).tokenizer
         return tuple(tokenizer.chat([Message("user", question)]))
 
@@ -134,41 +133,41 @@ class LivePair:
             (*self.prompt(question), *answer)
             for question, answer in zip(questions, answers, strict=True)
         ]
-        return self._found(places, self._looks, self._small_path)
+        return self._lookup(places, self._looks, self._small_path)
 
     def large_tokens(self, questions: Sequence[str], answers: Sequence[Tokens]) -> list[int | None]:
-        """What the large member would write after each answer so far."""
+        """The large member's greedy token after each answer so far."""
         places = [
             (*self.prompt(question, self.large), *answer)
             for question, answer in zip(questions, answers, strict=True)
         ]
-        return self._found(places, self._next, self._large_path)
+        return self._lookup(places, self._next, self._large_path)
 
-    def _found(
+    def _lookup(
         self,
         places: Sequence[tuple[int, ...]],
         known: OrderedDict[bytes, T],
         path: Callable[[tuple[int, ...]], Awaitable[dict[bytes, T]]],
     ) -> list[T | None]:
-        """What is known of places, after asking for the rest. Those used longest ago are forgotten,
-        once all are told."""
+        """Values of places, from the cache or requested. The least recently used are dropped
+        afterwards."""
         keys = {place: _key(place) for place in places}
         new = [place for place, key in keys.items() if key not in known]
-        for found in self._loop.run(self._all([path(place) for place in new])):
-            known.update(found or {})
-        told = [known.get(keys[place]) for place in places]
+        for new_values in self._loop.run(self._all([path(place) for place in new])):
+            known.update(new_values or {})
+        values = [known.get(keys[place]) for place in places]
         for key in keys.values():
             if key in known:
                 known.move_to_end(key)
         while len(known) > REMEMBERED:
             known.popitem(last=False)
-        return told
+        return values
 
     def teach(
         self, questions: Sequence[str], texts: Sequence[Tokens]
     ) -> list[TeacherForced | None]:
-        """Both along given texts, in one pass each."""
-        work = [self._taught(q, list(t)) for q, t in zip(questions, texts, strict=True)]
+        """Both members along given texts, in one pass each (teacher forcing)."""
+        work = [self._teacher_forced(q, list(t)) for q, t in zip(questions, texts, strict=True)]
         return self._loop.run(self._all(work))
 
     def write_on(
@@ -179,8 +178,8 @@ class LivePair:
         threshold: float,
         most: int,
     ) -> list[tuple[int, ...] | None]:
-        """Whole answers from beginnings: by the small member alone, or with the large one where the
-        router says so."""
+        """Completes answers: by the small member alone, or deferring to the large one by the
+        router."""
         work = [
             self._written(q, list(a), router, threshold, most)
             for q, a in zip(questions, answers, strict=True)
@@ -200,7 +199,7 @@ class LivePair:
             for member in (self.small, self.large):
                 ledger, connection = unlimited(member, self._report), made[member]
                 await with_retries(connection.config, member, ledger, connection.open)
-            check_pair(made[self.small], made[self.large])
+            check_shared_tokenizer(made[self.small], made[self.large])
             self._gate = asyncio.Semaphore(TOGETHER)
             self._connections = made
         return self._connections[name]
@@ -238,15 +237,15 @@ class LivePair:
         reply = await member.write(place, Sampling(max_tokens=AHEAD, stop=member.stops))
         return {_key((*place, *reply.tokens[:n])): t for n, t in enumerate(reply.tokens)}
 
-    async def _taught(self, question: str, ids: list[int]) -> TeacherForced:
-        told = {}
+    async def _teacher_forced(self, question: str, ids: list[int]) -> TeacherForced:
+        prompts = {}
         for name in (self.small, self.large):
             member = await self._member(name)
             tokenizer = member.connection.tokenizer
             prompt = tokenizer.chat([Message("user", question)])
-            told[name] = (member, prompt)
-        small, prompt = told[self.small]
-        large, other = told[self.large]
+            prompts[name] = (member, prompt)
+        small, prompt = prompts[self.small]
+        large, other = prompts[self.large]
 
         async def score(engine: Engine, prompt: list[int]) -> tuple[list[int], tuple[float, ...]]:
             [reply] = await engine.score(prompt, [ids], 1)
@@ -273,8 +272,8 @@ class LivePair:
         stops = (*small.stops, *large.stops)
         defer = None if router is None else Deferral("router", threshold, router.version)
         while len(ids) < most and not (ids and ids[-1] in eos):
-            wish = Sampling(max_tokens=most - len(ids), stop=stops, defer=defer)
-            reply = await small.write([*own, *ids], wish, router)
+            sampling = Sampling(max_tokens=most - len(ids), stop=stops, defer=defer)
+            reply = await small.write([*own, *ids], sampling, router)
             ids += reply.tokens
             if reply.finish == "stop" or not (reply.tokens or reply.finish == "deferred"):
                 break
@@ -284,7 +283,7 @@ class LivePair:
         return tuple(ids)
 
     def close(self) -> None:
-        """Ends the loop's thread; calls under way are given up."""
+        """Ends the loop's thread; running calls are abandoned."""
         self._loop.close()
 
 

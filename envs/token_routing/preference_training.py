@@ -35,26 +35,26 @@ CRITIC = (64,)
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What came of a training."""
+    """The result of a training."""
 
     layers: Layers
     state: dict[str, Any]
-    """Of the module, for tuning to start from."""
+    """State of the module, as the start of tuning."""
     told: dict[str, float]
     """``epochs``, ``loss`` and ``auc`` on the questions that were set aside."""
 
 
 def keep(learnt: Learnt, about: Mapping[str, Any], file: Path) -> None:
-    """Writes a round's net, with what it was learnt from."""
+    """Writes a round's net, with what it was trained on."""
     net = {name: np.asarray(value) for name, value in learnt.state.items() if _of_net(name)}
-    told = {"told": json.dumps(learnt.told), "about": json.dumps(about, sort_keys=True)}
+    metadata = {"told": json.dumps(learnt.told), "about": json.dumps(about, sort_keys=True)}
     draft = file.with_suffix(".part")
-    save_file(net, draft, told)
+    save_file(net, draft, metadata)
     draft.replace(file)
 
 
 def kept(about: Mapping[str, Any], file: Path) -> Learnt | None:
-    """A round that was learnt from the same; ``None`` where there is none."""
+    """A stored round trained on the same; ``None`` if there is none."""
     if not file.exists():
         return None
     with safe_open(file, "numpy") as tensors:
@@ -72,7 +72,7 @@ def _of_net(name: str) -> bool:
 
 
 class PreferenceLearner(MARWILTorchLearner):
-    """Cross-entropy to the preferred action; the module says what a large one weighs."""
+    """Cross-entropy to the preferred action; the module's config has the weight of large ones."""
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any = None, batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -91,7 +91,7 @@ def _loss(logits: torch.Tensor, actions: torch.Tensor, large_weight: float) -> t
 
 
 def set_aside(table: pa.Table, settings: PreferenceSettings) -> np.ndarray:
-    """Which rows are of groups of questions that are not trained on."""
+    """bool ``[rows]``: rows of the question groups held out from training."""
     groups = table["group"].to_pylist()
     known = sorted(set(groups))
     random.Random(settings.seed).shuffle(known)
@@ -141,12 +141,12 @@ def train_preferences(table: pa.Table, folder: Path, settings: PreferenceSetting
         module.set_state(best[1])
         with torch.inference_mode():
             logits = module._forward({Columns.OBS: left})[Columns.ACTION_DIST_INPUTS]
-        told = {
+        figures = {
             "epochs": float(epochs),
             "loss": best[0],
             "auc": auc((logits[:, SMALL] - logits[:, LARGE]).numpy(), wanted.numpy() == SMALL),
         }
-        return Learnt(folded(module.net), best[1], told)
+        return Learnt(folded(module.net), best[1], figures)
 
 
 def _balance(actions: np.ndarray) -> float:
@@ -155,7 +155,7 @@ def _balance(actions: np.ndarray) -> float:
 
 
 def _episodes(seen: np.ndarray, actions: np.ndarray) -> pa.Table:
-    """Each row an episode of one step: what comes after does not matter here."""
+    """Each row as an episode of one step, since later steps have no effect."""
     count = len(actions)
     return pa.table(
         {

@@ -1,4 +1,4 @@
-"""CITER's preference data (arXiv 2502.01976): at each token of a right text, who had better write.
+"""CITER's preference data (arXiv 2502.01976): the preferred member at each token of a reference.
 
 Both members read the text (teacher forcing, one pass each instead of one call for every token):
 
@@ -8,7 +8,7 @@ Both members read the text (teacher forcing, one pass each instead of one call f
    is preferred if that comes out right. In the first round the small member writes on alone, later
    rounds with the router of the round before.
 
-The text goes on with its own token, whatever was preferred.
+The text continues with its own token, whatever was preferred.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COLUMNS = pa.schema(
 
 
 class Pair(Protocol):
-    """What collecting asks of two members (envs/token_routing/model_pair.py)."""
+    """The interface to two members (envs/token_routing/model_pair.py)."""
 
     def encode(self, text: str) -> tuple[int, ...]: ...
 
@@ -94,27 +94,27 @@ def collect(
     texts = [pair.encode(text_of(task)) for task in tasks]
     rows: list[dict[str, Any]] = []
     open_: list[tuple[dict[str, Any], Question, tuple[int, ...]]] = []
-    for task, ids, taught in zip(tasks, texts, pair.teach(questions, texts), strict=True):
-        if taught is None:
+    for task, ids, forced in zip(tasks, texts, pair.teach(questions, texts), strict=True):
+        if forced is None:
             continue
         for place, token in enumerate(ids):
-            case = 1 if taught.small[place] == token else 2 if taught.large[place] == token else 3
+            case = 1 if forced.small[place] == token else 2 if forced.large[place] == token else 3
             row = {
                 "question": task.question,
                 "group": task.group or task.question,
                 "place": place,
-                "state": taught.states[place],
+                "state": forced.states[place],
                 "small": int(case == 1),
                 "case": case,
                 "round": round_.number,
                 "token": token,
-                "small_token": taught.small[place],
-                "large_token": taught.large[place],
-                "small_logprob": taught.small_logprobs[place],
-                "large_logprob": taught.large_logprobs[place],
+                "small_token": forced.small[place],
+                "large_token": forced.large[place],
+                "small_logprob": forced.small_logprobs[place],
+                "large_logprob": forced.large_logprobs[place],
             }
             if case == 3:
-                open_.append((row, task, (*ids[:place], taught.small[place])))
+                open_.append((row, task, (*ids[:place], forced.small[place])))
             else:
                 rows.append(row)
     if open_:
@@ -148,11 +148,11 @@ def _judged(
 
 
 def text_of(task: Question) -> str:
-    """The right text that both are taught along. Raises ``ConfigError``."""
+    """The reference text for teacher forcing. Raises ``ConfigError`` without one."""
     if task.reference is None:
         raise ConfigError(
-            f"the question {task.question!r} has no reference; token-level routing is taught along "
-            'right texts: give each line a "reference"'
+            f"the question {task.question!r} has no reference; token-level routing is trained on "
+            'reference texts: give each line a "reference"'
         )
     return task.reference
 
@@ -160,8 +160,8 @@ def text_of(task: Question) -> str:
 def table_of(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> pa.Table:
     """With ``about``: where the rows come from."""
     columns = {name: [row[name] for row in rows] for name in COLUMNS.names}
-    told = {ABOUT: json.dumps(about, sort_keys=True)}
-    return pa.table(columns, schema=COLUMNS.with_metadata(told))
+    metadata = {ABOUT: json.dumps(about, sort_keys=True)}
+    return pa.table(columns, schema=COLUMNS.with_metadata(metadata))
 
 
 def write(path: Path, table: pa.Table) -> None:
@@ -172,7 +172,7 @@ def write(path: Path, table: pa.Table) -> None:
 
 
 def read(path: Path, about: Mapping[str, Any]) -> pa.Table | None:
-    """A table that was written before under the same conditions; ``None`` where there is none.
+    """A stored table with the same ``about``; ``None`` if there is none.
     Raises ``ConfigError`` for a file that is damaged."""
     if not path.exists():
         return None
@@ -180,9 +180,7 @@ def read(path: Path, about: Mapping[str, Any]) -> pa.Table | None:
         table = pq.read_table(path)
         known = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
     except (OSError, pa.ArrowException, ValueError) as fault:
-        raise ConfigError(
-            f"{path} is damaged ({fault}); remove it, and it is collected anew"
-        ) from None
+        raise ConfigError(f"{path} is damaged ({fault}); remove it to collect it again") from None
     return table if known == json.loads(json.dumps(about)) else None
 
 
@@ -198,8 +196,8 @@ def left_out(table: pa.Table, tasks: Sequence[Question]) -> list[str]:
     """Questions that have no rows, or not one for each token."""
     rows: dict[str, int] = {}
     last: dict[str, int] = {}
-    told = zip(table["question"].to_pylist(), table["place"].to_pylist(), strict=True)
-    for question, place in told:
+    pairs = zip(table["question"].to_pylist(), table["place"].to_pylist(), strict=True)
+    for question, place in pairs:
         rows[question] = rows.get(question, 0) + 1
         last[question] = max(last.get(question, 0), place)
     names = dict.fromkeys(task.question for task in tasks)
@@ -209,5 +207,5 @@ def left_out(table: pa.Table, tasks: Sequence[Question]) -> list[str]:
 def counts(table: pa.Table) -> dict[str, int]:
     """Rows of each case, and those that prefer the small member."""
     case = table["case"].to_numpy()
-    told = {f"case_{number}": int((case == number).sum()) for number in (1, 2, 3)}
-    return told | {"small": int(table["small"].to_numpy().sum())}
+    by_case = {f"case_{number}": int((case == number).sum()) for number in (1, 2, 3)}
+    return by_case | {"small": int(table["small"].to_numpy().sum())}

@@ -28,12 +28,12 @@ class RouterModule(TorchRLModule, ValueFunctionAPI):
         self.critic = perceptron(width, tuple(self.model_config["critic"]), 1, last=1.0)
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return self._told(batch, learns=False)
+        return self._logits(batch, learns=False)
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return self._told(batch, learns=not self.model_config["frozen"])
+        return self._logits(batch, learns=not self.model_config["frozen"])
 
-    def _told(self, batch: dict[str, Any], learns: bool) -> dict[str, Any]:
+    def _logits(self, batch: dict[str, Any], learns: bool) -> dict[str, Any]:
         self.net.train(learns)
         odds = self.net(batch[Columns.OBS])
         return {Columns.ACTION_DIST_INPUTS: torch.stack([-odds / 2, odds / 2], dim=-1)}

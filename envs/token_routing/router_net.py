@@ -24,8 +24,8 @@ class RouterNet(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """``[n, width]`` to ``[n]``."""
         inner = self.dropout(self.norm(self.wide(states)).relu())
-        told: torch.Tensor = self.last(self.dropout(self.narrow(inner))).squeeze(-1)
-        return told
+        logits: torch.Tensor = self.last(self.dropout(self.narrow(inner))).squeeze(-1)
+        return logits
 
 
 @torch.no_grad()

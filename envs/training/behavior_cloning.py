@@ -1,4 +1,4 @@
-"""Behaviour cloning by RLlib over rows of states and actions, kept as Parquet."""
+"""Behaviour cloning by RLlib over rows of states and actions, stored as Parquet."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def cloning(
     seed: int,
     learner: type | None = None,
 ) -> Iterator[tuple[TorchRLModule, Callable[[], Any]]]:
-    """Yields the module and what goes once through ``table`` (RLlib's columns), which ``file``
-    keeps. ``learner`` has another loss than BC's own."""
+    """Yields the module and a function that trains one epoch over ``table`` (RLlib's columns),
+    which is written to ``file``. ``learner`` replaces BC's loss."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, file)
     learners: dict[str, Any] = {} if learner is None else {"learner_class": learner}
@@ -43,7 +43,7 @@ def cloning(
         .offline_data(
             input_=[str(file.resolve())],
             input_read_method="read_parquet",
-            # One preparing actor of next to no CPU: its default takes both CPUs of a small machine,
+            # One preparing actor with little CPU: the default takes both CPUs of a small machine,
             # and the reader that it waits for never starts.
             map_batches_kwargs={"concurrency": 1, "num_cpus": 0.1},
             dataset_num_iters_per_learner=max(1, len(table) // batch),

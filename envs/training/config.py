@@ -1,4 +1,4 @@
-"""Configuration of PPO, and of the questions that a training reads."""
+"""Configuration of PPO and of training data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from runtime.config.base import Strict
 
 
 class PPOSettings(Strict):
-    """PPO (arXiv 1707.06347). Where the paper's own settings would not learn in little time (its
-    networks start from a language model), ours are RLlib's usual ones; ``clip`` and ``gamma`` are
-    the paper's."""
+    """PPO (arXiv 1707.06347). ``clip`` and ``gamma`` are the paper's. Others are RLlib's usual
+    values where the paper's would learn slowly, as its networks start from a language model."""
 
     iterations: int = Field(60, ge=1)
     batch: int = Field(512, ge=16)
@@ -31,27 +30,27 @@ class PPOSettings(Strict):
     hidden: tuple[int, ...] = (256,)
     """Sizes of the hidden layers; the paper's is one of 256."""
     environments: int = Field(32, ge=1)
-    """Questions that are worked on at the same time, in each runner."""
+    """Concurrent questions in each runner."""
     runners: int = Field(0, ge=0)
     """Actors that collect experience; 0 collects in the trainer's own process."""
     seed: int = 0
 
 
 class TrainingData(Strict):
-    """What every training's file says. Paths are relative to the working folder, as they are in the
-    Serve config."""
+    """Fields of every training file. Paths are relative to the working folder, as in the Serve
+    config."""
 
     serve: str
     """The Serve config with the members and the ensemble."""
     questions: str
     """A JSONL file with ``question`` and ``answer``."""
     limit: int | None = Field(None, ge=1)
-    """The first so many questions; absent: all."""
+    """Number of questions, from the first. Default: all."""
     max_tokens: int = Field(64, ge=1)
     """Of one answer."""
     quality: QualityConfig = ExactMatchConfig()
     run: str
-    """Folder of checkpoints, TensorBoard events and what else the training keeps."""
+    """Folder of checkpoints, TensorBoard events and other training files."""
     checkpoint_every: int = Field(10, ge=1)
     """Iterations between two checkpoints."""
 

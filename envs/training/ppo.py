@@ -21,23 +21,23 @@ from ray.tune.registry import register_env
 from envs.training.config import PPOSettings
 
 EPISODE = ("quality", "good", "cost", "calls")
-"""What is told of each finished episode, besides its reward."""
+"""Reported for each finished episode, besides its reward."""
 
 
 class EpisodeMetrics(RLlibCallback):
     """Quality, cost and calls of finished episodes, as means over an iteration."""
 
     def on_episode_end(self, *, episode: Any, metrics_logger: Any = None, **kwargs: Any) -> None:
-        told = episode.get_infos(-1)
+        info = episode.get_infos(-1)
         for name in EPISODE:
             metrics_logger.log_value(
-                ("episode", name), float(told[name]), reduce="mean", window=256
+                ("episode", name), float(info[name]), reduce="mean", window=256
             )
 
 
 class FreshEnvRunner(SingleAgentEnvRunner):
-    """Begins each round of experience with new episodes and noise of that round's own, so that a
-    resumed training meets the same as one that was never stopped."""
+    """Begins each round of experience with new episodes and the round's own seed, so that a resumed
+    training equals an uninterrupted one."""
 
     def begin(self, seed: int) -> None:
         """Before a round. ``seed`` is the round's."""

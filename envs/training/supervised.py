@@ -1,4 +1,4 @@
-"""Small perceptrons fitted to features, beside the agent that PPO trains."""
+"""Small perceptrons fitted to features, in addition to the agent that PPO trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training run: rounds of PPO, its curve, and checkpoints from which it goes on exactly."""
+"""A training run: rounds of PPO, its curve, and checkpoints from which it resumes exactly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runtime.rng import derive_seed
 
 CURVE, SETTINGS, CHECKPOINTS, EVENTS = "curve.jsonl", "settings.json", "checkpoints", "tensorboard"
 KEPT: Final = 2
-"""Checkpoints that are kept: the newest, and one in case that one was being written."""
+"""Checkpoints that are kept: the newest, and one more in case writing it was interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +82,34 @@ class Training:
         return self._algorithm.get_module()
 
     def start_from(self, layers: Layers) -> None:
-        """Takes over an actor that was trained before, such as a clone of the best routes."""
+        """Loads the weights of an actor trained before, such as a clone of the best routes."""
         state = self.module.get_state()
         for number, (weight, bias) in enumerate(layers):
             state[f"actor.{2 * number}.weight"], state[f"actor.{2 * number}.bias"] = weight, bias
         self.load(state)
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Takes over the weights of a module."""
+        """Loads the weights of a module."""
         learner = {"rl_module": {"default_policy": state}}
         self._algorithm.learner_group.set_state({"learner": learner})
         self._algorithm.env_runner_group.sync_weights(
             from_worker_or_learner_group=self._algorithm.learner_group
         )
 
-    def run(self, tell: Callable[[Told], None]) -> None:
-        """Trains until all iterations are done, and tells of each."""
+    def run(self, report: Callable[[Told], None]) -> None:
+        """Trains until all iterations are done; calls ``report`` after each. Raises ``EngineFault``
+        when a runner process dies."""
         while self.done < self._settings.iterations:
-            told = self._iterate()
-            self.curve.append(told)
+            result = self._iterate()
+            self.curve.append(result)
             with (self._folder / CURVE).open("a") as file:
-                file.write(json.dumps(asdict(told)) + "\n")
-            for name, value in asdict(told).items():
+                file.write(json.dumps(asdict(result)) + "\n")
+            for name, value in asdict(result).items():
                 if name != "iteration":
-                    self._writer.add_scalar(name, value, told.iteration)
+                    self._writer.add_scalar(name, value, result.iteration)
             if self.done % self._every == 0 or self.done == self._settings.iterations:
                 self._save()
-            tell(told)
+            report(result)
 
     def _iterate(self) -> Told:
         number = self.done + 1
@@ -123,9 +124,9 @@ class Training:
             result = self._algorithm.train()
         except RayError as fault:
             raise EngineFault(
-                f"a process that collects experience has died ({type(fault).__name__}); started "
-                "again, the run goes on from its last checkpoint, and `runners: 0` shows a fault "
-                "that comes back"
+                f"a process that collects experience has died ({type(fault).__name__}); start "
+                "the run again to resume from its last checkpoint; `runners: 0` shows the fault if "
+                "it recurs"
             ) from fault
         met, learnt = result["env_runners"], result["learners"]["default_policy"]
         return Told(
@@ -142,16 +143,16 @@ class Training:
     # -- the folder --------------------------------------------------------------------------
 
     def _check(self, about: Mapping[str, Any]) -> None:
-        """Another run's checkpoints must not be gone on from; longer is no other run."""
-        told = json.loads(json.dumps(about))
+        """Refuses the checkpoints of a run with other settings; more iterations are allowed."""
+        settings = json.loads(json.dumps(about))
         file = self._folder / SETTINGS
-        if file.exists() and json.loads(file.read_text()) != told:
+        if file.exists() and json.loads(file.read_text()) != settings:
             raise ConfigError(
                 f"{self._folder} holds a run with other settings; name another folder under run:, "
-                "or begin anew with --fresh"
+                "or start over with --fresh"
             )
         self._folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(told, indent=1) + "\n")
+        file.write_text(json.dumps(settings, indent=1) + "\n")
 
     def _save(self) -> None:
         folder = self._folder / CHECKPOINTS
@@ -163,14 +164,14 @@ class Training:
             shutil.rmtree(old)
 
     def _restore(self) -> list[Told]:
-        """Goes on from the newest checkpoint; what came after it is done again."""
-        found = sorted((self._folder / CHECKPOINTS).glob("[0-9]*"))
-        done = int(found[-1].name) if found else 0
+        """Resumes from the newest checkpoint; later iterations are repeated."""
+        checkpoints = sorted((self._folder / CHECKPOINTS).glob("[0-9]*"))
+        done = int(checkpoints[-1].name) if checkpoints else 0
         file = self._folder / CURVE
         lines = file.read_text().splitlines()[:done] if file.exists() else []
         file.write_text("".join(line + "\n" for line in lines))
-        if found:
-            self._algorithm.restore_from_path(str(found[-1].resolve()))
+        if checkpoints:
+            self._algorithm.restore_from_path(str(checkpoints[-1].resolve()))
         return [Told(**json.loads(line)) for line in lines]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Many episodes side by side, whose calls to members are in flight together."""
+"""Batched episodes, whose calls to members run concurrently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ S = TypeVar("S")
 
 
 class BatchedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray], Generic[S]):
-    """An environment says what a state is and what an action does to many at once.
+    """Subclasses define the state and the effect of a batch of actions.
 
     Autoreset is gymnasium's ``NEXT_STEP``: the step after an episode's last ignores its action and
     returns the first observation of the next.
@@ -44,7 +44,7 @@ class BatchedVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray], Generic[S]):
 
     @abstractmethod
     def first(self, tasks: Sequence[Question]) -> list[S]:
-        """Where episodes begin."""
+        """The first states of episodes."""
 
     @abstractmethod
     def act(

@@ -1,1 +1,1 @@
-"""Methods that ask members one after another and look at an answer before they ask on."""
+"""Methods that call members one after another, deciding on each answer."""

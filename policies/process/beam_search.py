@@ -1,4 +1,4 @@
-"""Chains of steps side by side, as beam searches keep them; the state of one request's search."""
+"""Beam search over chains of steps; its state for one request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from policies.process.base import Found, Line, ProcessPolicy, joined
+from policies.process.base import Line, ProcessPolicy, SearchResult, content_order, joined
 from policies.process.config import ProcessConfig
+from policies.process.ranking import ranked
 from runtime.errors import BudgetSpent
 from runtime.session.session import Session
 from runtime.types.spans import Progress
@@ -20,12 +21,12 @@ B = TypeVar("B", bound="BeamConfig")
 
 class BeamConfig(ProcessConfig):
     beams: int = Field(4, ge=1)
-    """Chains that are kept at each depth."""
+    """Chains kept at each depth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beam:
-    """A chain, and how good it looks; in what terms is the method's."""
+    """A chain and its score, whose scale is the method's."""
 
     lines: tuple[Line, ...] = ()
     score: float = 0.0
@@ -40,27 +41,27 @@ class Beam:
         return {"lines": lines, "score": self.score, "finished": self.finished}
 
     @classmethod
-    def load(cls, told: dict[str, Any]) -> Beam:
-        lines = tuple(Line(*line) for line in told["lines"])
-        return cls(lines, told["score"], told["finished"])
+    def load(cls, values: dict[str, Any]) -> Beam:
+        lines = tuple(Line(*line) for line in values["lines"])
+        return cls(lines, values["score"], values["finished"])
 
 
 class BeamSearch(ProcessPolicy[B]):
-    """Depth by depth: all beams are extended, the best chains stay. A finished chain keeps its
-    place until better ones take it; the search ends when all that are kept are finished."""
+    """At each depth all beams are extended and the best chains kept, finished ones among them. The
+    search ends when all kept chains are finished."""
 
     @abstractmethod
     async def extend(self, session: Session, beams: Sequence[Beam]) -> list[Beam]:
-        """All chains that are a step longer than one of ``beams``, which are unfinished, each text
-        once. Whatever the method learns goes into ``session.state``."""
+        """All chains one step longer than one of ``beams``, which are unfinished; each text once.
+        Further state of the method goes into ``session.state``."""
 
-    async def search(self, session: Session) -> AsyncGenerator[Progress | Found, None]:
+    async def search(self, session: Session) -> AsyncGenerator[Progress | SearchResult, None]:
         state = session.state
         state.setdefault("beams", [Beam().dump()])
         state.setdefault("depth", 0)
         stopped_by = None
         while state["depth"] < self.config.max_steps:
-            beams = [Beam.load(told) for told in state["beams"]]
+            beams = [Beam.load(values) for values in state["beams"]]
             open_beams = [beam for beam in beams if not beam.finished]
             if not open_beams:
                 break
@@ -69,18 +70,23 @@ class BeamSearch(ProcessPolicy[B]):
             except BudgetSpent as spent:
                 stopped_by = f"budget_{spent.which}"
                 break
-            kept = [beam for beam in beams if beam.finished] + longer
-            if not longer:  # nobody can go on
+            pool = [beam for beam in beams if beam.finished] + longer
+            if not longer:  # no member can continue
                 break
-            state["beams"] = [beam.dump() for beam in best(kept, self.config.beams)]
+            state["beams"] = [beam.dump() for beam in best(pool, self.config.beams, session.names)]
             state["depth"] += 1
-            ends = sum(told["finished"] for told in state["beams"])
+            ends = sum(values["finished"] for values in state["beams"])
             yield Progress(state["depth"], self.config.max_steps, {"answers": float(ends)})
-        beams = [Beam.load(told) for told in state["beams"]]
-        ranked = sorted(beams, key=lambda beam: (not beam.finished, -beam.score))
-        yield Found(ranked[0].lines, ranked[0].finished, stopped_by)
+        beams = [Beam.load(values) for values in state["beams"]]
+        ends = [beam for beam in beams if beam.finished]
+        [chosen] = best(ends or beams, 1, session.names)
+        yield SearchResult(chosen.lines, chosen.finished, stopped_by)
 
 
-def best(beams: Sequence[Beam], count: int) -> list[Beam]:
-    """The ``count`` with the highest scores; of equals those that come first."""
-    return sorted(beams, key=lambda beam: -beam.score)[:count]
+def best(beams: Sequence[Beam], count: int, members: Sequence[str]) -> list[Beam]:
+    """The ``count`` with the highest scores, best first. Scores that agree to six significant
+    digits are equal; then chains are compared line by line: the author who comes first in
+    ``members`` wins, then the lesser text."""
+    return ranked(beams, lambda beam: beam.score, lambda beam: content_order(beam.lines, members))[
+        :count
+    ]

@@ -1,5 +1,5 @@
-"""Best-of-N and best-of-ensemble, the baselines of LE-MCTS (arXiv 2412.15797): whole answers, of
-which the reward model picks one."""
+"""Best-of-N and best-of-ensemble, baselines of LE-MCTS (arXiv 2412.15797): the reward model picks
+one of several whole answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from policies.process.base import Found, Line, ProcessPolicy
+from policies.process.base import Line, ProcessPolicy, SearchResult, content_order
 from policies.process.config import JudgedConfig
-from policies.process.steps import Step, ends, worth
+from policies.process.ranking import first
+from policies.process.steps import Step, ends, value_of
 from runtime.errors import BudgetSpent, ContextOverflow
 from runtime.rng import derive_seed
 from runtime.session.member import Member
@@ -26,9 +27,9 @@ class BestOfConfig(JudgedConfig):
     n: int = Field(9, ge=1)
     """Answers by each member."""
     temperature: float = Field(0.5, ge=0)
-    """The paper's; at 0 every answer of a member is the same."""
+    """As in the paper; at 0 all answers of a member are the same."""
     top_p: float = Field(0.95, gt=0, le=1)
-    """The paper samples from a nucleus and does not say which."""
+    """The paper uses nucleus sampling without giving the value."""
 
 
 class BestOfNConfig(BestOfConfig):
@@ -37,28 +38,32 @@ class BestOfNConfig(BestOfConfig):
     @model_validator(mode="after")
     def _one_member(self) -> BestOfNConfig:
         if len(self.members) != 1:
-            raise ValueError("members: best-of-n is of one member; of several: best-of-ensemble")
+            raise ValueError(
+                "members: best-of-n takes one member; use best-of-ensemble for several"
+            )
         return self
 
 
 class BestOfEnsembleConfig(BestOfConfig):
     type: Literal["best-of-ensemble"] = "best-of-ensemble"
     n: int = Field(3, ge=1)
-    """Answers by each member. With the paper's three members as many as its best-of-9 has."""
+    """Answers by each member; with the paper's three members as many as its best-of-9."""
 
 
 class BestOf(ProcessPolicy[BestOfConfig]):
     """Members write whole answers, all at the same time, by nucleus sampling; the reward model
-    values each by its last step, and the best finished one is told.
+    scores each by its last step, and the best finished one is returned. Values that agree to six
+    significant digits are equal; then the author who comes first in ``members`` wins, then the
+    lesser text.
 
     Cost: for each answer one call to its member and one to the reward model.
     """
 
     paper: ClassVar[str] = "2412.15797"
 
-    async def search(self, session: Session) -> AsyncGenerator[Progress | Found, None]:
-        asked = [(name, number) for name in session.live for number in range(self.config.n)]
-        tasks = [asyncio.create_task(self._answer(session, *one)) for one in asked]
+    async def search(self, session: Session) -> AsyncGenerator[Progress | SearchResult, None]:
+        requests = [(name, number) for name in session.live for number in range(self.config.n)]
+        tasks = [asyncio.create_task(self._answer(session, *one)) for one in requests]
         stopped_by = None
         try:
             for number, task in enumerate(asyncio.as_completed(tasks), 1):
@@ -71,20 +76,19 @@ class BestOf(ProcessPolicy[BestOfConfig]):
             for open_task in tasks:
                 open_task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        # In the order asked, not in that of arrival: of equals the first is told.
-        told = [task.result() for task in tasks if task.exception() is None]
-        best = max((one for one in told if one is not None), key=_rank, default=Found((), False))
-        yield replace(best, stopped_by=stopped_by)
+        results = [task.result() for task in tasks if task.exception() is None]
+        answers = [answer for answer in results if answer is not None]
+        yield replace(best(answers, session.names), stopped_by=stopped_by)
 
-    async def _answer(self, session: Session, name: str, number: int) -> Found | None:
-        """One answer and its value; nothing when the member has failed."""
+    async def _answer(self, session: Session, name: str, number: int) -> SearchResult | None:
+        """One answer and its value; ``None`` when the member failed or no window holds it."""
         config = self.config
 
         async def write(member: Member) -> Draft:
-            wish = session.sampling(
+            sampling = session.sampling(
                 member, session.tokens_left, temperature=config.temperature, top_p=config.top_p
             )
-            return await member.draft(replace(wish, seed=derive_seed(wish.seed, number)))
+            return await member.draft(replace(sampling, seed=derive_seed(sampling.seed, number)))
 
         try:
             written = await session.each(write, [name])
@@ -95,18 +99,18 @@ class BestOf(ProcessPolicy[BestOfConfig]):
         steps, finished = cut(session, written[name], config.ends, config.max_steps)
         if not steps:
             return None
-        value = await worth(session, [step.text for step in steps[:-1]], steps[-1])
+        value = await value_of(session, [step.text for step in steps[:-1]], steps[-1])
         if value is None:
             return None
         lines = [Line(step.text, name, value, step.final) for step in steps]
-        return Found(tuple(lines), finished)
+        return SearchResult(tuple(lines), finished)
 
 
 def cut(
     session: Session, draft: Draft, patterns: Sequence[str], most: int
 ) -> tuple[list[Step], bool]:
-    """A whole answer as steps, up to the one that ends it, and whether one does. Blank lines
-    belong to the step after them."""
+    """A whole answer as at most ``most`` steps, up to the one that ends it, and whether one does.
+    Blank lines belong to the step after them."""
     lines = re.findall(r"\s*\S[^\n]*\n?", draft.text)
     steps: list[Step] = []
     for number, line in enumerate(lines[:most], 1):
@@ -121,8 +125,17 @@ def cut(
     return steps, False
 
 
-def _rank(found: Found) -> tuple[bool, float]:
-    return found.finished, found.lines[-1].value
+def best(answers: Sequence[SearchResult], members: Sequence[str]) -> SearchResult:
+    """The finished answer of the highest value, or else the unfinished one. Values that agree to
+    six significant digits are equal; then the author who comes first in ``members`` wins, then the
+    lesser text. Without answers an empty one."""
+    if not answers:
+        return SearchResult((), False)
+    return first(
+        [answer for answer in answers if answer.finished] or answers,
+        lambda answer: answer.lines[-1].value,
+        lambda answer: content_order(answer.lines, members),
+    )
 
 
 class BestOfN(BestOf):

@@ -1,5 +1,5 @@
-"""CBS: Collaborative Beam Search (EMNLP 2025, main.574): step by step, members sample after every
-beam, and all members together judge by their perplexity; no reward model."""
+"""CBS: Collaborative Beam Search (EMNLP 2025, main.574): at each step members sample after every
+beam, and the mean perplexity over all members selects; no reward model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from policies.base import Need
 from policies.process.base import Line
 from policies.process.beam_search import Beam, BeamConfig, BeamSearch, best
 from policies.process.steps import Step, likelihoods, write
@@ -22,38 +23,42 @@ from runtime.text.draft import perplexity
 class CBSConfig(BeamConfig):
     type: Literal["cbs"] = "cbs"
     samples: int = Field(8, ge=1)
-    """Steps sampled after each beam, by all members together."""
+    """Steps sampled after each beam, over all members."""
     tau: float = Field(0.1, gt=0)
-    """How strongly members whose steps were kept get more samples: low is stronger."""
+    """Temperature of the quotas: low values give more samples to
+    members whose steps were kept."""
     temperature: float = Field(0.7, ge=0)
     """Of the samples."""
     top_p: float = Field(1.0, gt=0, le=1)
 
 
 class CBS(BeamSearch[CBSConfig]):
-    """Beam search with the mean perplexity of all members as judge.
+    """Beam search scored by the mean perplexity of all members.
 
-    After each beam the members sample ``samples`` steps, shared out by quotas, which begin equal;
-    equal steps are one candidate that remembers all its writers. A step's score is the mean over
-    all members of minus its perplexity, a chain's the mean of its steps' scores; the best ``beams``
-    chains stay. The next quotas are the softmax of how many kept steps each member wrote, over
-    ``tau``, rounded by largest remainders.
+    After each beam the members sample ``samples`` steps, divided by quotas that begin equal; equal
+    steps are one candidate with all its writers. A step's score is the mean over all members of
+    minus its perplexity, a chain's the mean of its steps' scores; the best ``beams`` chains are
+    kept. Scores that agree to six significant digits are equal; then chains are compared line by
+    line: the author who comes first in ``members`` wins, then the lesser text. The next quotas are
+    the softmax of the number of kept steps that each member wrote, over ``tau``, rounded by largest
+    remainders.
 
-    Known from descriptions only: beams 4, samples 8 and tau 0.1 are as reported by others, the
-    temperature is ours. Scores are means so that chains of different lengths compare.
+    Implemented from secondary descriptions: beams 4, samples 8 and tau 0.1 are as reported there,
+    the temperature is our choice. Scores are means so that chains of different lengths compare.
 
     Cost of a round: one call for each sample, one scoring call for each candidate to each member.
     """
 
     paper: ClassVar[str] = ""
     title: ClassVar[str] = "Collaborative beam search"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"), Need("score"))
 
     async def extend(self, session: Session, beams: Sequence[Beam]) -> list[Beam]:
         config, state = self.config, session.state
-        told = state.get("quotas", {})
-        quotas = {name: told.get(name, 0) for name in session.live}
+        stored = state.get("quotas", {})
+        quotas = {name: stored.get(name, 0) for name in session.live}
         if not any(quotas.values()):
-            quotas = shared_out(dict.fromkeys(session.live, 1.0), config.samples)
+            quotas = apportion(dict.fromkeys(session.live, 1.0), config.samples)
         depth = int(state["depth"])
 
         async def samples(member: Member) -> list[list[Step]]:
@@ -66,8 +71,8 @@ class CBS(BeamSearch[CBSConfig]):
 
         written = await session.each(samples, [name for name, count in quotas.items() if count])
         chains: dict[tuple[int, str, bool], tuple[Step, list[str]]] = {}
-        for name, own in written.items():
-            for place, steps in enumerate(own):
+        for name in session.names:  # of equal steps the first member's
+            for place, steps in enumerate(written.get(name, ())):
                 for step in steps:
                     _, writers = chains.setdefault((place, step.text, step.final), (step, []))
                     writers.append(name)
@@ -87,7 +92,7 @@ class CBS(BeamSearch[CBSConfig]):
             longer.append(Beam(lines, mean, step.finished))
             writers_of[longer[-1].text, step.final] = writers
         finished = [b for b in map(Beam.load, state["beams"]) if b.finished]
-        kept = best([*finished, *longer], config.beams)
+        kept = best([*finished, *longer], config.beams, session.names)
         counts = Counter(
             name
             for beam in kept
@@ -119,22 +124,21 @@ class CBS(BeamSearch[CBSConfig]):
         return [step for step in steps if step is not None]
 
     async def _score(self, session: Session, beam: Beam, step: Step) -> float | None:
-        """The mean of all members' -PPL; nothing where nobody can say."""
-        told = await likelihoods(session, beam.text, step)
-        if not told:
+        """The mean of all members' -PPL; ``None`` when no window holds the text."""
+        scored = await likelihoods(session, beam.text, step)
+        if not scored:
             return None
-        return -math.fsum(map(perplexity, told.values())) / len(told)
+        return -math.fsum(map(perplexity, scored.values())) / len(scored)
 
 
 def next_quotas(kept: Mapping[str, int], tau: float, total: int) -> dict[str, int]:
-    """How many of ``total`` samples each gets: the softmax of its kept steps over ``tau``."""
+    """The samples of each member, ``total`` in all: softmax of its kept steps over ``tau``."""
     top = max(kept.values())
-    return shared_out({n: math.exp((count - top) / tau) for n, count in kept.items()}, total)
+    return apportion({n: math.exp((count - top) / tau) for n, count in kept.items()}, total)
 
 
-def shared_out(weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """``total`` things by weight, in whole numbers: the largest remainders round up; of equals the
-    first."""
+def apportion(weights: Mapping[str, float], total: int) -> dict[str, int]:
+    """``total`` divided by weight into integers by largest remainders; ties go to the first."""
     whole = sum(weights.values())
     exact = {name: total * weight / whole for name, weight in weights.items()}
     counts = {name: math.floor(share) for name, share in exact.items()}

@@ -1,4 +1,4 @@
-"""What all methods that write step by step can be told."""
+"""Configuration shared by methods that write step by step."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ProcessConfig(PolicyConfig):
     max_steps: int = Field(16, ge=1)
     """Most steps of an answer."""
     ends: tuple[str, ...] = (r"\\boxed\s*\{", r"(?i)\bthe answer is\b", r"####", r"(?im)^answer:")
-    """Regular expressions: a step in which one is found ends the answer, as its author's EOS does.
-    Models that write on after their answer would never be done."""
+    """Regular expressions: a step that matches one ends the answer, as its author's EOS does. Some
+    models write on after their answer."""
 
     @field_validator("ends")
     @classmethod
@@ -34,9 +34,9 @@ class ProcessConfig(PolicyConfig):
 
 class JudgedConfig(ProcessConfig):
     reward: str
-    """The reward model that judges steps, by its name under ``reward_models``; or ``likelihood``:
-    the mean, over the members, of the mean probability that each gives to the step's tokens. That
-    needs no trained judge, and says how fluent a step is rather than how right."""
+    """The reward model that scores steps, by its name under ``reward_models``; or ``likelihood``:
+    the mean over the members of the mean probability that each gives to the step's tokens. That
+    needs no trained model; it measures how fluent a step is rather than whether it is right."""
 
     @property
     def judge(self) -> str | None:

@@ -17,19 +17,24 @@ The paper's pseudo-code leaves gaps; resolved here so:
   further (it ends the answer) does not close its parent either: there is nothing deeper.
 - n_child and epsilon are not given: n_child is the number of members, as "without replacement"
   says, epsilon 0.01.
-- The reward model is given the question and all steps; the newest step's value counts.
-- Two members that write the same step share one node: a visit more, no second child.
+- The reward model is given the question and all steps; the value is that of the newest step.
+- Two members that write the same step share one node: another visit, no second child.
 - A step ends with its newline; an answer ends with its author's EOS, a stop string, or a step that
-  matches ``ends``. Depth is bounded by ``max_steps``. Ties go to the step found first.
-- Without a finished path the best beginning is told and marked: highest value, then longest.
+  matches ``ends``. Depth is bounded by ``max_steps``.
+- Ties: bounds, values and rewards that agree to six significant digits are equal. Of equal steps
+  the one with more visits is taken, then the one whose author comes first in ``members``, then the
+  lesser text; neither the order of arrival nor the last bit of a value plays a part.
+- Without a finished path the best incomplete one is returned and marked: highest value, then
+  longest.
 
 ``parallel`` expansions within one request make the search faster and another one: a step being
-written counts as a visit that found nothing (virtual loss). Requests always share engine batches.
+written counts as a visit without reward (virtual loss). Steps are added in the order in which
+they were begun, so the same seed gives the same tree. Requests always share engine batches.
 
 Cost: an iteration is one call to a member (one step) and one to the reward model; with ``reward:
 likelihood`` one scoring call to each other member instead. The step that another member wrote at
-the same place, or the newest one as deep, goes along as a guess: an engine that checks guesses
-(transformers) then writes a step in a few passes, and the same step.
+the same place, or the newest of the same depth, is sent as a guess: an engine that verifies guesses
+(transformers) then writes the same step in fewer passes.
 """
 
 from __future__ import annotations
@@ -38,41 +43,44 @@ import asyncio
 import copy
 import json
 import time
+from collections import deque
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
-from policies.process.base import Found, Line, ProcessPolicy
+from policies.process.base import Line, ProcessPolicy, SearchResult
 from policies.process.config import JudgedConfig
-from policies.process.steps import worth, write
-from policies.process.tree import Backpropagation, Node, Rank, Rules, Tree
+from policies.process.node import Backpropagation, Node, Rank, Rules
+from policies.process.steps import Step, value_of, write
+from policies.process.tree import Tree
 from runtime.errors import BudgetSpent
 from runtime.session.session import Session
 from runtime.types.spans import Progress
 
 TELL_S: Final = 1.0
-"""A search tells how far it is this often; what is told is also what survives a coordinator."""
+"""Seconds between progress events; each is also a checkpoint for another coordinator."""
 
 
 class LEMCTSConfig(JudgedConfig):
     type: Literal["le-mcts"] = "le-mcts"
     n_iter: int = Field(200, ge=1)
-    """Iterations at most; a search also ends when nothing can be expanded any more."""
+    """Most iterations; a search also ends when nothing can be expanded."""
     c: float = Field(0.5, ge=0)
-    """C: how much seldom visited steps are favoured. The paper takes 0.5 for hard problems, 1 and
+    """C: exploration weight of rarely visited steps. The paper uses 0.5 for hard problems, 1 and
     more for easy ones."""
     n_child: int | None = Field(None, ge=1)
-    """Most next steps of a step; absent: one for each member."""
+    """Most next steps of a step. Default: the number of members."""
     epsilon: float = Field(0.01, ge=0)
-    """A step that has a next step less than this below its own value is searched deeper."""
+    """A step with a next step less than this below its own value is searched deeper."""
     backpropagation: Backpropagation = "optimistic"
-    """``standard`` moves the steps above towards the newest reward instead of their best child."""
+    """``standard`` moves the steps above towards the newest reward instead of the best child."""
     rank: Rank = "last"
-    """What whole answers are compared by: the reward of the last step, as a judge of whole chains
-    means it, of the worst step, or the product of all, which helps where the judge errs."""
+    """The value of a whole answer: the reward of its last step, as for reward models of whole
+    chains; of its worst step; or the product of all, which helps where the reward model errs."""
     parallel: int = Field(1, ge=1)
-    """Expansions of one request at a time; more than 1 is another, faster search."""
+    """Concurrent expansions of one request; more than 1 is faster and gives another tree."""
 
 
 class LEMCTS(ProcessPolicy[LEMCTSConfig]):
@@ -81,18 +89,27 @@ class LEMCTS(ProcessPolicy[LEMCTSConfig]):
     paper: ClassVar[str] = "2412.15797"
     title: ClassVar[str] = "LE-MCTS"
 
-    async def search(self, session: Session) -> AsyncGenerator[Progress | Found, None]:
+    async def search(self, session: Session) -> AsyncGenerator[Progress | SearchResult, None]:
         search = _Search(session, self.config)
-        told = time.monotonic()
+        reported = time.monotonic()
         try:
-            while await search.go_on():
-                if time.monotonic() - told >= TELL_S:
-                    search.keep()
+            while await search.advance():
+                if time.monotonic() - reported >= TELL_S:
+                    search.checkpoint()
                     yield search.progress()
-                    told = time.monotonic()
+                    reported = time.monotonic()
         finally:
             await search.close()
-        yield search.found()
+        yield search.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Expansion:
+    """A step that is being written and judged."""
+
+    node: int
+    author: str
+    task: asyncio.Task[tuple[Step | None, float | None] | None]
 
 
 class _Search:
@@ -101,9 +118,9 @@ class _Search:
     def __init__(self, session: Session, config: LEMCTSConfig) -> None:
         self._session, self._config = session, config
         state = session.state
-        self._tree = Tree.load(state["tree"]) if "tree" in state else Tree()
+        self._tree = Tree.load(state.get("tree", ()), session.names)
         self._done = int(state.get("iterations", 0))
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: deque[_Expansion] = deque()
         self._stopped_by: str | None = None
 
     @property
@@ -117,8 +134,12 @@ class _Search:
             backpropagation=config.backpropagation,
         )
 
-    async def go_on(self) -> bool:
-        """Begins what can begin and waits until something is found; false when all is."""
+    async def advance(self) -> bool:
+        """Begins what can begin and adds what the oldest expansion gives; false when all are done.
+
+        Results are added in the order in which they were begun, whatever the order of arrival, so
+        the tree depends on the seed only.
+        """
         while self._stopped_by is None and len(self._running) < self._config.parallel:
             if self._done + len(self._running) >= self._config.n_iter:
                 break
@@ -128,75 +149,81 @@ class _Search:
                 break
             author = self._tree.writer(node, members, self._session.query.seed)
             self._tree.ask(node, author)
-            self._running.add(asyncio.create_task(self._expand(node, author)))
+            task = asyncio.create_task(self._expand(node, author))
+            self._running.append(_Expansion(node, author, task))
         if not self._running:
             return False
-        ended, self._running = await asyncio.wait(
-            self._running, return_when=asyncio.FIRST_COMPLETED
-        )
-        faults = [fault for task in ended if (fault := task.exception()) is not None]
-        for fault in faults:
-            if not isinstance(fault, BudgetSpent):
-                raise fault
-            self._stopped_by = f"budget_{fault.which}"
+        oldest = self._running[0]
+        await asyncio.wait((oldest.task,))
+        self._running.popleft()
+        try:
+            result = oldest.task.result()
+        except BudgetSpent as spent:
+            self._stopped_by = f"budget_{spent.which}"
+            result = None
+        if result is None:
+            self._tree.abandon(oldest.node, oldest.author, tried=False)
+        else:
+            self._done += 1
+            self._add(oldest.node, oldest.author, *result)
         return True
 
-    async def _expand(self, node: int, author: str) -> None:
-        """One iteration: a step by one member, its value, what that means for the steps above."""
+    async def _expand(self, node: int, author: str) -> tuple[Step | None, float | None] | None:
+        """A step by one member and its reward. No step: the member has nothing to add. No reward: a
+        node with this step exists, or no window holds the chain. ``None``: the member failed."""
         tree, session, config = self._tree, self._session, self._config
         path, texts = tree.text(node), [step.text for step in tree.path(node)]
-        told = False
-        try:
-            likely = tree.likely(node)
-            written = await session.each(
-                lambda m: write(session, m, path, config, guess=likely), [author]
-            )
-            if author not in written:  # it failed and has left
-                return
-            step = written[author]
-            twin = None if step is None else tree.twin(node, step.text, step.final)
-            reward = None if step is None or twin else await worth(session, texts, step)
-            told = True
-        finally:
-            if not told:
-                tree.give_up(node, author, tried=False)
-        self._done += 1
-        twin = None if step is None else tree.twin(node, step.text, step.final)
-        if twin is not None:  # it may have come while the step was judged
-            tree.again(twin, author, self._rules)
+        likely = tree.likely(node)
+        written = await session.each(
+            lambda member: write(session, member, path, config, guess=likely), [author]
+        )
+        if author not in written:
+            return None
+        step = written[author]
+        if step is None or tree.find(node, step.text, step.final) is not None:
+            return step, None
+        return step, await value_of(session, texts, step)
+
+    def _add(self, node: int, author: str, step: Step | None, reward: float | None) -> None:
+        """What an expansion means for the tree."""
+        tree = self._tree
+        twin = None if step is None else tree.find(node, step.text, step.final)
+        if twin is not None:  # perhaps added while the step was judged
+            tree.revisit(twin, author, self._rules)
         elif step is None or reward is None:
-            tree.give_up(node, author)
+            tree.abandon(node, author)
         else:
             ended = {"finished": step.finished, "final": step.final}
             tree.grow(node, author, step.text, reward, self._rules, **ended)
 
-    def keep(self) -> None:
-        """Leaves the search where another coordinator finds it; as text, which costs nothing to
-        copy from checkpoint to checkpoint."""
+    def checkpoint(self) -> None:
+        """Stores the search in the state for another coordinator; as text, which is cheap to copy
+        between checkpoints."""
         self._session.state["tree"] = json.dumps(self._tree.dump())
         self._session.state["iterations"] = self._done
 
     def progress(self) -> Progress:
         rank = self._config.rank
         ends = self._tree.finished(rank)
-        found = {"steps": float(len(self._tree.nodes) - 1), "answers": float(len(ends))}
+        figures = {"steps": float(len(self._tree.nodes) - 1), "answers": float(len(ends))}
         if ends:
-            found["best"] = self._tree.worth(ends[0], rank)
-        return Progress(self._done, self._config.n_iter, found)
+            figures["best"] = self._tree.answer_value(ends[0], rank)
+        return Progress(self._done, self._config.n_iter, figures)
 
-    def found(self) -> Found:
+    def result(self) -> SearchResult:
         best = self._tree.best(self._config.rank)
         self._session.state["tree"] = copy.deepcopy(self._tree.dump())
         self._session.state["iterations"] = self._done
         self._session.state["end"] = best.id
         lines = tuple(map(_line, self._tree.path(best.id)))
-        return Found(lines, best.finished, self._stopped_by)
+        return SearchResult(lines, best.finished, self._stopped_by)
 
     async def close(self) -> None:
-        """Ends what still runs, when the caller has left or another expansion has failed."""
-        for task in self._running:
+        """Cancels running expansions, when the caller has left or another expansion has failed."""
+        tasks = [expansion.task for expansion in self._running]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _line(node: Node) -> Line:

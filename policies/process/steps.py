@@ -1,4 +1,4 @@
-"""One step of reasoning: how it is written, where it ends, what it is worth."""
+"""One reasoning step: writing it, finding its end, scoring it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.session.session import Session
 from runtime.text.draft import Candidate, mean_probability
 
 BLANKS: Final = 3
-"""Calls that may bring blank lines only before a member counts as having nothing to say."""
+"""Calls that may return only blank lines before a member counts as having nothing to add."""
 
 _LINE: Final = re.compile(r"\s*\S[^\n]*\n")
 
@@ -30,7 +30,7 @@ class Step:
     final: bool = False
     """The author ended the answer with its EOS."""
     finished: bool = False
-    """The answer ends with this step, in whatever way."""
+    """The answer ends with this step: by EOS, a stop string or ``ends``."""
     logprobs: tuple[float, ...] = ()
     """Of the author's own tokens."""
 
@@ -47,29 +47,34 @@ async def write(
     guess: str = "",
 ) -> Step | None:
     """The next step after ``path``, up to and with the newline; ``None`` when the member has
-    nothing to say, its window is full, or the caller's limit is reached. ``sample`` tells samples
-    of one place apart; ``guess`` is a step that it may well write, which changes nothing else."""
+    nothing to add, its window is full, or the caller's token limit is reached.
+
+    ``sample`` distinguishes the seeds of samples at one place; ``guess`` is a likely step that an
+    engine may verify instead of decoding, with the same result.
+    """
     room = session.tokens_left - tokens_of(session, path)
     text = ""
     logprobs: tuple[float, ...] = ()
     for _ in range(BLANKS):
         if room <= 0:
             return None
-        wish = session.sampling(
+        sampling = session.sampling(
             member, min(config.step_tokens, room), temperature=temperature, top_p=top_p
         )
-        wish = replace(wish, stop=("\n", *wish.stop), seed=derive_seed(wish.seed, *sample))
+        sampling = replace(
+            sampling, stop=("\n", *sampling.stop), seed=derive_seed(sampling.seed, *sample)
+        )
         try:
-            draft = await member.draft(wish, after=path + text, guess="" if text else guess)
+            draft = await member.draft(sampling, after=path + text, guess="" if text else guess)
         except ContextOverflow:  # of this member; others may have room
             return None
         before = len(text)
         text, logprobs = text + draft.text, (*logprobs, *draft.logprobs)
         line = _LINE.match(text)
         if line is not None:
-            kept = draft.cut(line.end() - before)
-            whole = len(kept.text) == len(draft.text)
-            lost = len(draft.logprobs) - len(kept.logprobs)
+            cut = draft.cut(line.end() - before)
+            whole = len(cut.text) == len(draft.text)
+            lost = len(draft.logprobs) - len(cut.logprobs)
             logprobs = logprobs[: len(logprobs) - lost]
             text, final = text[: line.end()], draft.final and whole
             return _step(session, path, text, final, config, member.name, logprobs)
@@ -95,20 +100,20 @@ def _step(
 
 
 def ends(text: str, patterns: Sequence[str]) -> bool:
-    """Whether a step holds the answer."""
+    """Whether a step matches one of ``patterns`` and so ends the answer."""
     return any(re.search(pattern, text) for pattern in patterns)
 
 
 def tokens_of(session: Session, text: str) -> int:
-    """How many visible tokens a text would take."""
+    """The number of visible tokens of a text."""
     return len(session.visible.tokenizer.encode(text)) if text else 0
 
 
-async def worth(session: Session, path: Sequence[str], step: Step) -> float | None:
+async def value_of(session: Session, path: Sequence[str], step: Step) -> float | None:
     """The value of a step after the steps of ``path``, in [0, 1]; ``None`` when no window holds
-    them, so that nobody can say.
+    them. An empty step, which is a bare EOS, has the value of the chain before it.
 
-    An empty step, an author's bare EOS, is worth what the chain before it is.
+    Raises ``MemberFailed`` when the reward model fails.
     """
     steps = [*path, step.text] if step.text.strip() else list(path)
     if not steps:
@@ -119,15 +124,15 @@ async def worth(session: Session, path: Sequence[str], step: Step) -> float | No
         except ContextOverflow:
             return None
         return value
-    told = await likelihoods(session, "".join(path), step)
-    return math.fsum(map(mean_probability, told.values())) / len(told) if told else None
+    scored = await likelihoods(session, "".join(path), step)
+    return math.fsum(map(mean_probability, scored.values())) / len(scored) if scored else None
 
 
 async def likelihoods(session: Session, path: str, step: Step) -> dict[str, tuple[float, ...]]:
-    """Every member's logprobs of a step, in its own tokens; its author knows its own. Members whose
-    window cannot hold it are missing."""
+    """Every member's logprobs of a step, in its own tokens; the author's are those it wrote with.
+    Members whose window cannot hold it are missing."""
 
-    async def tell(member: Member) -> tuple[float, ...]:
+    async def score(member: Member) -> tuple[float, ...]:
         if member.name == step.author and step.logprobs:
             return step.logprobs
         try:
@@ -136,5 +141,5 @@ async def likelihoods(session: Session, path: str, step: Step) -> dict[str, tupl
             return ()
         return logprobs
 
-    told = await session.each(tell)
-    return {name: logprobs for name, logprobs in told.items() if logprobs}
+    scored = await session.each(score)
+    return {name: logprobs for name, logprobs in scored.items() if logprobs}

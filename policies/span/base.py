@@ -1,4 +1,4 @@
-"""The loop that span methods share; each method fills in ``sampling``, ``trim`` and ``select``."""
+"""The loop of span methods; each implements ``sampling``, ``trim`` and ``select``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, TypeVar
 
-from policies.base import Policy
+from policies.base import Need, Policy
 from runtime.concurrency import gather_or_cancel
 from runtime.config.ensembles import PolicyConfig
 from runtime.session.member import Member
@@ -24,9 +24,9 @@ Judgements: TypeAlias = dict[str, dict[int, tuple[float, ...]]]
 
 class SpanConfig(PolicyConfig):
     speculate: bool = False
-    """While a round is judged, every member also drafts on from the candidate whose author is
-    surest, in the request that scores it. The text stays the same. A right guess saves a message
-    and a pass, a wrong one costs a draft: worth it where messages are slow and members have idle
+    """While a round is scored, every member also drafts after the candidate whose author is most
+    confident, in the request that scores it. The text stays the same. A right guess saves a message
+    and a pass, a wrong one costs a draft: useful where messages are slow and members have idle
     compute."""
 
 
@@ -46,7 +46,7 @@ class Verdict:
 
     winner: Draft
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Author -> value of its candidate; in what direction is the method's."""
+    """author -> value of its candidate; whether higher is better depends on the method"""
     weights: Mapping[str, float] | None = None
 
 
@@ -70,8 +70,8 @@ async def cross_score(
 ) -> Judgements:
     """Every judge's logprobs of every candidate.
 
-    A member never re-scores what it wrote: it knows those logprobs. Judges that fail are dropped
-    by the session and missing here. With ``ahead`` each judge drafts on meanwhile.
+    A member's own candidate keeps the logprobs it was written with. Judges that fail are dropped by
+    the session and missing here. With ``ahead`` each judge also drafts after the guessed winner.
     """
     candidates = round_.candidates
 
@@ -81,9 +81,9 @@ async def cross_score(
         foreign = [i for i in range(len(candidates)) if i != index]
         work: list[Awaitable[None]] = []
 
-        async def score(asked: list[int]) -> None:
-            texts = [Candidate(candidates[i].text, candidates[i].final) for i in asked]
-            row.update(zip(asked, await member.score(texts), strict=True))
+        async def score(indices: list[int]) -> None:
+            texts = [Candidate(candidates[i].text, candidates[i].final) for i in indices]
+            row.update(zip(indices, await member.score(texts), strict=True))
 
         async def draft_on(ahead: Ahead) -> None:
             draft = await ahead.draft(session, member, judge=ahead.guess in foreign)
@@ -92,9 +92,9 @@ async def cross_score(
 
         if ahead is not None:
             work.append(draft_on(ahead))
-        asked = [i for i in foreign if ahead is None or i != ahead.guess]
-        if asked:
-            work.append(score(asked))
+        indices = [i for i in foreign if ahead is None or i != ahead.guess]
+        if indices:
+            work.append(score(indices))
         await gather_or_cancel(*work)
         return row
 
@@ -118,7 +118,7 @@ class Ahead:
 
 
 def likely_winner(round_: Round) -> int | None:
-    """The candidate that its author is surest of; ``None`` when that one ends the answer."""
+    """The candidate of the highest mean logprob by its author; ``None`` when it ends the answer."""
     means = [sum(c.logprobs) / max(len(c.logprobs), 1) for c in round_.candidates]
     best = max(range(len(means)), key=means.__getitem__)
     return None if round_.candidates[best].final else best
@@ -132,7 +132,7 @@ def by_author(round_: Round, values: Sequence[float]) -> dict[str, float]:
 class SpanPolicy(Policy[S]):
     """propose -> cross-score -> select -> commit, until the winning span ends the answer.
 
-    A method says how spans are drafted (``sampling``), where a draft ends (``trim``), and which
+    Methods define how spans are drafted (``sampling``), where a draft ends (``trim``), and which
     candidate wins (``select``).
 
     Cost of a round: one drafting call and one scoring call to each active member; no scoring call
@@ -140,6 +140,7 @@ class SpanPolicy(Policy[S]):
     """
 
     level: ClassVar[str] = "span"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"), Need("score"))
 
     async def answer(self, session: Session) -> AsyncGenerator[Span, None]:
         ready: dict[str, Draft] = {}
@@ -150,7 +151,7 @@ class SpanPolicy(Policy[S]):
                 drafts = await session.each(
                     lambda member: member.draft(self.sampling(session, member)), judges
                 )
-            if not drafts:  # every active member failed; those that are left take over
+            if not drafts:  # every active member failed; the remaining ones continue
                 continue
             round_ = distinct({n: self.trim(session, d) for n, d in drafts.items()})
             judges = [name for name in judges if name in session.live]

@@ -1,7 +1,7 @@
 """Cool-Fusion: "Fuse Large Language Models without Training" (arXiv 2407.19807)
 
 Each round: every member continues the shared text greedily by the shortest segment that ends where
-a word ends for ALL members' tokenizers (aligned; ``aligned: false`` asks the author's tokenizer
+a word ends for ALL members' tokenizers (aligned; ``aligned: false`` uses the author's tokenizer
 only); every member computes the perplexity of every segment; the lowest mean wins and is appended
 for all. Cool+R (``rerank``): each member also writes its whole answer alone, and of these and the
 fused one the text with the lowest mean perplexity is given.
@@ -52,9 +52,9 @@ class CoolFusionConfig(SpanConfig):
 
 
 def first_common_end(ends: Iterable[Iterable[int]], start: int, length: int) -> int | None:
-    """The first offset in (start, length) at which a word ends for everybody.
+    """The first offset in (start, length) at which a word ends for all tokenizers.
 
-    The end of the text itself does not count: the word may go on there.
+    The end of the text itself does not count, since the word may continue.
     """
     common = set.intersection(*(set(own) for own in ends))
     return min((end for end in common if start < end < length), default=None)

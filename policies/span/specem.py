@@ -87,9 +87,9 @@ class SpecEM(SegmentPolicy[SpecEMConfig]):
         return Verdict(round_.candidates[best], by_author(round_, values), weights)
 
     def _weights(self, session: Session) -> dict[str, float]:
-        """Of the members that are left, adding up to one."""
-        kept = session.state.get("weights", {})
+        """The weights of the live members, with sum 1."""
+        stored = session.state.get("weights", {})
         even = 1 / len(session.live)
-        weights = {name: kept.get(name, even) for name in session.live}
+        weights = {name: stored.get(name, even) for name in session.live}
         total = sum(weights.values())
         return {name: w / total for name, w in weights.items()}

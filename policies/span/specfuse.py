@@ -33,7 +33,7 @@ from runtime.session.session import Session
 class SpecFuseConfig(SegmentConfig):
     type: Literal["specfuse"] = "specfuse"
     exit_fraction: float = Field(0.5, ge=0, lt=1)
-    """δ·n: a member leaves below this fraction of an equal share; 0 keeps everybody."""
+    """δ·n: a member leaves below this fraction of an equal share; 0 keeps all members."""
 
 
 def softmax(values: Mapping[str, float], temperature: float = 1.0) -> dict[str, float]:

@@ -73,8 +73,8 @@ class SweetSpan(SpanPolicy[SweetSpanConfig]):
         values = []
         for index in range(len(round_.candidates)):
             scores = [perplexity(row[index]) for row in judged.values()]
-            kept = faithful(scores, self.config.outlier_ratio)
-            values.append(sum(kept) / len(kept))
+            included = faithful(scores, self.config.outlier_ratio)
+            values.append(sum(included) / len(included))
         best = min(range(len(values)), key=values.__getitem__)
         return Verdict(round_.candidates[best], by_author(round_, values))
 

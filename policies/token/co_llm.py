@@ -1,14 +1,14 @@
 """Co-LLM: "Learning to Decode Collaboratively with Multiple Language Models" (arXiv 2403.03870)
 
-The small member has one more output, a deferral logit over its last state; where the probability of
-deferring is high the large member writes the token. It is trained so that the mixture of both gives
-the right texts a high probability: -log[(1 - p) P_small + p P_large], without anybody telling where
-to defer.
+The small member has one more output, a deferral logit over its last hidden state; where the
+deferral probability p is high the large member writes the token. It is trained to maximise the
+likelihood of reference texts under the mixture, loss -log[(1 - p) P_small + p P_large], without
+labels of where to defer.
 
-Deviations: the paper trains the whole small model with that loss; here its weights stay as they are
-and the extra row alone is learnt (``orchestrion train citer`` makes it from the same records as
-CITER's router). The paper's initial labels, where the large model knows better, are not needed for
-so few parameters. ``threshold`` is that of writing on: 1 - the paper's.
+Deviations: the paper trains the whole small model with that loss; here its weights are frozen and
+only the extra row is learnt (``orchestrion train citer`` trains it on the same records as CITER's
+router). The paper's initial labels, where the large model is better, are not needed for so few
+parameters. ``threshold`` is that of not deferring: 1 - the paper's.
 
 Cost: as CITER's.
 """

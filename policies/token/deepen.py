@@ -1,19 +1,19 @@
 """DeePEn: "Ensemble Learning for Heterogeneous Large Language Models with Deep Parallel
 Collaboration" (arXiv 2404.12715)
 
-Each token: every member's distribution is carried into a space relative to the tokens that all
-share, the weighted mean is taken there, and a short search finds the distribution over the main
-member's vocabulary that comes nearest to it (policies/token/numerics/relative_space.py has the
-maths and says what differs from the published code). The main member is ``main``, or the first one.
+For each token, every member's distribution is mapped to a space relative to the tokens that all
+share, the weighted mean is taken there, and a short search finds the nearest distribution over the
+main member's vocabulary (policies/token/numerics/relative_space.py has the maths and the deviations
+from the published code). The main member is ``main``, or the first.
 
-- Where the main member would end the answer, it ends: as published.
-- Greedy: where all members would choose the same token there is nothing to search for; the
-  authors report that this spares more than 90% of the searches.
+- Where the main member would end the answer, it ends, as published.
+- Greedy: where all members would choose the same token no search is made; the authors report that
+  this saves more than 90% of the searches.
 - ``weights`` set to the members' accuracies on held-out questions are the paper's DeePEn-Adapt;
   equal ones its DeePEn-Avg.
 
-Cost: as every token method, and once for each pair of models a table of embeddings that members
-send and the coordinator keeps on disk.
+Cost: one call to each member for each token, fewer when drafted (policies/token/fusion/loop.py);
+once for each member its embedding table, which the coordinator caches on disk.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from policies.base import Need
 from policies.token.fusion.config import TokenConfig
 from policies.token.fusion.lookup import candidates
 from policies.token.fusion.loop import TokenPolicy
@@ -37,23 +38,23 @@ from runtime.vocab.single_flight import SingleFlight
 from runtime.vocab.union import END_KEY, Union
 
 SETS: Final = 4
-"""Sets of members whose space is kept: requests may ask for fewer members."""
+"""Member sets whose space is cached, since requests may use fewer members."""
 
 
 class DeePEnConfig(TokenConfig):
     type: Literal["deepen"] = "deepen"
     main: str | None = None
-    """In whose vocabulary the answer is written. Absent: the first member's."""
+    """The member in whose vocabulary the answer is written. Default: the first."""
     k: int = Field(10, ge=1)
-    """Tokens of each member's distribution that are carried over."""
+    """Tokens of each member's distribution that are mapped."""
     steps: int = Field(5, ge=0)
     """T: steps of the search."""
     lr: float = Field(0.15, gt=0)
-    """The search's learning rate; the paper tunes it for each task."""
+    """Learning rate of the search; the paper tunes it for each task."""
     anchors: int | None = Field(None, ge=1)
-    """Shared tokens that are used; absent: all of them."""
+    """Shared tokens used as anchors. Default: all."""
     cache_mb: int = Field(256, ge=1)
-    """Relative representations that are remembered."""
+    """Cache size for relative representations, MiB."""
 
     @property
     def vocabulary(self) -> str:
@@ -68,7 +69,7 @@ class DeePEnConfig(TokenConfig):
 
 
 class DeePEnFuser(Fuser):
-    """The mean in the relative space, brought back to the main member's vocabulary."""
+    """The mean in the relative space, mapped back to the main member's vocabulary."""
 
     heavy = True
 
@@ -81,12 +82,12 @@ class DeePEnFuser(Fuser):
         *,
         greedy: bool,
     ) -> None:
-        """Without a ``space`` there is one member, whose distribution it is."""
+        """``space`` is ``None`` for a single member, whose own distribution is used."""
         super().__init__(union, weights)
         self._space, self._config, self._greedy = space, config, greedy
 
     def main(self, rows: Mapping[str, Row]) -> str:
-        """The main member, or the first that is left."""
+        """The main member, or the first live one."""
         wanted = self._config.vocabulary
         return wanted if wanted in rows else next(iter(rows))
 
@@ -101,13 +102,13 @@ class DeePEnFuser(Fuser):
         main = self.main(rows)
         own = rows[main]
         ids = self._ids(rows, main, scored)
-        told = np.isin(own.ids, ids)
-        ids, keys, start = own.ids[told], own.keys[told], own.logprobs[told]
+        given = np.isin(own.ids, ids)
+        ids, keys, start = own.ids[given], own.keys[given], own.logprobs[given]
         agreed = len({row.best for row in rows.values()}) == 1
         if self._space is None or own.best == END_KEY or (self._greedy and agreed):
             return _by_key(keys, start)
         best = {name: row.first(self._config.k) for name, row in rows.items()}
-        found = fuse(
+        logprobs = fuse(
             self._space,
             main,
             {name: (row.ids, np.exp(row.logprobs)) for name, row in best.items()},
@@ -117,21 +118,22 @@ class DeePEnFuser(Fuser):
             steps=self._config.steps,
             lr=self._config.lr,
         )
-        return _by_key(keys, found)
+        return _by_key(keys, logprobs)
 
     def _ids(self, rows: Mapping[str, Row], main: str, scored: int | None) -> np.ndarray:
-        """The main member's tokens that can win: its own best, and what the others' best mean."""
+        """int64: the main member's candidate ids: its own best, and those with the bytes of the
+        others' best."""
         keys = candidates(rows, self._config.k, scored)
         return np.array(sorted({i for key in keys for i in self.union.ids(main, key)}))
 
 
 def _by_key(keys: np.ndarray, logprobs: np.ndarray) -> Fused:
-    """Ids that say the same count together."""
-    found, places = np.unique(keys, return_inverse=True)
+    """Sums over ids with the same key."""
+    unique, places = np.unique(keys, return_inverse=True)
     shares = np.exp(logprobs - logprobs.max())
-    totals = np.bincount(places, weights=shares, minlength=len(found))
+    totals = np.bincount(places, weights=shares, minlength=len(unique))
     with np.errstate(divide="ignore"):
-        return normalised(found, np.log(totals))
+        return normalised(unique, np.log(totals))
 
 
 class DeePEn(TokenPolicy[DeePEnConfig]):
@@ -139,6 +141,7 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
 
     paper: ClassVar[str] = "2404.12715"
     title: ClassVar[str] = "DeePEn"
+    needs: ClassVar[tuple[Need, ...]] = (*TokenPolicy.needs, Need("vectors"))
 
     def __init__(self, config: DeePEnConfig) -> None:
         super().__init__(config)
@@ -162,7 +165,7 @@ class DeePEn(TokenPolicy[DeePEnConfig]):
     async def _space(
         self, connections: Mapping[str, Connection], tables: Mapping[str, np.ndarray]
     ) -> RelativeSpace | None:
-        """The members' common space, made once for each set of members; one alone needs none."""
+        """The members' common space, computed once for each set; ``None`` for one member."""
         names = tuple(connections)
         if len(names) == 1:
             return None

@@ -1,13 +1,14 @@
 """EVA: "Bridging the Gap between Different Vocabularies for LLM Ensemble" (arXiv 2404.09492)
 
-Each token: every member's ``top_k`` best tokens are softmaxed and carried into the pivot member's
-vocabulary by a projection that was learnt from the embeddings of the tokens that both share
-(policies/token/numerics/projection.py has the maths and says what differs from the published code);
-members whose choice nobody else finds likely are left out; the weighted mean decides. The pivot is
-``pivot``, or the first member.
+For each token, the softmax of every member's ``top_k`` best tokens is mapped to the pivot member's
+vocabulary by a projection learnt from the embeddings of shared tokens
+(policies/token/numerics/projection.py has the maths and the deviations from the published code);
+members whose best token is not among the ``drop`` best of another are left out; the weighted mean
+decides. The pivot is ``pivot``, or the first member.
 
-Cost: as every token method, and once for each pair of models a projection, which takes minutes for
-large vocabularies and is kept on disk.
+Cost: one call to each member for each token, fewer when drafted (policies/token/fusion/loop.py);
+once for each pair of models a projection, which takes minutes for large vocabularies and is cached
+on disk.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.sparse import csr_array
 
+from policies.base import Need
 from policies.token.fusion.config import TokenConfig
 from policies.token.fusion.loop import TokenPolicy
 from policies.token.fusion.rows import Fused, Fuser, Row, leading, normalised
@@ -31,25 +33,25 @@ from runtime.vocab.single_flight import SingleFlight
 from runtime.vocab.union import NO_KEY, Union
 
 SETS: Final = 4
-"""Sets of members whose projections are kept at hand: requests may ask for fewer members. The
-projections themselves are kept once for each pair (policies/token/numerics/projection.py)."""
+"""Member sets whose projections are cached, since requests may use fewer members. The projections
+themselves are cached once for each pair (policies/token/numerics/projection.py)."""
 
 
 class EVAConfig(TokenConfig):
     type: Literal["eva"] = "eva"
     pivot: str | None = None
-    """In whose vocabulary the answer is written. Absent: the first member's."""
+    """The member in whose vocabulary the answer is written. Default: the first."""
     top_k: int | Literal["all"] = 320
-    """Tokens of each member's distribution that are carried over."""
+    """Tokens of each member's distribution that are projected."""
     drop: int = Field(3, ge=0)
-    """A member is left out of a token unless its choice is among so many best of another; 0 leaves
-    nobody out."""
+    """A member is left out at a token unless its choice is among this many best of another; 0
+    includes all."""
     targets: int = Field(10, ge=1)
-    """Pivot tokens that a token may stand for."""
+    """Most pivot tokens that a token maps to."""
     threshold: float = Field(0.1, ge=-2, le=2)
-    """Least similarity (CSLS) of a token and one that it stands for."""
+    """Lowest similarity (CSLS) of a token and one it maps to."""
     neighbours: int = Field(1, ge=1)
-    """Neighbours that CSLS looks at."""
+    """Nearest neighbours in CSLS."""
 
     @property
     def vocabulary(self) -> str:
@@ -88,21 +90,21 @@ class EVAFuser(Fuser):
     def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
         carried = {name: self._carried(name, row) for name, row in rows.items()}
         carried = {name: pair for name, pair in carried.items() if len(pair[0])}
-        if not carried:  # nobody's tokens mean anything to the pivot
+        if not carried:  # no token maps to the pivot's vocabulary
             return mean(rows, self.weights(rows))
         count = max(self._drop, 1)
         tops = {n: ids[leading(ids, shares, count)] for n, (ids, shares) in carried.items()}
-        kept = faithful(tops, self._drop) if self._drop and len(tops) > 1 else list(carried)
-        weights = self.weights({name: rows[name] for name in kept})
-        keys = np.concatenate([self.union.keys(self._pivot, carried[n][0]) for n in kept])
-        masses = np.concatenate([weights[name] * carried[name][1] for name in kept])
-        found, places = np.unique(keys[keys != NO_KEY], return_inverse=True)
-        totals = np.bincount(places, weights=masses[keys != NO_KEY], minlength=len(found))
+        included = faithful(tops, self._drop) if self._drop and len(tops) > 1 else list(carried)
+        weights = self.weights({name: rows[name] for name in included})
+        keys = np.concatenate([self.union.keys(self._pivot, carried[n][0]) for n in included])
+        masses = np.concatenate([weights[name] * carried[name][1] for name in included])
+        unique, places = np.unique(keys[keys != NO_KEY], return_inverse=True)
+        totals = np.bincount(places, weights=masses[keys != NO_KEY], minlength=len(unique))
         with np.errstate(divide="ignore"):
-            return normalised(found, np.log(totals))
+            return normalised(unique, np.log(totals))
 
     def _carried(self, name: str, row: Row) -> tuple[np.ndarray, np.ndarray]:
-        """A member's distribution over ids of the pivot."""
+        """A member's distribution over the pivot's vocabulary: ids int64, probabilities float64."""
         shares = np.exp(row.logprobs)
         shares = shares / shares.sum()
         if name == self._pivot:
@@ -116,18 +118,19 @@ class EVA(TokenPolicy[EVAConfig]):
 
     paper: ClassVar[str] = "2404.09492"
     title: ClassVar[str] = "EVA"
+    needs: ClassVar[tuple[Need, ...]] = (*TokenPolicy.needs, Need("vectors"))
 
     def __init__(self, config: EVAConfig) -> None:
         super().__init__(config)
         self._sets: SingleFlight[tuple[str, dict[str, csr_array]]] = SingleFlight(limit=SETS)
 
     async def fuser(self, session: Session, union: Union, weights: Mapping[str, float]) -> Fuser:
-        found = self._sets.kept(tuple(session.live))
-        if found is None:
+        projections = self._sets.kept(tuple(session.live))
+        if projections is None:
             tables = await session.each(lambda member: member.prepare(table))
             connections = {name: session.live[name].connection for name in tables}
-            found = await self._matrices(connections, tables)
-        pivot, matrices = found
+            projections = await self._matrices(connections, tables)
+        pivot, matrices = projections
         return EVAFuser(union, weights, pivot, matrices, self.config.drop)
 
     async def warm(self, connections: Mapping[str, Connection]) -> None:
@@ -138,7 +141,7 @@ class EVA(TokenPolicy[EVAConfig]):
     async def _matrices(
         self, connections: Mapping[str, Connection], tables: Mapping[str, Table]
     ) -> tuple[str, dict[str, csr_array]]:
-        """The pivot and the others' projections, made once for each set of members."""
+        """The pivot and the others' projections, computed once for each set of members."""
         config, wanted = self.config, self.config.vocabulary
         pivot = wanted if wanted in connections else next(iter(connections))
 

@@ -1,15 +1,17 @@
 """GaC: "Breaking the Ceiling of the LLM Community by Treating Token Generation as a Classification
 for Ensembling" (arXiv 2406.12585)
 
-Each token: every member's distribution is laid over the union of the vocabularies, two tokens being
-the same when they write the same bytes; the weighted mean decides. With a ``gate`` the others are
-asked only where its highest probability is at most ``threshold``.
+For each token, every member's distribution is mapped to the union of the vocabularies, where tokens
+with the same bytes are the same; the weighted mean decides. With a ``gate`` the others are called
+only where its highest probability is at most ``threshold``.
 
-Deviations: the published code joins BBPE bytes beyond ASCII to other tokens and maps what it cannot
-spell to ";"; here every token is its exact bytes, and each member is given them in its own tokens
-(runtime/text/pieces.py). It is greedy only and knows one EOS for each model; here all of a member's
-EOS are one token, the end, and any temperature works. Control tokens that are no EOS cannot be
-chosen.
+Cost: one call to each member for each token, fewer when drafted (policies/token/fusion/loop.py).
+
+Deviations: the published code merges byte-level BPE tokens beyond ASCII with other tokens and maps
+what it cannot spell to ";"; here every token is its exact bytes, and each member reads them in its
+own tokens (runtime/text/pieces.py). The code is greedy only and has one EOS for each model; here
+all of a member's EOS are one token, the end, and any temperature works. Control tokens other than
+EOS cannot be chosen.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ DENSE: Final = 4096
 class GaCConfig(TokenConfig):
     type: Literal["gac"] = "gac"
     gate: str | None = None
-    """The member that writes alone where it is sure. Absent: all members at every token."""
+    """The member that writes alone where it is sure. Default: all members at every token."""
     threshold: float = Field(0.5, gt=0, le=1)
     """The gate is sure above this probability."""
 
@@ -41,26 +43,26 @@ class GaCConfig(TokenConfig):
         if self.gate is not None and self.gate not in self.members:
             raise ValueError(f"gate: {self.gate!r} is not among {', '.join(self.members)}")
         if self.gate is not None and self.safe is not None:
-            raise ValueError("gate and safe are two ways to fuse less often; leave one out")
+            raise ValueError("gate and safe both reduce how often members fuse; leave one out")
         if self.gate is not None:
             self.check_speaks("gate", self.gate)
         return self
 
 
 def mean(rows: Mapping[str, Row], weights: Mapping[str, float]) -> Fused:
-    """The weighted mean of the members' probabilities over the union of their tokens; what is cut
-    off a row counts as 0."""
+    """The weighted mean of the members' probabilities over the union of their tokens; tokens
+    outside a row count as 0."""
     keys = np.concatenate([row.keys for row in rows.values()])
     masses = np.concatenate([weights[n] * np.exp(row.logprobs) for n, row in rows.items()])
-    if len(keys) > DENSE:  # whole vocabularies: counting is faster than sorting
+    if len(keys) > DENSE:  # whole vocabularies: bincount is faster than sorting
         totals = np.bincount(keys, weights=masses)
-        found = np.flatnonzero(totals)
-        totals = totals[found]
+        union_keys = np.flatnonzero(totals)
+        totals = totals[union_keys]
     else:
-        found, places = np.unique(keys, return_inverse=True)
-        totals = np.bincount(places, weights=masses, minlength=len(found))
+        union_keys, places = np.unique(keys, return_inverse=True)
+        totals = np.bincount(places, weights=masses, minlength=len(union_keys))
     with np.errstate(divide="ignore"):
-        return Fused(found, np.log(totals))
+        return Fused(union_keys, np.log(totals))
 
 
 class GaCFuser(Fuser):

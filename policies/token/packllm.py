@@ -1,20 +1,21 @@
 """PackLLM: "Pack of LLMs: Model Fusion at Test-Time via Perplexity Optimization" (arXiv 2404.11531)
 
-Before the first token each member's say is set by how well it predicts the prompt:
+Before the first token each member's weight is set by how well it predicts the prompt:
 - ``sim``: the softmax of minus the members' losses, over ``tau``;
-- ``opt``: beginning with the best member, the others join one by one, best first, each with the
-  share out of ``steps`` + 1 between 0 and 1 that makes the mixture's loss on the prompt least.
-Then every token is fused with these weights: by default the weighted mean of the members' logits
-over the union of their best tokens, or by another method of this room.
+- ``opt``: starting with the best member, the others are added one by one, best first, each with the
+  share out of ``steps`` + 1 between 0 and 1 that minimises the mixture's loss on the prompt.
+Then every token is fused with these weights: by default by the weighted mean of the members' logits
+over the union of their best tokens, or by another token method (``fusion``).
 
-Deviations: vocabularies meet by bytes, with the first sub-token for what a member lacks, not by
-least edit distance (MinED). Losses of models with different tokenizers are per token of the first
-member, so that they can be compared; the paper's are per own token. They are of the same text for
-all: where a member has no BOS, and so nothing to tell its first token from, of what follows that
-token; a prompt of one such token gives all the same say. The prompt is the text of the question,
-without any member's chat template. Members whose weight comes out as 0 are not asked.
+Deviations: vocabularies are matched by bytes, with the first sub-token for tokens that a member
+lacks, not by least edit distance (MinED). Losses of models with different tokenizers are per token
+of the first member, so that they compare; the paper's are per own token. They cover the same text
+for all: where a member has no BOS, and so no context for its first token, the text after that
+token; a prompt of one such token gives all the same weight. The prompt is the text of the question,
+without chat templates. Members of weight 0 are not called.
 
-Cost: one call to each member before the first token (``opt``: for each 64 tokens of the prompt).
+Cost: one call to each member before the first token (``opt``: for each 64 tokens of the prompt);
+then as the fusion method.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from policies.base import Need
 from policies.token.deepen import DeePEn, DeePEnConfig
 from policies.token.eva import EVA, EVAConfig
 from policies.token.fusion.config import TokenConfig
@@ -34,7 +36,7 @@ from policies.token.fusion.lookup import Lookup, candidates
 from policies.token.fusion.loop import TokenPolicy
 from policies.token.fusion.request import TokenRequest
 from policies.token.fusion.rows import Fused, Fuser, Row, normalised
-from policies.token.fusion.teacher_forcing import begin, teach
+from policies.token.fusion.teacher_forcing import begin, teacher_force
 from policies.token.gac import GaCFuser
 from policies.token.unite import UniTeFuser, lookup_of
 from runtime.session.connection import Connection
@@ -43,7 +45,7 @@ from runtime.types.spans import TokenChoice
 from runtime.vocab.union import Union
 
 FLOOR = -60.0
-"""Logprob of what a member cannot write or was not asked for: mixing logits needs a number."""
+"""Logprob of tokens that a member cannot write or did not return; logits need a finite value."""
 
 
 class PackLLMConfig(TokenConfig):
@@ -52,9 +54,9 @@ class PackLLMConfig(TokenConfig):
     tau: float = Field(1.0, gt=0)
     """The temperature of ``sim``."""
     steps: int = Field(20, ge=1)
-    """The shares that ``opt`` tries: 0, 1/steps, ..., 1."""
+    """``opt`` tries the shares 0, 1/steps, ..., 1."""
     fusion: Literal["logits", "gac", "unite", "deepen", "eva"] = "logits"
-    """How tokens are fused with these weights; the other methods with their own defaults."""
+    """How tokens are fused with these weights; other methods use their own defaults."""
     k: int = Field(10, ge=1)
     """Tokens that each member proposes, for the fusions over a union of best tokens."""
 
@@ -76,8 +78,8 @@ class LogitFuser(Fuser):
     def logits(self, rows: Mapping[str, Row], scored: int | None) -> tuple[list[int], np.ndarray]:
         """The candidates and each member's logprobs of them: float64 [members, candidates]."""
         keys = candidates(rows, self._k, scored)
-        told = [self._lookup.logprobs(name, row, keys) for name, row in rows.items()]
-        return keys, np.maximum(np.stack(told), FLOOR)
+        logprobs = [self._lookup.logprobs(name, row, keys) for name, row in rows.items()]
+        return keys, np.maximum(np.stack(logprobs), FLOOR)
 
     def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
         keys, logits = self.logits(rows, scored)
@@ -86,17 +88,17 @@ class LogitFuser(Fuser):
         return normalised(np.asarray(keys, dtype=np.int64), shares @ logits)
 
 
-def losses(told: Sequence[Sequence[TokenChoice]], count: int) -> list[float]:
-    """Each member's negative logprob of a text, as ``Member.score_text`` tells it, for each of the
-    text's ``count`` tokens. Where some members could not judge their first token, it is that of the
-    end of the text that all of them judged, which holds one token less."""
-    short = [tokens for tokens in told if tokens[0].data]
+def losses(scored: Sequence[Sequence[TokenChoice]], count: int) -> list[float]:
+    """Each member's negative logprob of a text (from ``Member.score_text``), divided by the text's
+    ``count`` tokens. Where some members could not score their first token, it covers the end of the
+    text that all of them scored, which has one token less."""
+    short = [tokens for tokens in scored if tokens[0].data]
     judged = min((sum(len(t.data) for t in tokens[1:]) for tokens in short), default=math.inf)
-    return [_nats(tokens[1:], judged) / max(count - bool(short), 1) for tokens in told]
+    return [_nats(tokens[1:], judged) / max(count - bool(short), 1) for tokens in scored]
 
 
 def _nats(tokens: Sequence[TokenChoice], judged: float) -> float:
-    """Of the last ``judged`` bytes; a token that lies there in part counts for its share."""
+    """Negative logprob of the last ``judged`` bytes; a partial token counts by its share."""
     total = 0.0
     for token in reversed(tokens):
         if judged <= 0:
@@ -117,7 +119,7 @@ def similar(losses: Sequence[float], tau: float) -> np.ndarray:
 
 def optimal(logits: Sequence[np.ndarray], targets: Sequence[int], steps: int) -> np.ndarray:
     """Weights by greedy search. ``logits``: for each token of the prompt ``[members, candidates]``;
-    ``targets``: which candidate the token is. Among equal losses the newcomer gets the least."""
+    ``targets``: the token's index among the candidates. Ties: the added member gets the least."""
     members = len(logits[0])
     alone = [_loss([rows[m] for rows in logits], targets) for m in range(members)]
     order = sorted(range(members), key=lambda m: alone[m])
@@ -153,6 +155,11 @@ class PackLLM(TokenPolicy[PackLLMConfig]):
 
     paper: ClassVar[str] = "2404.11531"
     title: ClassVar[str] = "PackLLM"
+    needs: ClassVar[tuple[Need, ...]] = (
+        *TokenPolicy.needs,
+        Need("score"),
+        Need("vectors", when={"fusion": ("deepen", "eva")}),
+    )
 
     def __init__(self, config: PackLLMConfig) -> None:
         super().__init__(config)
@@ -171,8 +178,8 @@ class PackLLM(TokenPolicy[PackLLMConfig]):
         lookup = lookup_of(session, union)
         known: Any = session.state.get("weights")
         if known is None:
-            found = await self._weigh(session, union, lookup, weights)
-            known = {name: found[name] * weights[name] for name in session.live if name in found}
+            shares = await self._weigh(session, union, lookup, weights)
+            known = {name: shares[name] * weights[name] for name in session.live if name in shares}
             session.state["weights"] = known
         final = {name: float(known.get(name, 0.0)) for name in session.live}
         if self.config.fusion == "gac":
@@ -186,7 +193,7 @@ class PackLLM(TokenPolicy[PackLLMConfig]):
     async def _weigh(
         self, session: Session, union: Union, lookup: Lookup, weights: Mapping[str, float]
     ) -> dict[str, float]:
-        """The members' say by the prompt; those that the configuration gives none have none."""
+        """member -> weight by the prompt's loss; members of configured weight 0 are left out."""
         text = _question(session)
         tokenizer = next(iter(session.live.values())).connection.tokenizer
         pieces = [tokenizer.token_bytes[i] for i in tokenizer.encode(text)]
@@ -203,21 +210,21 @@ class PackLLM(TokenPolicy[PackLLMConfig]):
         request.contexts = begin(session)
         skipped = int(any(not context.ids for context in request.contexts.values()))
         logits, targets = [], []
-        async for place in teach(self.judge, request, pieces, skipped):
+        async for place in teacher_force(self.judge, request, pieces, skipped):
             if list(place.rows) == request.voices:
-                keys, told = fuser.logits(place.rows, place.key)
-                logits.append(told)
+                keys, row = fuser.logits(place.rows, place.key)
+                logits.append(row)
                 targets.append(keys.index(place.key))
         voices = request.voices
-        kept = [rows for rows in logits if len(rows) == len(voices)]
-        if not kept or len(kept) < len(logits):  # no text, or a member was lost meanwhile
+        complete = [rows for rows in logits if len(rows) == len(voices)]
+        if not complete or len(complete) < len(logits):  # no text, or a member was lost
             return dict.fromkeys(voices, 1.0)
-        found = await asyncio.to_thread(optimal, logits, targets, self.config.steps)
-        return dict(zip(voices, found.tolist(), strict=True))
+        optimum = await asyncio.to_thread(optimal, logits, targets, self.config.steps)
+        return dict(zip(voices, optimum.tolist(), strict=True))
 
 
 def _question(session: Session) -> str:
-    """What the caller wrote."""
+    """The text of the prompt or messages."""
     query = session.query
     if query.prompt is not None:
         return query.prompt

@@ -1,22 +1,23 @@
-"""Handing over without training: the baselines of token-level routing.
+"""Deferral without training: the baselines of token-level routing.
 
-``by: entropy`` hands over where the small member's distribution is flat, ``margin`` where its two
-best tokens are about equally probable, ``random`` at random places: then ``threshold`` is the share
-of tokens that the large member writes.
+``by: entropy`` defers where the small member's distribution is flat, ``margin`` where its two best
+tokens are about equally probable, ``random`` at random places: then ``threshold`` is the share of
+tokens that the large member writes.
 
-Cost: as CITER's, and no router.
+Cost: as CITER's, without a router.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from policies.token.deferral.base import HandoverPolicy
-from policies.token.deferral.config import HandoverConfig
+from policies.base import Need
+from policies.token.deferral.base import DeferralPolicy
+from policies.token.deferral.config import DeferralConfig
 from runtime.types.sampling import Signal
 
 
-class UncertaintyConfig(HandoverConfig):
+class UncertaintyConfig(DeferralConfig):
     type: Literal["uncertainty"] = "uncertainty"
     by: Literal["entropy", "margin", "random"] = "entropy"
     """Confidence, in [0, 1]: 1 minus the entropy over that of a uniform choice, or the difference
@@ -27,10 +28,14 @@ class UncertaintyConfig(HandoverConfig):
         return f"{self.type}-{self.by}"
 
 
-class Uncertainty(HandoverPolicy[UncertaintyConfig]):
-    """The small member hands over where it is unsure."""
+class Uncertainty(DeferralPolicy[UncertaintyConfig]):
+    """The small member defers where it is unsure."""
 
     title: ClassVar[str] = "Deferral by uncertainty"
+    needs: ClassVar[tuple[Need, ...]] = (
+        *DeferralPolicy.needs,
+        Need("next_token", of="small_member", when={"by": ("entropy", "margin")}),
+    )
 
     @property
     def by(self) -> Signal:

@@ -1,16 +1,19 @@
 """UniTe: "Determine-Then-Ensemble: Necessity of Top-k Union for Large Language Model Ensembling"
 (arXiv 2410.03777)
 
-Each token: the union of every member's ``k`` best tokens, by what they write; each member looks up
-its own logit for all of them (of the first sub-token, where it lacks the token), takes the softmax
-over the union, and the weighted mean decides.
+For each token, the union of every member's ``k`` best tokens is formed by their bytes; each member
+looks up its own logit for all of them (of the first sub-token, where it lacks the token) and takes
+the softmax over the union; the weighted mean decides.
 
-The members tell ``top_k`` tokens, more than ``k``: so most lookups need no second call; the rest is
-asked for by id, so the outcome does not hang on ``top_k``.
+The members return ``top_k`` tokens, more than ``k``, so most lookups need no second call; the rest
+is requested by id, so the result does not depend on ``top_k``.
+
+Cost: one call to each member for each token, fewer when drafted (policies/token/fusion/loop.py); a
+second one to members that lack logprobs.
 
 Deviations: the published code counts a token that a member's own list and the union spell twice as
-logit 0, joins tokens of different bytes that look alike, and never stops at an EOS. Here tokens are
-the same when their bytes are, and the end is a token that members can propose like any other.
+logit 0, merges tokens of different bytes that look alike, and never stops at an EOS. Here tokens
+are the same when their bytes are, and the end is a token that members propose like any other.
 Softmax over logits and over logprobs are the same.
 """
 
@@ -68,5 +71,5 @@ class UniTe(TokenPolicy[UniTeConfig]):
 
 
 def lookup_of(session: Session, union: Union) -> Lookup:
-    """The members' ways to write each other's tokens."""
+    """The lookup of each live member's ids for union keys."""
     return Lookup(union, {n: member.connection.tokenizer for n, member in session.live.items()})

@@ -1,0 +1,1 @@
+"""Exports of training for serving: file format, perceptrons, token routers, hot reload."""

@@ -1,7 +1,7 @@
-"""What a training leaves for serving: safetensors beside a JSON file that describes them.
+"""Training exports for serving: a safetensors file and a JSON file that describes it.
 
-Both are written whole, the JSON last, which names the hash of the tensors: a folder that holds half
-of an export, or parts of two, is refused.
+Each file is replaced atomically, the JSON last. The JSON holds the hash of the tensors, so that a
+folder with half of an export, or parts of two, is refused.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from runtime.artifacts.mlp import Layers
 from runtime.errors import ConfigError
 
 DAMAGED: Final = (SafetensorError, KeyError, IndexError, TypeError, ValueError, AttributeError)
-"""What reading values raises that are missing or of another kind."""
+"""What reading missing or mistyped values raises."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An export as it was read."""
+class StoredExport:
+    """An export as read from its folder."""
 
     told: dict[str, Any]
     tensors: dict[str, np.ndarray]
@@ -35,7 +35,7 @@ class Found:
     """Hash of both files."""
 
     def layers(self, count: int, prefix: str = "") -> Layers:
-        """As ``tensors_of`` named them."""
+        """The ``count`` layers named by ``tensors_of``. Raises ``KeyError`` or ``ValueError``."""
         names = [f"{prefix}{number}" for number in range(count)]
         layers = tuple(
             (self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]) for name in names
@@ -47,26 +47,29 @@ class Found:
                 raise ValueError(f"{name} holds NaN or infinity")
         for (before, _), (after, _), name in zip(layers, layers[1:], names[1:], strict=False):
             if after.shape[1] != before.shape[0]:
-                raise ValueError(f"{name} takes {after.shape[1]} numbers of {before.shape[0]}")
+                raise ValueError(
+                    f"{name} has {after.shape[1]} inputs, but {before.shape[0]} are given"
+                )
         return layers
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of export."""
+    """The file format of one kind of export."""
 
     name: str
-    """With its article, as errors call it: ``an agent``."""
+    """With its article, for error messages: ``an agent``."""
     format: str
     weights: str
     about: str
     """The names of both files."""
     made_by: str
-    """The command that makes one."""
+    """The command that writes one."""
 
     def write(
         self, folder: Path, tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]
     ) -> None:
+        """Writes tensors and description into ``folder``, which is created."""
         folder.mkdir(parents=True, exist_ok=True)
         data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
         about = {"format": self.format, **told, "sha256": hashlib.sha256(data).hexdigest()}
@@ -74,29 +77,30 @@ class Kind:
         _replace(folder / self.about, (json.dumps(about, indent=1) + "\n").encode())
 
     @contextmanager
-    def read(self, folder: Path) -> Iterator[Found]:
-        """Raises ``ConfigError`` for a folder that holds none, or half of one, and in place of what
-        its body finds missing in it."""
+    def read(self, folder: Path) -> Iterator[StoredExport]:
+        """Reads an export. Raises ``ConfigError`` for a folder without a whole export, and in place
+        of any of ``DAMAGED`` that the body of the ``with`` statement raises."""
         try:
             text = (folder / self.about).read_text(encoding="utf-8")
-            told = json.loads(text)
+            description = json.loads(text)
             data = (folder / self.weights).read_bytes()
         except (OSError, ValueError, RecursionError) as fault:
             raise ConfigError(
-                f"cannot read {self.name} from {folder} ({fault}); make one with `{self.made_by}`"
+                f"cannot read {self.name} from {folder} ({fault}); write one with `{self.made_by}`"
             ) from None
-        if not isinstance(told, dict) or told.get("format") != self.format:
-            found = told.get("format") if isinstance(told, dict) else told
+        if not isinstance(description, dict) or description.get("format") != self.format:
+            stored = description.get("format") if isinstance(description, dict) else description
             raise ConfigError(
-                f"{folder} holds {self.name} of format {found!r}, not {self.format}; train it anew"
+                f"{folder} holds {self.name} of format {stored!r}, not {self.format}; "
+                "train it again"
             )
-        if hashlib.sha256(data).hexdigest() != told.get("sha256"):
+        if hashlib.sha256(data).hexdigest() != description.get("sha256"):
             raise ConfigError(
                 f"{folder}: {self.weights} is not the file that {self.about} means; export anew"
             )
         version = hashlib.sha256(text.encode() + data).hexdigest()[:12]
         try:
-            yield Found(told, load(data), version)
+            yield StoredExport(description, load(data), version)
         except DAMAGED as fault:
             named = self.name.split(" ", 1)[1]
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""An export's folder, looked at before each request: a new export is taken without restart."""
+"""Hot reload: the export's folder is checked before each request; a new export needs no restart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Export(Protocol):
-    """What training leaves behind for serving."""
+    """A trained artifact."""
 
     @property
     def version(self) -> str: ...
@@ -24,39 +24,41 @@ E = TypeVar("E", bound=Export)
 
 
 class HotReloaded(Generic[E]):
-    """The newest whole export of a folder."""
+    """The newest valid export of a folder."""
 
     def __init__(
         self, folder: Path, last: str, load: Callable[[Path], E], check: Callable[[E], None]
     ) -> None:
         """``last``: the file that is written last. ``check`` raises ``ConfigError`` for an export
-        that cannot be served."""
+        that does not fit the configuration."""
         self._folder, self._last, self._load, self._check = folder, last, load, check
-        self._seen: tuple[int, int] | None = None
+        self._stamp: tuple[int, int] | None = None
         self._export: E | None = None
-        self._reading = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def current(self) -> E:
-        """Raises ``ConfigError`` while there is nothing to serve. What is damaged, half written or
-        trained for other conditions does not replace the one before it."""
-        async with self._reading:
-            seen = self._look()
-            if self._export is None or seen != self._seen:
+        """The newest valid export; a damaged, incomplete or unsuitable one does not replace it.
+        Raises ``ConfigError`` while there is none."""
+        async with self._lock:
+            stamp = self._read_stamp()
+            if self._export is None or stamp != self._stamp:
                 try:
-                    found = await asyncio.to_thread(self._load, self._folder)
-                    self._check(found)
-                    self._export = found
+                    export = await asyncio.to_thread(self._load, self._folder)
+                    self._check(export)
+                    self._export = export
                 except ConfigError as fault:
                     if self._export is None:
                         raise
-                    logger.warning("goes on with %s: %s", self._export.version, fault)
-                # Also of a damaged one, lest every request read it again.
-                self._seen = seen
+                    logger.warning(
+                        "invalid export, still serving version %s: %s", self._export.version, fault
+                    )
+                # Also for a damaged export, which must not be read again for every request.
+                self._stamp = stamp
             return self._export
 
-    def _look(self) -> tuple[int, int] | None:
+    def _read_stamp(self) -> tuple[int, int] | None:
         try:
-            told = (self._folder / self._last).stat()
+            status = (self._folder / self._last).stat()
         except OSError:
             return None
-        return told.st_mtime_ns, told.st_ino
+        return status.st_mtime_ns, status.st_ino

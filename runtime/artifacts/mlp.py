@@ -11,16 +11,16 @@ Layers: TypeAlias = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
 def tensors_of(layers: Layers, prefix: str = "") -> dict[str, np.ndarray]:
-    """A perceptron's layers by name."""
-    found: dict[str, np.ndarray] = {}
+    """The layers as named float32 tensors: ``{prefix}{n}.weight`` and ``{prefix}{n}.bias``."""
+    tensors: dict[str, np.ndarray] = {}
     for number, (weight, bias) in enumerate(layers):
-        found[f"{prefix}{number}.weight"] = weight.astype(np.float32)
-        found[f"{prefix}{number}.bias"] = bias.astype(np.float32)
-    return found
+        tensors[f"{prefix}{number}.weight"] = weight.astype(np.float32)
+        tensors[f"{prefix}{number}.bias"] = bias.astype(np.float32)
+    return tensors
 
 
 def through(layers: Layers, features: np.ndarray) -> np.ndarray:
-    """A perceptron's output ``[n, out]``, tanh between its layers."""
+    """Forward pass of ``features [n, in]`` to ``[n, out]``, tanh between layers."""
     state = features.astype(np.float32)
     for number, (weight, bias) in enumerate(layers):
         state = state @ weight.T + bias

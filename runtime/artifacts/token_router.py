@@ -1,6 +1,6 @@
-"""A trained token router: reads a model's state, tells whether that model may write the next token.
+"""A trained token router: from a model's hidden state, may that model write the next token?
 
-Numpy, safetensors and JSON only: what serves it knows nothing of what trained it.
+Numpy, safetensors and JSON only: serving is independent of training.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Router:
     layers: Layers
     """float32 weights ``[out, in]`` and biases ``[out]``; the last has one output."""
     reads: str
-    """Whose states it reads: the model's name, as its engine tells it (the configured weights)."""
+    """The model whose states it reads: ``EngineSpec.model``, the configured weights."""
     method: str
-    """What trained it, such as ``citer`` or ``co-llm``."""
+    """The training method, such as ``citer`` or ``co-llm``."""
     about: dict[str, Any] = field(default_factory=dict)
-    """How it was trained; told in answers' metadata."""
+    """How it was trained; part of the answers' metadata."""
 
     @property
     def size(self) -> int:
-        """Width of the states that it reads."""
+        """Width of the hidden states."""
         return int(self.layers[0][0].shape[1])
 
     @cached_property
@@ -54,20 +54,20 @@ class Router:
             value = value @ weight.T + bias
             if number < len(self.layers) - 1:
                 value = np.maximum(value, 0.0)
-        told: np.ndarray = 1.0 / (1.0 + np.exp(-value[:, 0].astype(np.float64)))
-        return told
+        probabilities: np.ndarray = 1.0 / (1.0 + np.exp(-value[:, 0].astype(np.float64)))
+        return probabilities
 
     def save(self, folder: Path) -> None:
         """Writes the export."""
-        told = {"method": self.method, "layers": len(self.layers), "reads": self.reads}
-        KIND.write(folder, tensors_of(self.layers), {**told, "about": self.about})
+        description = {"method": self.method, "layers": len(self.layers), "reads": self.reads}
+        KIND.write(folder, tensors_of(self.layers), {**description, "about": self.about})
 
 
 def load_router(folder: Path) -> Router:
-    """Raises ``ConfigError`` for a folder that holds no router, or half of one."""
-    with KIND.read(folder) as found:
-        told = found.told
-        layers = found.layers(told["layers"])
+    """Reads an export. Raises ``ConfigError`` for a folder without a whole router."""
+    with KIND.read(folder) as export:
+        values = export.told
+        layers = export.layers(values["layers"])
         if not layers or layers[-1][0].shape[0] != 1:
-            raise KeyError("the last layer has not one output")
-        return Router(layers, told["reads"], told["method"], told["about"])
+            raise KeyError("the last layer must have one output")
+        return Router(layers, values["reads"], values["method"], values["about"])

@@ -1,0 +1,1 @@
+"""Calls of members: messages, remote engines, batching, retries, budget and usage."""

@@ -1,7 +1,8 @@
-"""Questions to a service travel together: those of one loop tick, and all that come up while it is
-busy with others.
+"""Batches items for a service: those of one event-loop tick, and those that arrive while it is
+busy.
 
-A message to another process costs as much as many small questions, and so does a model's pass.
+A message to another process, or a forward pass, costs about as much for many small items as for
+one.
 """
 
 from __future__ import annotations
@@ -18,73 +19,74 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
-Asked: TypeAlias = tuple[Q, "asyncio.Future[A]"]
+Pending: TypeAlias = tuple[Q, "asyncio.Future[A]"]
 
 
 class RequestBatcher(Generic[Q, A]):
-    """``send`` carries a message and returns one answer, or one exception, for each question. At
-    most ``at_once`` messages are under way; one that nobody waits for any more is cancelled."""
+    """``send`` takes a batch and returns one result, or one exception, for each item. At most
+    ``at_once`` batches run at the same time; a batch is cancelled once all its callers have
+    left."""
 
     def __init__(
         self, send: Callable[[list[Q]], Awaitable[Sequence[A | Exception]]], at_once: int = 1
     ) -> None:
         self._send_all, self._at_once = send, at_once
-        self._waiting: list[Asked[Q, A]] = []
+        self._waiting: list[Pending[Q, A]] = []
         self._due = False
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def ask(self, question: Q) -> A:
-        """Raises what ``send`` raised, or what stands in this question's place."""
-        answered: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, answered))
-        self._go_on()
-        return await answered
+    async def submit(self, item: Q) -> A:
+        """The result for ``item``. Raises the exception of the item or of its whole batch."""
+        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._schedule()
+        return await future
 
-    def _go_on(self) -> None:
+    def _schedule(self) -> None:
         if self._waiting and not self._due and len(self._sending) < self._at_once:
             self._due = True
-            # A context of its own: the message is nobody's request alone.
+            # In an empty context: a batch belongs to several requests.
             asyncio.get_running_loop().call_soon(self._send, context=contextvars.Context())
 
     def _send(self) -> None:
         self._due = False
-        message = [asked for asked in self._waiting if not asked[1].done()]
+        message = [pending for pending in self._waiting if not pending[1].done()]
         self._waiting = []
         if not message:
             return
         task = asyncio.get_running_loop().create_task(self._deliver(message))
         self._sending.add(task)
-        task.add_done_callback(self._sent)
-        for _, answered in message:
-            answered.add_done_callback(partial(self._left, message, task))
+        task.add_done_callback(self._on_sent)
+        for _, future in message:
+            future.add_done_callback(partial(self._cancel_if_unwanted, message, task))
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
+    def _on_sent(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
-        self._go_on()
+        self._schedule()
 
-    def _left(
-        self, message: list[Asked[Q, A]], task: asyncio.Task[None], own: asyncio.Future[A]
+    def _cancel_if_unwanted(
+        self, message: list[Pending[Q, A]], task: asyncio.Task[None], own: asyncio.Future[A]
     ) -> None:
-        if own.cancelled() and all(answered.done() for _, answered in message):
+        if own.cancelled() and all(future.done() for _, future in message):
             task.cancel()
 
-    async def _deliver(self, message: list[Asked[Q, A]]) -> None:
-        sending = self._send_all([question for question, _ in message])
-        # Whatever comes of it, those who wait must hear of it.
-        [told] = await asyncio.gather(sending, return_exceptions=True)
+    async def _deliver(self, message: list[Pending[Q, A]]) -> None:
+        sending = self._send_all([item for item, _ in message])
+        # Every caller must get a result or an exception, whatever happens.
+        [result] = await asyncio.gather(sending, return_exceptions=True)
         outcomes: Sequence[A | Exception]
-        if isinstance(told, asyncio.CancelledError):  # by the other end; nobody here left
-            outcomes = [EngineFault("the message was cancelled on its way")] * len(message)
-        elif isinstance(told, Exception):
-            outcomes = [told] * len(message)
-        elif isinstance(told, BaseException):
-            raise told
+        if isinstance(result, asyncio.CancelledError):  # by the receiver: callers still wait
+            outcomes = [EngineFault("the receiver cancelled the batch")] * len(message)
+        elif isinstance(result, Exception):
+            outcomes = [result] * len(message)
+        elif isinstance(result, BaseException):
+            raise result
         else:
-            outcomes = told
-        for (_, answered), outcome in zip(message, outcomes, strict=True):
-            if answered.done():  # its request has been cancelled
+            outcomes = result
+        for (_, future), outcome in zip(message, outcomes, strict=True):
+            if future.done():  # its caller was cancelled
                 continue
             if isinstance(outcome, Exception):
-                answered.set_exception(outcome)
+                future.set_exception(outcome)
             else:
-                answered.set_result(outcome)
+                future.set_result(outcome)

@@ -1,4 +1,4 @@
-"""What one request may spend and has spent."""
+"""Budget and usage of one request."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Ledger:
         left: Budget | None = None,
     ) -> None:
         self.call_context = call_context
-        """On which calls are made."""
+        """Sent with every call."""
         self.budget = budget
         self.left_to_spend = left or Budget()
-        """Tokens and cost from ``before`` on."""
+        """Tokens and cost that may be spent beyond ``before``."""
         self.before = past.before
         self.begun = past.step > 0
-        """Whether any text was accepted yet."""
+        """Whether any text was accepted."""
         self.indispensable = False
-        """Whether the quorum needs all members who are left."""
+        """Whether the quorum needs every remaining member."""
         self.usage: dict[str, MemberUsage] = {
             name: past.usage.get(name, MemberUsage()) for name in names
         }
@@ -42,7 +42,7 @@ class Ledger:
 
     @property
     def elapsed(self) -> float:
-        """Seconds, those before the checkpoint included."""
+        """Seconds, including those before the checkpoint."""
         return time.monotonic() - self._started
 
     def left(self) -> float | None:
@@ -51,7 +51,7 @@ class Ledger:
         return None if seconds is None else seconds - self.elapsed
 
     def check(self) -> None:
-        """Raises ``BudgetSpent`` when a call must not be made any more."""
+        """Raises ``BudgetSpent`` when no further call may be made."""
         spent, limit = self.spent(), self.budget
         if limit.seconds is not None and self.elapsed >= limit.seconds:
             raise BudgetSpent("time")
@@ -70,34 +70,34 @@ class Ledger:
             raise BudgetSpent("cost")
 
     def book(self, member: str, usage: MemberUsage) -> None:
-        """Adds what a call took."""
+        """Adds the usage of a call."""
         self.usage[member] = self.usage[member].plus(usage)
         self._report.booked(member, usage)
 
     def cancelled(self, member: str) -> None:
-        """A call was given up before its reply."""
+        """Counts a call that was cancelled before its reply."""
         self._report.cancelled(member)
 
     @property
     def wait_for_replica(self) -> bool:
-        """Whether calls wait for members that are away. What has not begun does not wait: it would
-        keep others from being served."""
+        """Whether calls wait for a replica of an unavailable member. A request without any tokens
+        yet does not wait: it would hold up other requests."""
         return self.indispensable and self.working
 
     @property
     def working(self) -> bool:
-        """Whether members have done anything for it yet."""
+        """Whether members have processed any tokens for the request."""
         spent = self.spent()
         return spent.prompt_tokens + spent.completion_tokens > 0
 
     def spent(self) -> MemberUsage:
-        """All members together."""
+        """Usage of all members together."""
         return total(self.usage.values())
 
 
 def total(usages: Iterable[MemberUsage]) -> MemberUsage:
-    """The sum."""
-    gather_or_cancel = MemberUsage()
+    """The sum of usages."""
+    result = MemberUsage()
     for usage in usages:
-        gather_or_cancel = gather_or_cancel.plus(usage)
-    return gather_or_cancel
+        result = result.plus(usage)
+    return result

@@ -1,4 +1,4 @@
-"""Engine calls as data, so that many of them can travel to a member as one message."""
+"""Engine calls as data, so that one message can carry many of them to a member."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Verb = Literal["generate", "score", "next_token", "embed", "states", "vectors"]
 
 
 _OPERATIONS: Final = {"generate": "text_completion", "embed": "embeddings"}
-"""Verbs as OpenTelemetry's conventions call them, where they do."""
+"""``gen_ai.operation.name`` of OpenTelemetry's semantic conventions, for verbs that have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Call:
 
     @property
     def lane(self) -> str:
-        """Calls of one lane take about the same time, so one need not wait long for another."""
+        """Calls of one lane take about the same time and may share a message."""
         if self.verb != "generate":
             return self.verb
         sampling = next(arg for arg in self.args if isinstance(arg, Sampling))
@@ -44,19 +44,20 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call: a value, or the typed error that the engine raised."""
+    """Result of a call: a value, or the typed error that the engine raised."""
 
     value: Any = None
     error: OrchestrionError | None = None
 
     def result(self) -> Any:
+        """The value; raises the error instead if there is one."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
 class CallRunner:
-    """The receiving end: runs the calls of each message on an engine, all at once."""
+    """Receiver of messages: runs all calls of a message on an engine concurrently."""
 
     def __init__(self, engine: Engine, member: str = "") -> None:
         self.engine = engine
@@ -65,14 +66,14 @@ class CallRunner:
 
     @property
     def running(self) -> int:
-        """Calls under way."""
+        """Number of running calls."""
         return len(self._running)
 
     async def run(self, calls: Sequence[Call]) -> list[Outcome]:
         """Outcomes in the order of the calls. Cancelling this cancels them all."""
         tasks = []
         for call in calls:
-            task = asyncio.ensure_future(self._made(call))
+            task = asyncio.ensure_future(self._run_call(call))
             self._running[call.id] = task
             tasks.append(task)
         try:
@@ -83,7 +84,7 @@ class CallRunner:
                 task.cancel()
         return [_outcome(call, task) for call, task in zip(calls, tasks, strict=True)]
 
-    async def _made(self, call: Call) -> Any:
+    async def _run_call(self, call: Call) -> Any:
         call_context = call.call_context
         facts: Facts = {
             "gen_ai.operation.name": _OPERATIONS.get(call.verb),
@@ -103,22 +104,22 @@ class CallRunner:
                 async with asyncio.timeout(call_context.seconds) as limit:
                     result = await getattr(self.engine, call.verb)(*call.args)
             except TimeoutError:
-                if not limit.expired():  # the engine's own
+                if not limit.expired():  # raised by the engine itself
                     raise
-                late = f"not done in the {call_context.seconds:g} s that its sender waits"
-                raise EngineFault(late) from None
+                reason = f"not done within the caller's timeout of {call_context.seconds:g} s"
+                raise EngineFault(reason) from None
             activity.note(_usage(call, result))
             return result
 
     def abort(self, ids: Sequence[str]) -> None:
-        """Cancels calls whose sender no longer waits for them."""
+        """Cancels calls whose caller has left."""
         for id_ in ids:
             if id_ in self._running:
                 self._running[id_].cancel()
 
 
 def _usage(call: Call, result: Any) -> Facts:
-    """What a call took, as far as the result tells."""
+    """Token usage of a call as span attributes, as far as the result holds it."""
     match result:
         case Generation():
             return {
@@ -138,13 +139,15 @@ def _usage(call: Call, result: Any) -> Facts:
 
 def _outcome(call: Call, task: asyncio.Task[Any]) -> Outcome:
     if task.cancelled():
-        return Outcome()  # aborted by its sender, who does not look at it
+        return Outcome()  # aborted by its caller, who ignores the result
     fault = task.exception()
     if fault is None:
         return Outcome(task.result())
     if isinstance(fault, OrchestrionError):
         return Outcome(error=fault)
     logger.error(
-        "an engine call failed", exc_info=fault, extra={"trace_id": call.call_context.request}
+        "an engine call failed",
+        exc_info=fault,
+        extra={"trace_id": call.call_context.request},
     )
-    return Outcome(error=EngineFault(repr(fault)))  # the other calls of its message go on
+    return Outcome(error=EngineFault(repr(fault)))  # other calls of the message continue

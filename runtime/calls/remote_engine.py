@@ -1,7 +1,7 @@
-"""An engine at the other end of a message channel; calls made in one loop tick share a message.
+"""Client of an engine behind a message channel; calls of one event-loop tick share a message.
 
-A message to another process costs milliseconds while a small model's step costs less, so the
-number of messages, not of calls, bounds a coordinator that serves many requests.
+A message to another process takes milliseconds, more than a step of a small model. The number of
+messages, not of calls, limits a coordinator that serves many requests.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from runtime.types.outputs import Distribution, Generation, Score, Tokens
 from runtime.types.sampling import Sampling
 
 Lane: TypeAlias = tuple[str, str]
-"""Calls that may share a message: about equally long, and served at one place."""
+"""``Call.lane`` and place: calls that may share a message."""
 
 
 class Channel(Protocol):
-    """Carries messages to one member. Raises ``EngineFault`` when the other end is gone."""
+    """Carries messages to one member. Raises ``EngineFault`` when the receiver is gone."""
 
     async def describe(self) -> EngineSpec: ...
 
     def place(self, call_context: CallContext) -> str:
-        """Where calls on these terms are served; only calls of one place may share a message."""
+        """The replica that serves calls of this context; only calls of one place may share a
+        message."""
         ...
 
     async def send(self, calls: Sequence[Call]) -> list[Outcome]: ...
@@ -43,7 +44,7 @@ class Channel(Protocol):
 
 
 class RemoteEngine:
-    """The engine protocol over a ``Channel``. ``open`` must have been awaited."""
+    """The ``Engine`` protocol over a ``Channel``. Await ``open`` before any other method."""
 
     def __init__(self, channel: Channel, coalesce: bool = True) -> None:
         self._channel = channel
@@ -99,7 +100,7 @@ class RemoteEngine:
         await self._channel.describe()
 
     async def close(self) -> None:
-        """Cancels what is under way; the other end stays up."""
+        """Cancels messages in flight; the engine itself stays up."""
         for message in list(self._messages):
             message.cancel()
         await asyncio.gather(*self._messages, return_exceptions=True)
@@ -113,8 +114,8 @@ class RemoteEngine:
         )
         if lane not in self._waiting:
             self._waiting[lane] = []
-            # A context of its own: a shared message must not count as part of the request that
-            # happened to post first, or the end of that request would cancel it for all.
+            # In an empty context: a shared message must not belong to the request that posted
+            # first, or the end of that request would cancel it for all.
             loop.call_soon(self._dispatch, lane, context=contextvars.Context())
         self._waiting[lane].append((call, reply))
         return await reply
@@ -127,16 +128,16 @@ class RemoteEngine:
         self._messages.add(message)
         message.add_done_callback(self._messages.discard)
         for call, reply in posted:
-            reply.add_done_callback(partial(self._left, call, posted, message))
+            reply.add_done_callback(partial(self._cancel_if_unwanted, call, posted, message))
 
-    def _left(
+    def _cancel_if_unwanted(
         self,
         call: Call,
         posted: list[tuple[Call, asyncio.Future[Any]]],
         message: asyncio.Task[None],
         own: asyncio.Future[Any],
     ) -> None:
-        """A caller stopped waiting: stop its work, and the message once nobody waits for it."""
+        """When a caller was cancelled: abort its call, or the message if no caller is left."""
         if message.done() or not own.cancelled():
             return
         if all(reply.done() for _, reply in posted):
@@ -144,7 +145,7 @@ class RemoteEngine:
         else:
             loop = asyncio.get_running_loop()
             abort = self._channel.abort(call)
-            aborting = loop.create_task(_quiet(abort), context=contextvars.Context())
+            aborting = loop.create_task(_abort_quietly(abort), context=contextvars.Context())
             self._messages.add(aborting)
             aborting.add_done_callback(self._messages.discard)
 
@@ -158,9 +159,9 @@ class RemoteEngine:
             for _, reply in posted:
                 reply.cancel()
             raise
-        if isinstance(outcomes, asyncio.CancelledError):  # by the other end; nobody here left
-            outcomes = EngineFault("the message was cancelled on its way")
-        if isinstance(outcomes, BaseException):  # every caller that waits learns of it
+        if isinstance(outcomes, asyncio.CancelledError):  # by the receiver: callers still wait
+            outcomes = EngineFault("the receiver cancelled the message")
+        if isinstance(outcomes, BaseException):  # for every caller that still waits
             for _, reply in posted:
                 if not reply.done():
                     reply.set_exception(outcomes)
@@ -174,7 +175,7 @@ class RemoteEngine:
                 reply.set_result(outcome.value)
 
 
-async def _quiet(abort: Awaitable[None]) -> None:
-    """An abort that does not arrive changes nothing: nobody waits for that call any more."""
+async def _abort_quietly(abort: Awaitable[None]) -> None:
+    """Ignores a failed abort: no caller waits for that call."""
     with suppress(EngineFault, Overloaded):
         await abort

@@ -1,4 +1,4 @@
-"""Asking a member again: its timeout, the request's deadline, its retries."""
+"""Retries of member calls, with timeout and the request's deadline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class RetryPolicy(Protocol):
-    """How long and how often something is asked; a part of its configuration."""
+    """Timeout and number of retries, part of a member's configuration."""
 
     @property
     def timeout_s(self) -> float: ...
@@ -39,49 +39,49 @@ class RetryPolicy(Protocol):
 
 
 async def with_retries(
-    config: RetryPolicy, member: str, ledger: Ledger, ask: Callable[[], Awaitable[T]]
+    config: RetryPolicy, member: str, ledger: Ledger, call: Callable[[], Awaitable[T]]
 ) -> T:
-    """Asks with timeout, deadline and retries.
+    """Awaits ``call()`` with timeout, deadline and retries.
 
-    Raises ``MemberFailed`` when every try failed, ``BudgetSpent`` at a limit, ``Overloaded`` when
-    a member is full before the answer has begun, and hands on what a retry cannot mend
-    (``ContextOverflow``, ``BadRequest``, ``Unsupported``).
+    Raises ``MemberFailed`` when every attempt failed, ``BudgetSpent`` at the deadline, and
+    ``Overloaded`` when the member's queue is full before the answer has begun. Errors that a retry
+    cannot mend (``ContextOverflow``, ``BadRequest``, ``Unsupported``) are raised at once.
     """
     reason, pause, unavailable = "", 0.0, False
-    for failed in range(config.retries + 1):
-        if failed:
-            told = {"member": member, "reason": reason}
-            tell(logger, logging.WARNING, "member asked again", **told, attempt=failed)
-        await asyncio.sleep(_sooner(pause, ledger.left()))
+    for attempt in range(config.retries + 1):
+        if attempt:
+            facts = {"member": member, "reason": reason}
+            tell(logger, logging.WARNING, "member asked again", **facts, attempt=attempt)
+        await asyncio.sleep(_shorter(pause, ledger.left()))
         left = ledger.left()
         try:
-            seconds = _sooner(config.timeout_s, left)
+            seconds = _shorter(config.timeout_s, left)
             async with asyncio.timeout(seconds):
                 with use_call_context(replace(current_call_context(), seconds=seconds)):
-                    return await ask()
+                    return await call()
         except TimeoutError:
             if left is not None and left <= config.timeout_s:
                 raise BudgetSpent("time") from None
             reason, unavailable = f"no reply in {config.timeout_s:g} s", False
         except EngineFault as fault:
             reason, unavailable = str(fault), isinstance(fault, ReplicaUnavailable)
-        except ContextOverflow as full:  # the engine knows its model, not its member's name
-            raise ContextOverflow(member, full.tokens, full.limit) from None
-        except Overloaded as busy:
+        except ContextOverflow as overflow:  # the engine knows its model, not the member's name
+            raise ContextOverflow(member, overflow.tokens, overflow.limit) from None
+        except Overloaded as overloaded:
             if not ledger.begun:
                 raise
-            reason, pause = str(busy), busy.retry_after
+            reason, pause = str(overloaded), overloaded.retry_after
     raise MemberFailed(member, reason, unavailable)
 
 
 async def booked(
-    config: RetryPolicy, name: str, ledger: Ledger, ask: Callable[[int], Awaitable[T]]
+    config: RetryPolicy, name: str, ledger: Ledger, call: Callable[[int], Awaitable[T]]
 ) -> T:
-    """``persistently``, within the budget, each try in the accounts. ``ask`` is given the number of
-    tries before."""
+    """``with_retries`` within the budget; each attempt is traced and booked in the ledger. ``call``
+    gets the number of attempts before. Raises as ``with_retries``, and ``BudgetSpent``."""
     tries = 0
 
-    async def once() -> T:
+    async def attempt_once() -> T:
         nonlocal tries
         ledger.check()
         tries += 1
@@ -89,7 +89,7 @@ async def booked(
         facts: Facts = {"orchestrion.member": name, "orchestrion.attempt": tries - 1}
         try:
             with doing(f"call {name}", facts, kind="client"):
-                return await ask(tries - 1)
+                return await call(tries - 1)
         except asyncio.CancelledError:
             ledger.cancelled(name)
             raise
@@ -97,8 +97,8 @@ async def booked(
             waited = time.monotonic() - started
             ledger.book(name, MemberUsage(calls=1, seconds=waited, retries=int(tries > 1)))
 
-    return await with_retries(config, name, ledger, once)
+    return await with_retries(config, name, ledger, attempt_once)
 
 
-def _sooner(seconds: float, left: float | None) -> float:
+def _shorter(seconds: float, left: float | None) -> float:
     return seconds if left is None else min(seconds, max(left, 0.0))

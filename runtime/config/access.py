@@ -105,10 +105,10 @@ class KeyConfig(Allowance):
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> KeyConfig:
-        # Whatever is told here may end in a log: never a key.
+        # Error messages may end in a log, so they never contain a key.
         if (self.key is None) == (self.sha256 is None):
             raise ValueError(f"needs either sha256 or key; {REMEDY}")
-        if self.sha256 is not None and not all(HASH.fullmatch(told) for told in self.hashes):
+        if self.sha256 is not None and not all(HASH.fullmatch(value) for value in self.hashes):
             raise ValueError(f"sha256 is 64 hexadecimal digits; {REMEDY}")
         if any(len(key) < SHORTEST_KEY or not PLAIN.fullmatch(key) for key in self.plain):
             raise ValueError(
@@ -128,7 +128,9 @@ class KeysFile(Strict):
     @model_validator(mode="after")
     def _names_differ(self) -> KeysFile:
         if not self.keys:
-            raise ValueError("keys: there is none, so nobody could be let in; name one at least")
+            raise ValueError(
+                "keys: the list is empty, so every request would be refused; add a key"
+            )
         names = [key.name for key in self.keys]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import ByteSize, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from runtime.config import vllm_args
-from runtime.config.base import Strict
+from runtime.config.engine_base import EngineBase, PluginEngine
+from runtime.config.plugins import OneOf, Plugin, load_plugins, refusal, type_of
+from runtime.types.capabilities import TOKEN_LEVEL, Capability
 
 
-class TransformersEngine(Strict):
+class TransformersEngine(EngineBase):
     """The embedded engine: transformers on CPU or GPU, batched, with a prefix cache."""
 
     type: Literal["transformers"] = "transformers"
@@ -38,8 +41,12 @@ class TransformersEngine(Strict):
     threads: int | None = Field(None, ge=1)
     """Torch threads of this engine; absent: 1 for each CPU the member was given."""
 
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return TOKEN_LEVEL | {"defer", "guess"}
 
-class VllmEngine(Strict):
+
+class VllmEngine(EngineBase):
     """vLLM, on GPUs or on the CPU build. Any vLLM engine argument may stand here under its own
     name; those below have a meaning or a default of ours."""
 
@@ -98,6 +105,13 @@ class VllmEngine(Strict):
     Both load the weights a second time. An adapter (``lora_path``) needs ``pooling``."""
 
     @property
+    def capabilities(self) -> frozenset[Capability]:
+        return TOKEN_LEVEL - {"embed", "states"} if self.embedding == "none" else TOKEN_LEVEL
+
+    def remedy(self, capability: Capability) -> str | None:
+        return "embedding: pooling or transformers" if capability in ("embed", "states") else None
+
+    @property
     def workers(self) -> int:
         """Processes that hold a part of the model, each on a GPU of its own."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
@@ -116,7 +130,7 @@ class VllmEngine(Strict):
     @model_validator(mode="after")
     def _arguments_exist(self) -> VllmEngine:
         wrong = [_refused(key, value) for key, value in self.engine_args.items()]
-        found = [error for error in wrong if error is not None]
+        invalid = [error for error in wrong if error is not None]
         if self.lora_path is not None and self.embedding == "transformers":
             raise ValueError(
                 "embedding: transformers knows no adapter; with lora_path use embedding: pooling"
@@ -126,27 +140,29 @@ class VllmEngine(Strict):
                 "speculative_config: draft_load_config cannot be set here: a draft model is read "
                 "as load_format says"
             )
-        if found:
-            raise ValidationError.from_exception_data("VllmEngine", found)
+        if invalid:
+            raise ValidationError.from_exception_data("VllmEngine", invalid)
         return self
 
 
 def _refused(key: str, value: Any) -> InitErrorDetails | None:
     """Why a key cannot be handed to vLLM; ``None`` when it can."""
     if key in vllm_args.OURS:
-        told = f"is written {vllm_args.OURS[key]} here"
+        reason = f"is written {vllm_args.OURS[key]} here"
     elif key in vllm_args.SET:
-        told = f"cannot be set here: {vllm_args.SET[key]}"
+        reason = f"cannot be set here: {vllm_args.SET[key]}"
     elif key in vllm_args.NAMES:
         return None
     else:
         return InitErrorDetails(type="extra_forbidden", loc=(key,), input=value)
     return InitErrorDetails(
-        type=PydanticCustomError("not_yours", "{told}", {"told": told}), loc=(key,), input=value
+        type=PydanticCustomError("not_yours", "{reason}", {"reason": reason}),
+        loc=(key,),
+        input=value,
     )
 
 
-class TableEngine(Strict):
+class TableEngine(EngineBase):
     """A next-token table: the whole model in the config. For tests, demonstrations and teaching."""
 
     type: Literal["table"] = "table"
@@ -160,14 +176,22 @@ class TableEngine(Strict):
     context_length: int = Field(4096, ge=8)
 
 
-class EchoEngine(Strict):
+class EchoEngine(EngineBase):
     """Repeats the last user message, word by word."""
 
     type: Literal["echo"] = "echo"
     context_length: int = Field(4096, ge=8)
 
 
-class FlakyEngine(Strict):
+def _built_in_and_plugins() -> list[type[EngineBase]]:
+    return list(engine_configs().values())
+
+
+EngineConfig: TypeAlias = Annotated[EngineBase, OneOf(_built_in_and_plugins)]
+"""Any engine; ``type`` chooses it."""
+
+
+class FlakyEngine(EngineBase):
     """Another engine that fails: for rehearsing faults."""
 
     type: Literal["flaky"] = "flaky"
@@ -177,8 +201,16 @@ class FlakyEngine(Strict):
     fails_from: int | None = Field(None, ge=1)
     """Every call from this one on fails."""
 
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self.engine.capabilities
 
-class SlowEngine(Strict):
+    def remedy(self, capability: Capability) -> str | None:
+        inner = self.engine.remedy(capability)
+        return None if inner is None else f"engine.{inner}"
+
+
+class SlowEngine(EngineBase):
     """Another engine that takes its time: for rehearsing stragglers."""
 
     type: Literal["slow"] = "slow"
@@ -188,19 +220,56 @@ class SlowEngine(Strict):
     slow_from: int = Field(1, ge=1)
     """The first call that is slow."""
 
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self.engine.capabilities
 
-EngineConfig = Annotated[
-    TransformersEngine | VllmEngine | TableEngine | EchoEngine | FlakyEngine | SlowEngine,
-    Field(discriminator="type"),
-]
+    def remedy(self, capability: Capability) -> str | None:
+        inner = self.engine.remedy(capability)
+        return None if inner is None else f"engine.{inner}"
 
 
-FlakyEngine.model_rebuild()
-SlowEngine.model_rebuild()
+ENGINES: Final[dict[str, type[EngineBase]]] = {
+    "transformers": TransformersEngine,
+    "vllm": VllmEngine,
+    "table": TableEngine,
+    "echo": EchoEngine,
+    "flaky": FlakyEngine,
+    "slow": SlowEngine,
+}
+"""Orchestrion's own engines by ``type``."""
+
+
+@cache
+def engine_plugins() -> list[Plugin]:
+    """Engines of installed packages: entry points of the group ``orchestrion.engines``, each a
+    subclass of ``PluginEngine``."""
+    return load_plugins("orchestrion.engines", ENGINES, engine_fault)
+
+
+@cache
+def engine_configs() -> dict[str, type[EngineBase]]:
+    """All engines by ``type``, plugins that are refused included."""
+    plugins = {
+        plugin.name: plugin.value if plugin.error is None else refusal(EngineBase, plugin)
+        for plugin in engine_plugins()
+    }
+    return ENGINES | plugins
+
+
+def engine_fault(name: str, value: Any) -> str | None:
+    """What is wrong with what an entry point of the group ``orchestrion.engines`` refers to."""
+    if not (isinstance(value, type) and issubclass(value, PluginEngine)):
+        return f"is {value!r}, not a subclass of runtime.config.engine_base.PluginEngine"
+    if type_of(value) != name:
+        return f"has type {type_of(value)!r}, not its entry point's name"
+    if ":" not in getattr(value, "factory", ""):
+        return "has no factory of the form module:callable"
+    return None
 
 
 def innermost(engine: EngineConfig) -> EngineConfig:
-    """The engine inside those that only make it fail or dawdle."""
+    """The engine inside those that only make it fail or slow it down."""
     while isinstance(engine, FlakyEngine | SlowEngine):
         engine = engine.engine
     return engine

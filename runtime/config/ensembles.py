@@ -40,7 +40,7 @@ class PolicyConfig(Strict):
 
     @property
     def method(self) -> str:
-        """What answers and traces call the method: ``type``, with what makes it another one."""
+        """The method's name in answers and traces: ``type``, with its variant."""
         return self.type
 
     @property
@@ -50,13 +50,12 @@ class PolicyConfig(Strict):
 
     @property
     def judge(self) -> str | None:
-        """The reward model that the method asks, if it asks one."""
+        """The reward model that the method uses, if any."""
         return None
 
     @property
     def encoded_by(self) -> str | None:
-        """The text encoder that the method asks, if it asks one: a name under ``encoders``, or a
-        member of its own."""
+        """The text encoder that the method uses, if any: a name under ``encoders``, or a member."""
         return None
 
     @model_validator(mode="after")

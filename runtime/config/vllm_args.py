@@ -30,7 +30,7 @@ SET = {
     "enable_prefix_caching": "rounds rely on it",
     "logits_processors": "the engine's own one makes sampled text independent of chunks",
     "disable_log_stats": "metrics are Ray's",
-    "enable_log_requests": "traces tell what was asked",
+    "enable_log_requests": "traces record requests",
     "stream_interval": "stop strings are watched token by token",
     "tokens_only": "texts travel as token ids",
     "enable_prompt_embeds": "prompts are token ids",

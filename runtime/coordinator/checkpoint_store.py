@@ -1,4 +1,4 @@
-"""What was accepted of the last answers, so that one whose way to its reader broke can go on."""
+"""Checkpoints of recent answers, so that one whose connection to the client broke can resume."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from runtime.types.events import Checkpoint
 from runtime.types.query import Query
 from runtime.types.spans import Span
 
-KEPT: Final = 512
-"""Answers; those that have come to their end are forgotten before the others."""
-KEPT_S: Final = 120.0
-"""Seconds after their last news."""
-NOT_ASKED: Final = ("again", "left", "request_id", "traceparent", "priority")
-"""What may differ when the same is asked again."""
+CAPACITY: Final = 512
+"""Answers in memory; ended ones are evicted before the others."""
+RETENTION_S: Final = 120.0
+"""Seconds after the last update."""
+IGNORED: Final = ("again", "left", "request_id", "traceparent", "priority")
+"""Fields that may differ when a request is repeated."""
 
 Name: TypeAlias = tuple[str | None, str]
-"""Whose answer, and its trace id: ids may be chosen by clients."""
+"""Caller and trace id: clients may choose their ids, so callers need their own."""
 
 
 @dataclass(slots=True)
@@ -39,11 +39,11 @@ class CheckpointStore:
 
     def __init__(
         self,
-        kept: int = KEPT,
-        seconds: float = KEPT_S,
+        capacity: int = CAPACITY,
+        seconds: float = RETENTION_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._kept, self._seconds, self._clock = kept, seconds, clock
+        self._capacity, self._seconds, self._clock = capacity, seconds, clock
         self._open: OrderedDict[Name, _Entry] = OrderedDict()
         self._ended: OrderedDict[Name, _Entry] = OrderedDict()
 
@@ -51,17 +51,17 @@ class CheckpointStore:
         return len(self._open) + len(self._ended)
 
     def note(self, query: Query, checkpoint: Checkpoint, spans: list[Span]) -> None:
-        """``spans`` may grow afterwards; what was noted does not."""
+        """Stores a checkpoint. ``spans`` may grow afterwards; the stored state does not."""
         name = (query.caller, query.id)
         self._open.pop(name, None)
         self._ended.pop(name, None)
         kind = self._open if checkpoint.ending is None else self._ended
         kind[name] = _Entry(query, checkpoint, spans, len(spans), self._clock())
-        while len(self) > self._kept:
+        while len(self) > self._capacity:
             (self._ended or self._open).popitem(last=False)
 
     def settle(self, query: Query) -> None:
-        """Nothing more is written now: what nobody asked to be told need not be kept."""
+        """The answer is complete: drops token details that the request did not ask for."""
         name = (query.caller, query.id)
         entry = self._open.get(name) or self._ended.get(name)
         if entry is None:
@@ -72,21 +72,21 @@ class CheckpointStore:
         entry.spans = spans
 
     def purge(self) -> None:
-        """Forgets what is too old."""
+        """Evicts answers older than the retention time."""
         now = self._clock()
         for kind in (self._open, self._ended):
             while kind and now - next(iter(kind.values())).at > self._seconds:
                 kind.popitem(last=False)
 
     def recall(self, query: Query) -> Checkpoint | None:
-        """Of exactly this query; ``None`` when it is not known, or no longer."""
+        """The checkpoint of exactly this query; ``None`` when it is unknown or was evicted."""
         self.purge()
         name = (query.caller, query.id)
         entry = self._open.get(name) or self._ended.get(name)
         if entry is None:
             return None
-        told = {field: getattr(query, field) for field in NOT_ASKED}
-        if replace(entry.query, **told) != query:
+        ignored = {field: getattr(query, field) for field in IGNORED}
+        if replace(entry.query, **ignored) != query:
             return None
         past = entry.checkpoint
         spans, before = tuple(entry.spans[: entry.count]), total(past.usage.values())

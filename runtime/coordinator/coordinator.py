@@ -1,4 +1,4 @@
-"""Runs one policy for many requests at once; nothing of a request is kept on ``self``."""
+"""Runs one policy for many requests at once; a request's state is never stored on ``self``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol, cast
 
 from runtime.calls.remote_engine import RemoteEngine
 from runtime.config.ensembles import PolicyConfig
-from runtime.coordinator.checkpoint_store import KEPT_S, CheckpointStore
+from runtime.coordinator.checkpoint_store import RETENTION_S, CheckpointStore
 from runtime.coordinator.request_scope import in_request_scope
 from runtime.coordinator.summary import summarise
 from runtime.coordinator.trace_log import TraceLog
@@ -52,6 +52,8 @@ class Policy(Protocol):
     scoreless: ClassVar[str]
     config: PolicyConfig
 
+    def check(self, connections: Mapping[str, Connection]) -> None: ...
+
     async def warm(self, connections: Mapping[str, Connection]) -> None: ...
 
     def answer(self, session: Session) -> AsyncGenerator[Span | Progress, None]: ...
@@ -79,22 +81,22 @@ class Coordinator:
         self.config = policy.config
         self.kind = kind
         self._connections = {member: connections[member] for member in self.config.members}
-        self._aides = aux_models
+        self._aux_models = aux_models
         self._traces = traces
         self._currency = currency
         self._report = Report(name, Counts() if meter is None else meter)
         self._recent = CheckpointStore()
         self._warming: asyncio.Future[Any] | None = None
-        """What is made ready before the first request asks for it."""
+        """The policy's warm-up, once it was started."""
 
     def answer(
         self, query: Query, checkpoint: Checkpoint | None = None
     ) -> AsyncGenerator[Event, None]:
-        """Yields the prompt's tokens if they are to be told, text as it is accepted, then
-        ``Ended``; goes on from ``checkpoint`` if given. A query that is asked ``again`` goes on
-        from what this coordinator still knows of it, which is told first.
+        """Yields the prompt's tokens if the query requests them, text as it is accepted, then
+        ``Ended``. Resumes from ``checkpoint`` if given; a query with ``again`` resumes from this
+        coordinator's own checkpoint, whose text is yielded first.
 
-        Raises typed errors; closing the iterator cancels what members still do for it.
+        Raises typed errors; closing the iterator cancels the members' open calls.
         """
         known = None
         if query.again and checkpoint is None and not query.score_prompt:
@@ -108,26 +110,27 @@ class Coordinator:
     async def _answer(
         self, query: Query, checkpoint: Checkpoint | None, known: Checkpoint | None
     ) -> AsyncGenerator[Event, None]:
-        """``known``: the checkpoint, where it is this coordinator's own and the caller has none."""
+        """``known``: the checkpoint, if it is this coordinator's own and not the caller's."""
         self._check(query)
         session = Session(
-            query, self.config, self._connections, self._report, checkpoint, self._aides
+            query, self.config, self._connections, self._report, checkpoint, self._aux_models
         )
-        if checkpoint is not None and known is None:  # who comes back at once finds it here
+        if checkpoint is not None and known is None:  # for a client that reconnects at once
             self._recent.note(query, replace(checkpoint, spans=()), session.spans)
         stop_reason: str = "error"
-        error: str | None = "an unexpected fault; the log holds it"
+        error: str | None = "an unexpected fault; see the log"
         outcome = "fault"
         shown, complete, waiting = session.shown, False, not session.ledger.begun
-        told_before = session.completion_tokens if known is not None else 0
+        tokens_before = session.completion_tokens if known is not None else 0
         self._report.begun()
         try:
             try:
                 if known is not None:
                     yield Recalled(known.text[:shown], known)
                 await session.open()
-                if known is not None:  # in the tokens of whoever reports now
-                    told_before = session.completion_tokens
+                self.policy.check({n: member.connection for n, member in session.live.items()})
+                if known is not None:  # in the present reporter's tokens
+                    tokens_before = session.completion_tokens
                 if query.score_prompt and checkpoint is None:
                     tokens = await self._score(session)
                     yield Scored(tokens, session.checkpoint())
@@ -172,7 +175,7 @@ class Coordinator:
         finally:
             self._report.ended(
                 outcome,
-                max(session.completion_tokens - told_before, 0),
+                max(session.completion_tokens - tokens_before, 0),
                 session.ledger.elapsed,
                 prompt_tokens=session.prompt_tokens,
                 cost=session.ledger.spent().cost,
@@ -180,10 +183,10 @@ class Coordinator:
             )
             self._traces.add(session, stop_reason, error)
             self._recent.settle(query)
-            asyncio.get_running_loop().call_later(KEPT_S + 1, self._recent.purge)
+            asyncio.get_running_loop().call_later(RETENTION_S + 1, self._recent.purge)
 
     def _noted(self, session: Session) -> Checkpoint:
-        """Where the answer is, remembered for who asks again."""
+        """The checkpoint, stored for a repeated request."""
         checkpoint = session.checkpoint()
         self._recent.note(session.query, checkpoint, session.spans)
         return checkpoint
@@ -199,10 +202,10 @@ class Coordinator:
             raise BadRequest(f"the prompt has no score: {spent}", "ensemble.budget") from spent
 
     def _check(self, query: Query) -> None:
-        strangers = [m for m in query.members or () if m not in self.config.members]
-        if strangers:
+        unknown = [m for m in query.members or () if m not in self.config.members]
+        if unknown:
             raise BadRequest(
-                f"{self.name} has no member {strangers[0]!r}; its members are "
+                f"{self.name} has no member {unknown[0]!r}; its members are "
                 f"{', '.join(self.config.members)}",
                 "ensemble.members",
             )
@@ -224,11 +227,13 @@ class Coordinator:
         )
 
     async def card(self) -> dict[str, Any]:
-        """What /v1/models says of it; raises while a member is not up."""
+        """The ensemble's entry of /v1/models. Raises ``EngineFault`` while its quorum is not up."""
         connections = self._connections.values()
-        told = await asyncio.gather(*(c.describe() for c in connections), return_exceptions=True)
-        up = [spec for spec in told if not isinstance(spec, BaseException)]
-        for fault in told:
+        described = await asyncio.gather(
+            *(c.describe() for c in connections), return_exceptions=True
+        )
+        up = [spec for spec in described if not isinstance(spec, BaseException)]
+        for fault in described:
             known = isinstance(fault, EngineFault)
             if isinstance(fault, BaseException) and not (known and len(up) >= self.config.quorum):
                 raise fault
@@ -256,6 +261,7 @@ class Coordinator:
 
     async def _warm(self) -> None:
         await asyncio.gather(*(connection.open() for connection in self._connections.values()))
+        self.policy.check(self._connections)
         await self.policy.warm(self._connections)
 
     async def decode(self, ids: Sequence[int]) -> str:

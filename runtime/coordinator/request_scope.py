@@ -1,4 +1,4 @@
-"""An answer's work in the coordinator, so that logs and activities know whose it is."""
+"""Runs an answer's work in the coordinator under its request ids and its tracing span."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ async def in_request_scope(
 ) -> AsyncGenerator[Event, None]:
     """The events, each step of the work inside the query's own activity.
 
-    A generator runs in the context of whoever asks for its next event, so what it sets there would
-    be left behind; hence step by step.
+    A generator runs in the context of the caller of ``anext``, so context variables that it set
+    would leak there; hence each step sets and resets them.
     """
     operation = "chat" if query.prompt is None else "text_completion"
-    asked: Facts = {
+    attributes: Facts = {
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": "orchestrion",
         "gen_ai.request.model": query.model,
@@ -33,7 +33,7 @@ async def in_request_scope(
         "orchestrion.request_id": query.request_id or None,
     }
     name = f"{operation} {query.model}"
-    activity = begin(name, {**asked, **facts}, parent=query.traceparent)
+    activity = begin(name, {**attributes, **facts}, parent=query.traceparent)
     request = RequestIds(query.request_id, query.id)
     error: str | None = None
 

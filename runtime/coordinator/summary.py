@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from runtime.session.session import Session
+from runtime.session.session import RequestSession
 from runtime.types.spans import TokenChoice
 
 
-def shares(session: Session) -> dict[str, float]:
+def shares(session: RequestSession[Any, Any]) -> dict[str, float]:
     """Fraction of the answer's characters by each member."""
     written: Counter[str] = Counter()
     for start, end, span in _placed(session):
@@ -19,7 +19,9 @@ def shares(session: Session) -> dict[str, float]:
     return {name: written[name] / total if total else 0.0 for name in session.names}
 
 
-def summarise(session: Session, *, level: str, stop_reason: str, currency: str) -> dict[str, Any]:
+def summarise(
+    session: RequestSession[Any, Any], *, level: str, stop_reason: str, currency: str
+) -> dict[str, Any]:
     """docs/api.md describes the keys. Offsets count Unicode code points."""
     share = shares(session)
     steps = Counter(span.author for span in session.spans)
@@ -95,8 +97,8 @@ def summarise(session: Session, *, level: str, stop_reason: str, currency: str) 
     }
 
 
-def _aux_model(session: Session, name: str) -> dict[str, Any]:
-    """What a model that writes nothing was asked."""
+def _aux_model(session: RequestSession[Any, Any], name: str) -> dict[str, Any]:
+    """Calls and cost of an auxiliary model."""
     usage = session.ledger.usage[name]
     return {
         "model": name,
@@ -122,7 +124,7 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", errors="replace")
 
 
-def _placed(session: Session) -> list[tuple[int, int, Any]]:
+def _placed(session: RequestSession[Any, Any]) -> list[tuple[int, int, Any]]:
     """Spans with their place in the answer; a stop string may have cut some of them short."""
     placed, at, length = [], 0, len(session.text)
     for span in session.spans:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runtime.config.gateway import TraceConfig
-from runtime.session.session import Session
+from runtime.session.session import RequestSession
 
 logger = logging.getLogger(__name__)
 
@@ -69,13 +69,13 @@ SCHEMA = pa.schema(
 
 
 def record(
-    session: Session, *, stop_reason: str, error: str | None, store_text: bool
+    session: RequestSession[Any, Any], *, stop_reason: str, error: str | None, store_text: bool
 ) -> dict[str, Any]:
     """One row of the trace. Without ``store_text`` no prompt, answer or span text is kept."""
     query = session.query
-    asked = query.prompt
-    if asked is None:
-        asked = json.dumps([{"role": m.role, "content": m.content} for m in query.messages])
+    prompt = query.prompt
+    if prompt is None:
+        prompt = json.dumps([{"role": m.role, "content": m.content} for m in query.messages])
     return {
         "trace_id": query.id,
         "time": int(time.time() * 1e6),
@@ -83,7 +83,7 @@ def record(
         "model": query.model,
         "method": session.config.method,
         "seed": query.seed,
-        "prompt": asked if store_text else None,
+        "prompt": prompt if store_text else None,
         "answer": session.text if store_text else None,
         "stop_reason": stop_reason,
         "error": error,
@@ -105,7 +105,7 @@ def record(
     }
 
 
-def _member(session: Session, name: str) -> Mapping[str, Any]:
+def _member(session: RequestSession[Any, Any], name: str) -> Mapping[str, Any]:
     usage, dropped = session.ledger.usage[name], session.dropped.get(name)
     return {
         "name": name,
@@ -132,7 +132,9 @@ class TraceLog:
         self._timer: asyncio.TimerHandle | None = None
         self._lock = threading.Lock()
 
-    def add(self, session: Session, stop_reason: str, error: str | None = None) -> None:
+    def add(
+        self, session: RequestSession[Any, Any], stop_reason: str, error: str | None = None
+    ) -> None:
         """Takes a row; it is on disk soon after ``seconds``."""
         if self._folder is None:
             return
@@ -146,13 +148,13 @@ class TraceLog:
             self._timer = loop.call_later(self._seconds, self._write_soon)
 
     def _write_soon(self) -> None:
-        """Writes in a thread: a slow disk must not hold up the answers."""
+        """Writes in a thread: a slow disk must not delay answers."""
         self._timer = None
         asyncio.get_running_loop().run_in_executor(None, self.flush)
 
     def flush(self) -> None:
-        """Writes what waits. A file appears whole or not at all; rows that cannot be written are
-        kept for the next time."""
+        """Writes the waiting rows. A file appears whole or not at all; rows that cannot be written
+        are written with the next flush."""
         with self._lock:
             rows, self._waiting = self._waiting, []
         if not rows or self._folder is None:

@@ -1,0 +1,1 @@
+"""Question sets, grading of answers, and the query log."""

@@ -1,4 +1,4 @@
-"""What a text answers, and whether that is what was wanted."""
+"""Exact-match grading: the answer in a text, compared with the expected one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ def given_answer(text: str, pattern: str | None) -> str | None:
     """The first group of the pattern's last match; without a pattern the whole text."""
     if pattern is None:
         return text
-    found = list(re.finditer(pattern, text, re.MULTILINE))
-    return found[-1][1] if found else None
+    matches = list(re.finditer(pattern, text, re.MULTILINE))
+    return matches[-1][1] if matches else None
 
 
-def same_answer(given: str | None, wanted: str) -> bool:
-    """Equal but for case, white space and a full stop at the end."""
+def same_answer(given: str | None, expected: str) -> bool:
+    """Whether both are equal up to case, white space and final full stops."""
     if given is None:
         return False
-    return _plain(given) == _plain(wanted)
+    return _normalized(given) == _normalized(expected)
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(".")

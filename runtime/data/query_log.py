@@ -1,4 +1,4 @@
-"""A log of answers in Parquet: recorded once from live members, replayed as often as one likes."""
+"""A query log in Parquet: answers recorded once from live members, for replay in training."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SCHEMA: Final = pa.schema(
     ]
 )
 ABOUT: Final = b"orchestrion"
-"""Key of the file's own description: prompts, sampling and prices that the answers hold for."""
+"""Metadata key of the recording conditions: prompts, sampling and prices."""
 
 
 class Unrecorded(ConfigError):
-    """A call that the log does not hold. Nothing is made up in its place."""
+    """The log does not hold a requested call."""
 
     def __init__(self, ask: Ask) -> None:
         shown = "nothing" if ask.previous is None else repr(ask.previous)
@@ -40,7 +40,7 @@ class Unrecorded(ConfigError):
 
 
 def write(path: Path, rows: Iterable[tuple[Ask, Reply]], about: Mapping[str, Any]) -> None:
-    """Writes a log. ``about`` says what the answers hold for; replay compares it."""
+    """Writes a log. ``about`` holds the recording conditions, which ``Replay`` compares."""
     table = pa.Table.from_pylist(
         [
             {
@@ -63,16 +63,16 @@ def write(path: Path, rows: Iterable[tuple[Ask, Reply]], about: Mapping[str, Any
 
 
 class Replay:
-    """Recorded answers in place of members.
+    """Recorded answers in place of live members.
 
-    Raises at construction: ``ConfigError`` for a file that cannot be read or is no query log, and
-    for one that was recorded under other conditions than ``about`` asks for.
+    Raises at construction: ``ConfigError`` for a file that is no readable query log, or that was
+    recorded under other conditions than ``about``.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
         try:
             table = pq.read_table(path)
-            known = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
+            recorded = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
         except (OSError, pa.ArrowException, ValueError) as fault:
             raise ConfigError(
                 f"cannot read the query log {path} ({fault}); make one with `orchestrion record`"
@@ -80,11 +80,11 @@ class Replay:
         missing = [name for name in SCHEMA.names if name not in table.column_names]
         if missing:
             raise ConfigError(f"{path} is no query log: it lacks the columns {', '.join(missing)}")
-        self.about: dict[str, Any] = known
-        for key, wanted in (about or {}).items():
-            if self.about.get(key) != wanted:
+        self.about: dict[str, Any] = recorded
+        for key, expected in (about or {}).items():
+            if self.about.get(key) != expected:
                 raise ConfigError(
-                    f"{path} was recorded with {key} {self.about.get(key)!r}, and {wanted!r} is "
+                    f"{path} was recorded with {key} {self.about.get(key)!r}, and {expected!r} is "
                     "configured; record it anew with `orchestrion record`"
                 )
         self._replies = {
@@ -112,12 +112,12 @@ class Replay:
         return reply
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no file is held open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One call: a member, the question, and the last answer, which the member is shown."""
+    """One call: a member, the question, and the previous answer in its prompt."""
 
     member: str
     question: str
@@ -126,11 +126,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of a call."""
+    """Result of one call."""
 
     text: str | None
-    """``None`` where it failed."""
+    """``None`` if the call failed."""
     cost: float
-    """In the configured currency; a call that failed costs what it had used."""
+    """In the configured currency; a failed call costs what it had used."""
     seconds: float = 0.0
     error: str | None = None

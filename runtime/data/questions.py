@@ -1,4 +1,4 @@
-"""Questions with their answers, one JSON object a line."""
+"""Question sets: JSON Lines files of questions with answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from runtime.errors import ConfigError
 
-NEEDED: Final = "each line must be a JSON object with the strings question and answer"
+LINE_FORMAT: Final = "each line must be a JSON object with the strings question and answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +17,13 @@ class Question:
     question: str
     answer: str
     steps: tuple[str, ...] = ()
-    """The reasoning lines of a right answer."""
+    """The reasoning steps of a correct answer."""
     relations: tuple[str, ...] = ()
-    """The kind of fact that each step states."""
+    """The relation that each step states."""
     reference: str | None = None
-    """A whole right answer, as it should be written."""
+    """A whole correct answer."""
     group: str | None = None
-    """Questions of one group are about the same: what is learnt from one is no proof on another."""
+    """Questions of one group share their subject and must not be split over training and test."""
 
 
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
@@ -36,7 +36,7 @@ def read_questions(path: Path, limit: int | None = None) -> list[Question]:
             f"cannot read questions from {path} ({fault.strerror}); give a JSONL file with "
             "--questions"
         ) from None
-    # Only line feeds: a text may hold the separators at which splitlines() would cut it too.
+    # Only line feeds: splitlines() also splits at separators that a text may contain.
     lines = [(n, line) for n, line in enumerate(data.split(b"\n"), 1) if line.strip()]
     if not lines:
         raise ConfigError(f"{path} holds no questions; each line is one, as a JSON object")
@@ -49,18 +49,18 @@ def _question(line: bytes, place: str) -> Question:
     except UnicodeDecodeError as fault:
         raise ConfigError(f"{place}: {fault}; save the file as UTF-8") from None
     except (json.JSONDecodeError, RecursionError) as fault:
-        raise ConfigError(f"{place}: {NEEDED} ({fault})") from None
+        raise ConfigError(f"{place}: {LINE_FORMAT} ({fault})") from None
     if not isinstance(row, dict):
-        raise ConfigError(f"{place}: {NEEDED}")
+        raise ConfigError(f"{place}: {LINE_FORMAT}")
     for name in ("question", "answer"):
         if not isinstance(row.get(name), str):
-            raise ConfigError(f"{place}: {NEEDED}; {name} is missing or no string")
+            raise ConfigError(f"{place}: {LINE_FORMAT}; {name} is missing or no string")
     for name in ("reference", "group"):
         if not isinstance(row.get(name), str | None):
             raise ConfigError(f"{place}: {name} must be a string")
     for name in ("steps", "relations"):
-        given = row.get(name) or []
-        if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+        value = row.get(name) or []
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{place}: {name} must be a list of strings")
     return Question(
         row["question"],

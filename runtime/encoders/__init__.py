@@ -1,4 +1,4 @@
-"""Text encoders turn a text into one vector. Heavy imports happen when one is built."""
+"""Text encoders: a text becomes one vector. Heavy imports happen when an encoder is built."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["EncoderConfig", "TextEncoder", "build_encoder"]
 
 
 def build_encoder(config: EncoderConfig) -> TextEncoder:
-    """Loads the weights; blocks until the encoder can be asked."""
+    """Loads the weights; blocks until the encoder is ready. Raises ``WeightsError``."""
     from runtime.encoders.transformers import TransformerEncoder
 
     return TransformerEncoder(config)

@@ -1,4 +1,4 @@
-"""What a text encoder is."""
+"""The text encoder protocol."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 
 class TextEncoder(Protocol):
-    """Encodes many texts at once. Raises ``EngineFault``."""
+    """Encodes batches of texts. Raises ``EngineFault``."""
 
     @property
     def size(self) -> int:
-        """Numbers in a vector."""
+        """Length of a vector."""
         ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One text encoder as a coordinator's sessions see it."""
+"""Client of a text encoder, for a coordinator's sessions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.types.events import MemberUsage
 
 
 class EncoderChannel(Protocol):
-    """The way to an encoder's replicas."""
+    """Carries batches to an encoder's replicas."""
 
     async def encode(self, texts: Sequence[str]) -> np.ndarray:
         """float32 ``[n, size]``."""
@@ -23,36 +23,36 @@ class EncoderChannel(Protocol):
 
 
 class EncoderConnection:
-    """What all sessions of a coordinator share."""
+    """Shared by all sessions of a coordinator: batches their texts."""
 
     def __init__(self, name: str, config: EncoderConfig, channel: EncoderChannel) -> None:
         self.name, self.config = name, config
         self._channel = channel
-        self._gathering: RequestBatcher[str, np.ndarray] = RequestBatcher(
+        self._batcher: RequestBatcher[str, np.ndarray] = RequestBatcher(
             self._send, config.replica.most_replicas
         )
 
     async def encode(self, text: str) -> np.ndarray:
         """float32 ``[size]``."""
-        return await self._gathering.ask(text)
+        return await self._batcher.submit(text)
 
     async def _send(self, texts: list[str]) -> list[np.ndarray]:
         return list(await self._channel.encode(texts))
 
 
 class Encoder:
-    """A text encoder in one session: budgeted, accounted, asked again when it fails."""
+    """A text encoder in one session: with budget, accounting and retries."""
 
     def __init__(self, connection: EncoderConnection, ledger: Ledger) -> None:
         self.name, self.identity = connection.name, connection.config.identity
-        self._connection, self._accounts = connection, ledger
+        self._connection, self._ledger = connection, ledger
 
     async def encode(self, text: str) -> np.ndarray:
-        """float32 ``[size]``. Raises ``BudgetSpent`` at a limit and ``MemberFailed`` when every try
-        failed."""
+        """float32 ``[size]``. Raises ``BudgetSpent`` at a limit and ``MemberFailed`` when every
+        attempt failed."""
         connection = self._connection
         vector = await booked(
-            connection.config, self.name, self._accounts, lambda _: connection.encode(text)
+            connection.config, self.name, self._ledger, lambda _: connection.encode(text)
         )
-        self._accounts.book(self.name, MemberUsage(cost=connection.config.price.input / 1e6))
+        self._ledger.book(self.name, MemberUsage(cost=connection.config.price.input / 1e6))
         return vector

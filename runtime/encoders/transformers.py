@@ -1,4 +1,4 @@
-"""Vectors of texts from the body of a transformers model."""
+"""Text vectors from the base model of a transformers checkpoint."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ from runtime.errors import EngineFault, WeightsError
 from runtime.tokenization.files import check_tokenizer
 from runtime.weights import resolve
 from runtime.weights.checkpoint import NO_CODE, without_code
-from runtime.weights.torch_models import FORWARD_FAULTS, load_pretrained, pick_device
+from runtime.weights.torch_models import (
+    FORWARD_FAULTS,
+    context_length,
+    load_pretrained,
+    pick_device,
+    torch_dtype,
+)
+
+DEFAULT_CONTEXT = 512
+"""Tokens, where neither the model nor the configuration sets a limit."""
 
 
 class TransformerEncoder:
-    """Texts of about one length share a pass; which texts share it changes a vector by rounding
-    only. What is longer than the window is cut at its end.
+    """Texts of similar length share a forward pass; batching changes a vector by rounding only. A
+    text longer than the context length is truncated at its end.
 
     Raises at construction: ``WeightsError``.
     """
@@ -32,11 +41,14 @@ class TransformerEncoder:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         check_tokenizer(folder)
-        dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
-        try:  # a pooler, which only some checkpoints have, is never asked
+        try:  # the pooler, which only some checkpoints have, is not used
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
             self._model = load_pretrained(
-                AutoModel, folder, config.weights, may_lack=("pooler.",), dtype=dtype
+                AutoModel,
+                folder,
+                config.weights,
+                may_lack=("pooler.",),
+                dtype=torch_dtype(config.dtype),
             )
         except (OSError, KeyError, ValueError, ImportError) as fault:
             raise WeightsError(
@@ -44,13 +56,12 @@ class TransformerEncoder:
                 f"({without_code(fault)})"
             ) from fault
         self._tokenizer.padding_side = "right"
-        if self._tokenizer.pad_token is None:  # what stands on padding is masked out anyway
+        if self._tokenizer.pad_token is None:  # padding positions are masked out
             self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
         self._model.eval().requires_grad_(False).to(self._device)
-        known = self._model.config.get_text_config()
-        limits = [getattr(known, "max_position_embeddings", None), config.max_context]
-        self._window = min((int(n) for n in limits if n), default=512)
-        self.size = int(known.hidden_size)
+        text_config = self._model.config.get_text_config()
+        self._window = context_length(text_config, config.max_context) or DEFAULT_CONTEXT
+        self.size = int(text_config.hidden_size)
         self._lock = threading.Lock()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -64,27 +75,27 @@ class TransformerEncoder:
         return vectors
 
     def _forward(self, texts: list[str]) -> np.ndarray:
-        read = self._tokenizer(
-            # A text of no tokens has no state.
+        batch = self._tokenizer(
+            # An empty text would have no tokens and so no state.
             [text or " " for text in texts],
             return_tensors="pt",
             padding=True,
             truncation=True,
             max_length=self._window,
         )
-        mask = read["attention_mask"].to(self._device)
+        mask = batch["attention_mask"].to(self._device)
         try:
             states = self._model(
-                input_ids=read["input_ids"].to(self._device), attention_mask=mask
+                input_ids=batch["input_ids"].to(self._device), attention_mask=mask
             ).last_hidden_state.float()
         except FORWARD_FAULTS as fault:
             raise EngineFault(f"{self._config.weights} could not encode: {fault}") from fault
         if self._config.pooling == "mean":
-            kept = mask.unsqueeze(-1).float()
-            pooled = (states * kept).sum(1) / kept.sum(1).clamp(min=1)
+            weights = mask.unsqueeze(-1).float()
+            pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
         elif self._config.pooling == "first":
             pooled = states[:, 0]
         else:
             pooled = states[torch.arange(len(texts)), mask.sum(1) - 1]
-        told: np.ndarray = pooled.cpu().numpy()
-        return told
+        result: np.ndarray = pooled.cpu().numpy()
+        return result

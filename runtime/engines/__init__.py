@@ -1,10 +1,12 @@
-"""Engines by name. Heavy imports happen when an engine is built, not before."""
+"""Builds engines from their configuration. Heavy imports happen when an engine is built."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 from typing import Any
 
+from runtime.config.engine_base import PluginEngine
 from runtime.config.engines import (
     EchoEngine,
     EngineConfig,
@@ -15,6 +17,7 @@ from runtime.config.engines import (
     VllmEngine,
 )
 from runtime.engines.base import Engine, EngineSpec
+from runtime.errors import ConfigError
 
 __all__ = ["Engine", "EngineSpec", "build_engine"]
 
@@ -22,9 +25,10 @@ __all__ = ["Engine", "EngineSpec", "build_engine"]
 def build_engine(
     config: EngineConfig, name: str = "", stat_loggers: Callable[[], Sequence[Any]] = tuple
 ) -> Engine:
-    """Loads the weights and starts the engine; blocks until it can serve.
+    """Loads the weights and starts the engine; blocks until it is ready.
 
-    vLLM's own metrics go to its factories that ``stat_loggers`` gives, with ``name`` as the model.
+    ``stat_loggers`` gives vLLM's factories of stat loggers; its metrics call the model ``name``.
+    Raises ``WeightsError``, ``ConfigError``.
     """
     match config:
         case TransformersEngine():
@@ -34,7 +38,7 @@ def build_engine(
         case VllmEngine():
             from runtime.engines.vllm.launch import prepare_environment
 
-            prepare_environment(config)  # vLLM reads it when it is imported
+            prepare_environment(config)  # before vLLM is imported
             from runtime.engines.vllm.engine import VllmLM
 
             return VllmLM(config, name, stat_loggers())
@@ -56,3 +60,17 @@ def build_engine(
 
             inner = build_engine(config.engine, name, stat_loggers)
             return SlowLM(inner, config.seconds, config.slow_from)
+        case PluginEngine():
+            return _plugin(config)
+    raise ConfigError(f"engine type {config.type!r} has no implementation")
+
+
+def _plugin(config: PluginEngine) -> Engine:
+    try:
+        factory: Callable[[PluginEngine], Engine] = resolve_name(config.factory)
+    except (ImportError, AttributeError) as fault:
+        raise ConfigError(
+            f"engine type {config.type!r}: its factory {config.factory} cannot be imported: "
+            f"{fault}; repair or reinstall the package that registers it"
+        ) from fault
+    return factory(config)

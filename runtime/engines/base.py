@@ -1,4 +1,4 @@
-"""The one seam: what every engine does for every method."""
+"""The engine protocol."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from runtime.types.sampling import Sampling
 
 CAPABILITIES = frozenset({"generate", "score", "next_token", "embed", "states", "vectors"})
 DEFERS: Final = "defer"
-"""The capability of ``Sampling.defer``."""
+"""Capability of ``Sampling.defer``."""
 GUESSES: Final = "guess"
-"""The capability of ``Sampling.guess``; an engine without it writes the same text, slower."""
+"""Capability of ``Sampling.guess``; an engine without it writes the same text, slower."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What a caller must know of an engine; small enough to send to every coordinator."""
+    """Properties of an engine for its callers; small enough to send to every coordinator."""
 
     model: str
     context_length: int
-    """Prompt and new tokens together."""
+    """Upper bound of prompt and new tokens together."""
     vocab_size: int
-    """Length of a dense row (the model's output size; may exceed the tokenizer's)."""
+    """Length of a dense row: the model's output size, which may exceed the tokenizer's."""
     hidden_size: int
     eos_ids: tuple[int, ...]
     tokenizer: TokenizerDefinition
@@ -35,19 +35,19 @@ class EngineSpec:
 
 
 class Engine(Protocol):
-    """Token ids in, token ids out; no state per request, so every call may be repeated anywhere.
+    """Token ids in, token ids out; stateless, so that every call may be retried on any replica.
 
-    Errors: ``ContextOverflow`` (member = model id) when the tokens do not fit, ``Unsupported`` for
-    a missing capability, ``UnknownRouter`` for a deferral by a router that it was never sent,
-    ``Overloaded`` when the queue is full, ``EngineFault`` for the rest.
-    Cancelling the awaiting task frees the engine's slot.
+    Raises ``ContextOverflow`` (its member is the model id) when the tokens do not fit,
+    ``Unsupported`` for a missing capability, ``UnknownRouter`` for a deferral by a router that the
+    engine does not hold, ``Overloaded`` when the queue is full, ``BadRequest`` for invalid
+    arguments, ``EngineFault`` otherwise. Cancelling the awaiting task frees the engine's slot.
     """
 
     @property
     def spec(self) -> EngineSpec: ...
 
     async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
-        """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
+        """Continues ``prompt``; also scores its last ``score_tail`` tokens in the same pass."""
         ...
 
     async def score(
@@ -57,10 +57,10 @@ class Engine(Protocol):
         top_k: int = 0,
         also: Sequence[Sequence[Tokens]] = (),
     ) -> list[Score]:
-        """Teacher-forced logprobs of each continuation given ``prompt``, in one pass for all.
+        """Teacher-forced logprobs of each continuation given ``prompt``.
 
-        ``also[c][p]`` are ids whose logprobs are wanted before token ``p`` of continuation ``c``
-        whatever their rank: they follow the ``top_k`` best in that place's ``Distribution``.
+        ``also[c][p]`` are further ids whose logprobs are returned at token ``p`` of continuation
+        ``c``: they follow the ``top_k`` best in that position's ``Distribution``.
         """
         ...
 
@@ -71,17 +71,17 @@ class Engine(Protocol):
         ...
 
     async def vectors(self, ids: Tokens) -> np.ndarray:
-        """The model's input embeddings of tokens, float32 [n, width]; ``BadRequest`` for an id
-        that it has no embedding of."""
+        """Input embeddings of tokens, float32 [n, width]. Raises ``BadRequest`` for an id without
+        an embedding."""
         ...
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
-        """Last-layer state of each prompt's last token, float32 [n, hidden_size]."""
+        """Last-layer hidden state of each prompt's last token, float32 [n, hidden_size]."""
         ...
 
     async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
-        """Last-layer states of the prompt's last token and of each token of ``continuation`` after
-        it, in one pass: float32 [len(continuation) + 1, hidden_size]."""
+        """Last-layer hidden states of the prompt's last token and of each token of
+        ``continuation``: float32 [len(continuation) + 1, hidden_size]."""
         ...
 
     async def check(self) -> None:

@@ -1,7 +1,7 @@
-"""How sure a model is of its own next token, from its distribution alone: pure, for all engines.
+"""Confidence of a model in its next token, from its distribution; pure, for all engines.
 
-All are in [0, 1] and the model writes on while its confidence is at least the threshold, so that a
-higher threshold always hands over more. With a trained router the confidence is the router's
+Confidences are in [0, 1]. The model writes while its confidence is at least the threshold, so a
+higher threshold defers more tokens. A trained router gives its own confidence
 (runtime/artifacts/token_router.py).
 """
 
@@ -17,11 +17,12 @@ from runtime.types.sampling import Deferral, Signal
 
 
 def confidence(by: Signal, row: Distribution, vocab_size: int, seed: int, position: int) -> float:
-    """From a told distribution: dense, or the best tokens of it.
+    """The confidence from a distribution, dense or top k.
 
-    ``entropy``: 1 - H / ln(vocabulary); what is not told counts as one token, so that a cut row
-    seems surer than it is. ``margin``: the difference of the two highest probabilities. ``random``:
-    a number that hangs on seed and position alone, so the threshold is the share handed over.
+    ``entropy``: 1 - H / ln(vocabulary); the mass outside the top k counts as one token, which
+    overestimates the confidence. ``margin``: the difference of the two highest probabilities.
+    ``random``: a uniform number from seed and position, so that the threshold is the expected share
+    of deferred tokens.
     """
     if by == "random":
         return chance(seed, position)
@@ -30,21 +31,23 @@ def confidence(by: Signal, row: Distribution, vocab_size: int, seed: int, positi
         best = np.sort(probabilities)[-2:]
         return float(best[-1] - best[0]) if len(best) > 1 else float(best[0])
     if by == "entropy":
-        left = max(0.0, 1.0 - float(probabilities.sum()))
-        kept = probabilities[probabilities > 0]
-        entropy = -float((kept * np.log(kept)).sum()) - (left * math.log(left) if left > 0 else 0)
+        rest = max(0.0, 1.0 - float(probabilities.sum()))
+        positive = probabilities[probabilities > 0]
+        entropy = -float((positive * np.log(positive)).sum()) - (
+            rest * math.log(rest) if rest > 0 else 0
+        )
         return min(max(1.0 - entropy / math.log(vocab_size), 0.0), 1.0)
-    raise ValueError(f"{by} does not follow from a distribution")
+    raise ValueError(f"signal {by!r} cannot be computed from a distribution")
 
 
 def chance(seed: int, position: int) -> float:
-    """Uniform in [0, 1), apart from the noise that draws tokens."""
+    """Uniform in [0, 1), independent of the noise for sampling."""
     digest = hashlib.blake2b(f"defer {seed}:{position}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 11) / 2.0**53
 
 
-class Handover:
-    """One text on its way under a ``Deferral``: which token stands next, and whose it is."""
+class DeferralState:
+    """State of one generation under a ``Deferral``."""
 
     def __init__(self, defer: Deferral) -> None:
         self._threshold = defer.threshold
@@ -52,8 +55,8 @@ class Handover:
         self.confidences: list[float] = []
 
     def choose(self, confidence: float, own: int) -> int | None:
-        """The token that stands next; ``None`` hands over. What was offered is of no more use once
-        the text is another than it was written for."""
+        """The next token; ``None`` defers. The offered tokens are dropped once the text differs
+        from the one that they were drafted for."""
         self.confidences.append(confidence)
         offered = self._offered.pop(0) if self._offered else None
         if confidence >= self._threshold:

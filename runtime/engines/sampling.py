@@ -1,4 +1,4 @@
-"""How a next token is chosen and when a text ends: pure, on numpy rows, for all engines."""
+"""Sampling of the next token and stopping conditions; pure, on numpy rows, for all engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.types.sampling import Sampling
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """Raises ``BadRequest`` for values that mean nothing."""
+    """Raises ``BadRequest`` for invalid values."""
     if sampling.max_tokens < 0:
         raise BadRequest("max_tokens must not be negative", "max_tokens")
     if not sampling.temperature >= 0:
@@ -35,21 +35,22 @@ def check_sampling(sampling: Sampling) -> None:
 
 
 def check_top_k(top_k: int, least: int = 0) -> None:
+    """Raises ``BadRequest`` below ``least``, unless ``ALL``."""
     if top_k < least and top_k != ALL:
         raise BadRequest(f"top_k must be at least {least}, or ALL", "top_k")
 
 
 def uniform(seed: int, position: int) -> float:
-    """The noise of one position, in [0, 1): the same in every chunk, batch and process."""
+    """Uniform noise of one position, in [0, 1): the same in every chunk, batch and process."""
     digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 11) / 2.0**53
 
 
 def nucleus(probabilities: np.ndarray, top_p: float) -> np.ndarray:
-    """Ids, ascending, of the smallest set of most probable tokens that holds ``top_p`` of the mass
-    (Holtzman et al., arXiv 1904.09751); among equals the lowest ids are taken."""
-    # Tokens below this floor hold less than 1 - top_p together, so none of them is in the set: that
-    # leaves few of a large vocabulary to sort. Values are sorted since that is faster than ids.
+    """Ids, ascending, of the smallest set of most probable tokens whose mass is at least ``top_p``
+    (Holtzman et al., arXiv 1904.09751); ties go to the lowest ids."""
+    # Tokens below this floor have less than 1 - top_p together, so none of them is in the set:
+    # few of a large vocabulary are left to sort. Sorting values is faster than sorting ids.
     floor = (1.0 - top_p) / len(probabilities)
     values = np.sort(probabilities[probabilities >= floor])[::-1]
     size = int(np.searchsorted(np.cumsum(values), top_p)) + 1
@@ -69,10 +70,10 @@ def pick(
 ) -> int:
     """The token at ``position``, from logits or logprobs ``row [vocab]``.
 
-    One uniform number per position goes through the inverse of the cumulative distribution in id
-    order, so that rounding noise in the row can change the token only at a border between two.
-    With ``sampling.text_noise_from`` and the tokens' ``keys`` (runtime/rng.py) it is the Gumbel
-    noise of their bytes instead.
+    One uniform number per position is mapped by the inverse of the cumulative distribution in id
+    order, so that rounding errors of the row change the token only near a boundary of two tokens.
+    With ``sampling.text_noise_from`` and the tokens' ``keys`` (runtime/rng.py), the Gumbel noise
+    of their bytes is used instead.
     """
     if banned:
         row = row.copy()
@@ -83,22 +84,23 @@ def pick(
     probabilities = np.exp(scaled)
     probabilities /= probabilities.sum()
     if sampling.top_p < 1:
-        kept = nucleus(probabilities, sampling.top_p)
+        candidates = nucleus(probabilities, sampling.top_p)
     else:
-        kept = np.flatnonzero(probabilities)
+        candidates = np.flatnonzero(probabilities)
     if sampling.text_noise_from is not None and keys is not None:
-        named = kept[kept < len(keys)]  # the model may have more outputs than there are tokens
-        if len(named):
-            noise = gumbel(sampling.seed, position - sampling.text_noise_from, keys[named])
-            return int(named[np.argmax(np.log(probabilities[named]) + noise)])
-    mass = np.cumsum(probabilities[kept])
+        # A model may have more outputs than its tokenizer has tokens.
+        keyed = candidates[candidates < len(keys)]
+        if len(keyed):
+            noise = gumbel(sampling.seed, position - sampling.text_noise_from, keys[keyed])
+            return int(keyed[np.argmax(np.log(probabilities[keyed]) + noise)])
+    mass = np.cumsum(probabilities[candidates])
     index = int(np.searchsorted(mass, uniform(sampling.seed, position) * mass[-1], side="right"))
-    return int(kept[min(index, len(kept) - 1)])
+    return int(candidates[min(index, len(candidates) - 1)])
 
 
 def distribution(logprobs: np.ndarray, top_k: int, also: Sequence[int] = ()) -> Distribution:
-    """The ``top_k`` best of a dense row of logprobs (equals: lowest id first), then the ids asked
-    for ``also``; or all of it."""
+    """The ``top_k`` best of a dense row of logprobs (ties: lowest id first), then the ids of
+    ``also``; with ``ALL`` the whole row."""
     if top_k == ALL:
         return Distribution(None, np.array(logprobs, dtype=np.float32))
     order = np.argsort(-logprobs, kind="stable")[:top_k].astype(np.int64)
@@ -107,7 +109,7 @@ def distribution(logprobs: np.ndarray, top_k: int, also: Sequence[int] = ()) -> 
 
 
 class Ending:
-    """Watches a text while it is written and says when it ends."""
+    """Stopping conditions of one generation: EOS, stop strings, words, length."""
 
     def __init__(
         self, sampling: Sampling, eos_ids: Sequence[int], token_bytes: Sequence[bytes], room: int
@@ -122,8 +124,8 @@ class Ending:
         self._text = bytearray()
 
     def push(self, token: int, logprob: float = 0.0) -> EngineFinish | None:
-        """Takes the next token; the reason when it is the last. A stop string may begin in one
-        token and end in another, inside characters too: matching is on bytes."""
+        """Adds the next token; returns the finish reason if it is the last one. Stop strings are
+        matched on bytes, since they may span tokens and parts of characters."""
         self._written += 1
         if token in self._eos:
             return "eos"

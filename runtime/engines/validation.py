@@ -1,4 +1,4 @@
-"""What every engine refuses before it computes anything."""
+"""Argument checks of all engines, before any computation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from runtime.types.outputs import Tokens
 
 
 def check_prompt(spec: EngineSpec, prompt: Tokens, room: int) -> None:
-    """A prompt has a token, fits the window with ``room`` to spare, and knows the vocabulary.
-
-    Raises ``BadRequest`` or ``ContextOverflow``.
+    """Raises ``BadRequest`` for an empty prompt or ids outside the vocabulary, ``ContextOverflow``
+    when the prompt and ``room`` more tokens exceed the context length.
     """
     if len(prompt) == 0:
         raise BadRequest("a prompt needs at least one token; begin with the BOS token", "prompt")
@@ -24,7 +23,8 @@ def check_prompt(spec: EngineSpec, prompt: Tokens, room: int) -> None:
 
 
 def check_tail(prompt: Tokens, score_tail: int) -> None:
-    """The first token has nothing before it, so its logprob does not exist."""
+    """Raises ``BadRequest`` unless the tail is shorter than the prompt, whose first token has no
+    logprob."""
     if not 0 <= score_tail < max(len(prompt), 1):
         raise BadRequest(
             f"score_tail is {score_tail}, but only the last {len(prompt) - 1} of "
@@ -33,7 +33,7 @@ def check_tail(prompt: Tokens, score_tail: int) -> None:
 
 
 def check_guess(spec: EngineSpec, guess: Tokens) -> None:
-    """A guess may be wrong, but in tokens of the vocabulary."""
+    """Raises ``BadRequest`` for ids outside the vocabulary."""
     _check_ids(spec, guess)
 
 
@@ -50,8 +50,8 @@ def check_continuations(spec: EngineSpec, prompt: Tokens, continuations: Sequenc
 def check_also(
     spec: EngineSpec, top_k: int, lengths: Sequence[int], also: Sequence[Sequence[Tokens]]
 ) -> None:
-    """``also`` has ids for each place of texts of these ``lengths`` or is empty, as a whole or for
-    a text, and needs a ``top_k`` to add to."""
+    """Raises ``BadRequest`` unless ``also`` is empty, or has for each text no entries or ids for
+    each of its ``lengths`` positions, and ``top_k`` is at least 1."""
     if not also:
         return
     if top_k < 1:

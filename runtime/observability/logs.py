@@ -1,7 +1,6 @@
-"""On whose behalf a line of the log was written, and what lines look like where no server sees to
-that.
+"""Log records with request ids, and formatters for processes without a server's log setup.
 
-Lines hold no text of prompts or answers. docs/observability.md lists them.
+Records contain no text of prompts or answers. docs/observability.md lists them.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Any, Final, Literal, TextIO
 from runtime.call_context import current_call_context, current_request
 
 ROOMS: Final = ("runtime", "policies", "envs", "deployments")
-"""The loggers above all of ours."""
+"""Root loggers of our packages."""
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def attribute(record: logging.LogRecord) -> None:
-    """Gives a record the ids of the request that it belongs to, where there is one."""
+    """Adds ``trace_id`` and ``request_id`` of the current request to a record, if there is one."""
     request = current_request()
     ids = {
         "trace_id": request.trace_id or current_call_context().request,
@@ -32,7 +31,7 @@ def attribute(record: logging.LogRecord) -> None:
 
 
 def tell(logger: logging.Logger, level: int, what: str, **facts: str | float | None) -> None:
-    """One line: what happened, and facts that are also fields of a JSON line."""
+    """Logs one event. ``facts`` are part of the message and fields of the JSON record."""
     if not logger.isEnabledFor(level):
         return
     known = {name: value for name, value in facts.items() if value is not None}
@@ -49,7 +48,7 @@ def _shown(value: str | float) -> str:
 
 
 class Attributed(logging.Filter):
-    """For handlers: lets all pass, with the ids."""
+    """Handler filter that passes every record and adds the request ids."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         attribute(record)
@@ -57,19 +56,19 @@ class Attributed(logging.Filter):
 
 
 class Text(logging.Formatter):
-    """One line of text."""
+    """Formats a record as one line of text."""
 
     def usesTime(self) -> bool:
         return True
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        told = (getattr(record, name, None) for name in ("trace_id", "request_id"))
-        ids = "".join(f" {id_}" for id_ in told if id_)
+        values = (getattr(record, name, None) for name in ("trace_id", "request_id"))
+        ids = "".join(f" {id_}" for id_ in values if id_)
         return f"{record.levelname} {record.asctime} {record.name}{ids} -- {record.message}"
 
 
 class Json(logging.Formatter):
-    """One JSON object."""
+    """Formats a record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -88,7 +87,7 @@ class Json(logging.Formatter):
 def logging_to(
     stream: TextIO, encoding: Literal["text", "json"] = "text", level: int = logging.INFO
 ) -> Iterator[None]:
-    """Our lines on a stream meanwhile: for programs that run the whole stack in their process."""
+    """Logs our packages to ``stream`` inside the block, for programs that run the whole stack."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Json() if encoding == "json" else Text())
     handler.addFilter(Attributed())

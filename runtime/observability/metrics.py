@@ -1,6 +1,6 @@
-"""What is counted while answers are written, and the seam to where the numbers go.
+"""Metrics of answers and member calls, and the ``Meter`` protocol of their backend.
 
-docs/metrics.md is the same list for people who read dashboards; a test compares the two.
+docs/metrics.md documents the same list; a test compares both.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)
-"""From one scoring call on a GPU to a long answer on a CPU, at most 2.5 times as far each step."""
+"""Histogram buckets in seconds: from one scoring call on a GPU to a long answer on a CPU."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # a key of every count: hashed by its identity
+@dataclass(frozen=True, slots=True, eq=False)  # used as a key: hashed by identity
 class Metric:
-    """One number, kept for each combination of its tags' values."""
+    """One metric, with a series for each combination of tag values."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     tags: tuple[str, ...]
-    """Names of the configuration and of our own types only, so that there are few of them."""
+    """Values are configured names and our own types only, so that their number stays small."""
     meaning: str
 
 
@@ -202,11 +202,11 @@ METRICS: Final = (
 
 
 class Meter(Protocol):
-    """Where the numbers go."""
+    """Backend of the metrics."""
 
     def record(self, metric: Metric, value: float, *tags: str) -> None:
-        """Adds to a counter, sets a gauge, or puts an observation into a histogram. ``tags`` are
-        the values of the metric's tags, in its order."""
+        """Adds to a counter, sets a gauge, or adds an observation to a histogram. ``tags`` are the
+        values of ``metric.tags``, in that order."""
         ...
 
 
@@ -214,7 +214,7 @@ Series: TypeAlias = tuple[Metric, tuple[str, ...]]
 
 
 class Counts:
-    """Keeps the numbers in this process."""
+    """An in-process backend."""
 
     def __init__(self) -> None:
         self._values: dict[Series, float] = defaultdict(float)
@@ -229,9 +229,9 @@ class Counts:
         self._observed[series] += metric.kind == "histogram"
 
     def value(self, metric: Metric, *tags: str) -> float:
-        """What was counted, the level of a gauge, the sum of a histogram's observations."""
+        """Total of a counter, level of a gauge, or sum of a histogram's observations."""
         return self._values.get((metric, tags), 0.0)
 
     def observed(self, metric: Metric, *tags: str) -> int:
-        """How many observations a histogram holds."""
+        """Number of a histogram's observations."""
         return self._observed.get((metric, tags), 0)

@@ -1,4 +1,4 @@
-"""Activities as OpenTelemetry spans. Imported only where tracing is configured."""
+"""Activities as OpenTelemetry spans. Imported only when tracing is configured."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from runtime.config.tracing import TracingConfig
 from runtime.observability.tracing import Activity, Facts, Kind
 
 SCOPE: Final = "orchestrion"
-FAREWELL_S: Final = 3.0
-"""What the last spans have to leave a process."""
+SHUTDOWN_S: Final = 3.0
+"""Seconds to export the last spans at the end of a process."""
 _KINDS: Final = {
     "server": trace.SpanKind.SERVER,
     "client": trace.SpanKind.CLIENT,
@@ -37,15 +37,15 @@ _KINDS: Final = {
 
 
 class OtelActivity:
-    """One span."""
+    """An ``Activity`` backed by an OpenTelemetry span."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
     @property
     def traceparent(self) -> str:
-        told = self._span.get_span_context()
-        return f"00-{told.trace_id:032x}-{told.span_id:016x}-{told.trace_flags:02x}"
+        context = self._span.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def note(self, facts: Facts) -> None:
         self._span.set_attributes(
@@ -60,44 +60,46 @@ class OtelActivity:
 
 
 class OtelRecorder:
+    """A ``Recorder`` backed by an OpenTelemetry tracer provider."""
+
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer(SCOPE)
         self._propagator = TraceContextTextMapPropagator()
 
     def start(self, name: str, kind: Kind, parent: str, facts: Facts) -> Activity:
-        # An empty context: activities know their parents, whatever else is traced in this process.
+        # An empty context: the parent is explicit, whatever else is traced in this process.
         context = self._propagator.extract({"traceparent": parent}, context=Context())
         activity = OtelActivity(self._tracer.start_span(name, context, _KINDS[kind]))
         activity.note(facts)
         return activity
 
     def close(self) -> None:
-        # A collector that is not there must not hold up the end of a process.
-        last = threading.Thread(target=self._provider.shutdown, daemon=True)
-        last.start()
-        last.join(FAREWELL_S)
+        # An unreachable collector must not delay the end of the process.
+        shutdown_thread = threading.Thread(target=self._provider.shutdown, daemon=True)
+        shutdown_thread.start()
+        shutdown_thread.join(SHUTDOWN_S)
 
 
 def recorder(config: TracingConfig, process: str) -> OtelRecorder:
-    """As configured. ``process`` says which part of Orchestrion this process is."""
-    about: dict[str, str | int] = {
+    """A recorder as configured. ``process``: the role of this process, such as "gateway"."""
+    attributes: dict[str, str | int] = {
         "orchestrion.process": process,
         "host.name": socket.gethostname(),
         "process.pid": os.getpid(),
     }
     if "OTEL_SERVICE_NAME" not in os.environ:
-        about["service.name"] = SCOPE
-    # Without a sampler the provider asks OTEL_TRACES_SAMPLER.
+        attributes["service.name"] = SCOPE
+    # Without a sampler the provider reads OTEL_TRACES_SAMPLER.
     sampler = None if config.sample is None else ParentBasedTraceIdRatio(config.sample)
-    provider = TracerProvider(sampler, Resource.create({**about}), shutdown_on_exit=False)
+    provider = TracerProvider(sampler, Resource.create({**attributes}), shutdown_on_exit=False)
     exporter = _exporter(config, process)
     if config.exporter == "otlp":
         provider.add_span_processor(BatchSpanProcessor(exporter))
     else:
         provider.add_span_processor(SimpleSpanProcessor(exporter))
     recorder = OtelRecorder(provider)
-    atexit.register(recorder.close)  # for the gateway, which Serve does not tell that it ends
+    atexit.register(recorder.close)  # for the gateway: Serve gives no shutdown hook
     return recorder
 
 
@@ -110,15 +112,15 @@ def _exporter(config: TracingConfig, process: str) -> SpanExporter:
         case "console":
             return ConsoleSpanExporter(out=sys.stdout, formatter=_line)
         case "file":
-            assert config.folder is not None  # its validator saw to that
+            assert config.folder is not None  # checked by its validator
             folder = Path(config.folder)
             folder.mkdir(parents=True, exist_ok=True)
             name = f"spans-{socket.gethostname()}-{os.getpid()}.jsonl"
-            return _ToFile(folder / name)
+            return _FileExporter(folder / name)
 
 
-class _ToFile(ConsoleSpanExporter):
-    """Line by line, so that a process that is killed has told what it did."""
+class _FileExporter(ConsoleSpanExporter):
+    """Line buffered, so that the spans of a killed process are kept."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(out=path.open("a", buffering=1), formatter=_line)

@@ -1,4 +1,4 @@
-"""What coordinators and members' replicas tell of their work, as it happens."""
+"""Metrics and log lines of coordinators and of members' replicas."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from runtime.types.events import MemberUsage, StopReason
 logger = logging.getLogger(__name__)
 
 COMPLETE: Final = frozenset(get_args(StopReason))
-"""Outcomes of answers that came to their end."""
+"""Outcomes of answers that were completed."""
 
 
 class Report:
-    """What a coordinator tells of its ensemble, as it happens."""
+    """Records the answers and member calls of one ensemble, for its coordinator."""
 
     def __init__(self, ensemble: str, meter: Meter) -> None:
         self._ensemble = ensemble
@@ -51,7 +51,7 @@ class Report:
         self._in_progress = 0
 
     def begun(self) -> None:
-        """An answer; ``ended`` follows in any case."""
+        """An answer started; ``ended`` always follows."""
         self._progress(1)
         tell(logger, logging.DEBUG, "answer started", ensemble=self._ensemble)
 
@@ -65,7 +65,7 @@ class Report:
         cost: float = 0.0,
         degraded: bool = False,
     ) -> None:
-        """``tokens``: those that the client was sent."""
+        """An answer ended. ``tokens``: completion tokens sent to the client."""
         self._progress(-1)
         self._tell(outcome, tokens, seconds, prompt_tokens, cost, degraded)
         self._meter.record(ANSWERS, 1, self._ensemble, outcome)
@@ -85,7 +85,7 @@ class Report:
         cost: float,
         degraded: bool,
     ) -> None:
-        """The answer's one line, and what its activity tells at the end."""
+        """The answer's log line, and the final attributes of its activity."""
         tell(
             logger,
             logging.INFO if outcome in COMPLETE or outcome == "cancelled" else logging.WARNING,
@@ -111,7 +111,7 @@ class Report:
         self._meter.record(ROUNDS, 1, self._ensemble, author)
 
     def waited(self, seconds: float) -> None:
-        """For the first span of an answer."""
+        """Time from the request to the first span of an answer."""
         self._meter.record(FIRST_SPAN_SECONDS, seconds, self._ensemble)
 
     def dropped(self, member: str, step: int, reason: str) -> None:
@@ -120,11 +120,11 @@ class Report:
         tell(logger, logging.WARNING, "member dropped", **facts, step=step, reason=reason)
 
     def cancelled(self, member: str) -> None:
-        """A call whose reply nobody waits for any more."""
+        """A member call was cancelled before its reply."""
         self._meter.record(CANCELLED, 1, self._ensemble, member)
 
     def booked(self, member: str, usage: MemberUsage) -> None:
-        """A part of what a member was asked; time comes with the one call that it was spent on."""
+        """Usage of a member; ``usage.seconds`` counts only together with ``usage.calls``."""
         parts = (
             (CALLS, usage.calls),
             (RETRIES, usage.retries),
@@ -145,7 +145,7 @@ class Report:
 
 
 class Load:
-    """What a member's replica is at work on."""
+    """Records the messages and calls in progress on a member's replica."""
 
     def __init__(self, member: str, meter: Meter) -> None:
         self._member = member
@@ -155,7 +155,7 @@ class Load:
 
     @contextmanager
     def message(self, calls: int) -> Iterator[None]:
-        """While a message of so many calls is worked on."""
+        """Counts a message of ``calls`` calls as in progress inside the block."""
         self._step(1, calls)
         started = time.monotonic()
         try:
@@ -172,15 +172,15 @@ class Load:
 
 
 class Batches:
-    """What a replica of a reward model or text encoder answers."""
+    """Records the batches of a reward model's or text encoder's replica."""
 
-    def __init__(self, aide: str, meter: Meter) -> None:
-        self._aux_model = aide
+    def __init__(self, aux_model: str, meter: Meter) -> None:
+        self._aux_model = aux_model
         self._meter = meter
 
     @contextmanager
     def batch(self, questions: int) -> Iterator[None]:
-        """While so many questions are answered together."""
+        """Times a batch of ``questions`` items."""
         started = time.monotonic()
         try:
             yield

@@ -1,8 +1,7 @@
-"""What a process does on whose behalf, as OpenTelemetry's spans tell it; costs nothing where nobody
-records it.
+"""Tracing in terms of OpenTelemetry's spans; costs nothing while no recorder is set.
 
-They are called activities here, since a span is a piece of an answer in this code. No activity
-carries text of prompts or answers. docs/observability.md lists them.
+Spans are called activities here, since a span is a piece of an answer in this code. No activity
+contains text of prompts or answers. docs/observability.md lists them.
 """
 
 from __future__ import annotations
@@ -14,27 +13,29 @@ from contextvars import ContextVar
 from typing import Final, Literal, Protocol, TypeAlias
 
 Facts: TypeAlias = Mapping[str, str | bool | int | float | list[str] | None]
-"""Attributes by name; those that are ``None`` are left out."""
+"""Attributes by name; ``None`` values are left out."""
 Kind: TypeAlias = Literal["server", "client", "internal"]
 
 
 class Activity(Protocol):
-    """One under way."""
+    """An operation in progress."""
 
     @property
     def traceparent(self) -> str:
-        """What makes another one its child, also in another process (W3C Trace Context)."""
+        """W3C Trace Context header that makes another activity its child, in any process."""
         ...
 
-    def note(self, facts: Facts) -> None: ...
+    def note(self, facts: Facts) -> None:
+        """Sets attributes."""
+        ...
 
     def end(self, error: str | None = None) -> None:
-        """``error``: the type of what broke it off."""
+        """``error``: the type of the exception that ended it."""
         ...
 
 
 class Recorder(Protocol):
-    """Where activities go; ``runtime/observability/otel.py`` has the one."""
+    """Backend of activities; ``runtime/observability/otel.py`` implements it."""
 
     def start(self, name: str, kind: Kind, parent: str, facts: Facts) -> Activity: ...
 
@@ -42,7 +43,7 @@ class Recorder(Protocol):
 
 
 class Unrecorded:
-    """An activity that nobody records."""
+    """An activity without a recorder."""
 
     traceparent = ""
 
@@ -59,13 +60,13 @@ _recorder: Recorder | None = None
 
 
 def record_with(recorder: Recorder | None) -> None:
-    """From now on, in this process."""
+    """Sets the recorder of this process; ``None`` turns tracing off."""
     global _recorder
     _recorder = recorder
 
 
 def stop_recording() -> None:
-    """Sends what has not been sent yet."""
+    """Exports pending activities and turns tracing off."""
     if _recorder is not None:
         _recorder.close()
     record_with(None)
@@ -76,7 +77,7 @@ def current_activity() -> Activity:
 
 
 def begin(name: str, facts: Facts, *, kind: Kind = "internal", parent: str = "") -> Activity:
-    """The caller ends it. Without a parent it belongs to the current one, if there is one."""
+    """Starts an activity that the caller ends; without ``parent`` a child of the current one."""
     if _recorder is None:
         return UNRECORDED
     return _recorder.start(name, kind, parent or _CURRENT.get().traceparent, facts)
@@ -84,7 +85,7 @@ def begin(name: str, facts: Facts, *, kind: Kind = "internal", parent: str = "")
 
 @contextmanager
 def within(activity: Activity) -> Iterator[None]:
-    """It is the current one inside."""
+    """Makes ``activity`` the current one inside the block."""
     token = _CURRENT.set(activity)
     try:
         yield
@@ -95,7 +96,7 @@ def within(activity: Activity) -> Iterator[None]:
 def doing(
     name: str, facts: Facts, *, kind: Kind = "internal", parent: str = ""
 ) -> AbstractContextManager[Activity]:
-    """An activity as long as its block, current inside."""
+    """An activity that lasts as long as the block and is current inside it."""
     if _recorder is None:
         return nullcontext(UNRECORDED)
     return _doing(begin(name, facts, kind=kind, parent=parent))
@@ -115,6 +116,6 @@ def _doing(activity: Activity) -> Iterator[Activity]:
 
 
 def broke_off(fault: BaseException) -> str | None:
-    """The error's type; ``None`` where somebody merely stopped waiting."""
+    """The error's type; ``None`` for a cancellation."""
     stopped = isinstance(fault, asyncio.CancelledError | GeneratorExit)
     return None if stopped else type(fault).__name__

@@ -1,4 +1,4 @@
-"""Process reward models by kind. Heavy imports happen when one is built, not before."""
+"""Process reward models. Heavy imports happen when a model is built."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ __all__ = [
 
 
 def build_reward_model(config: RewardModelConfig) -> RewardModel:
-    """Loads the weights; blocks until the model can judge."""
+    """Loads the weights; blocks until the model is ready. Raises ``WeightsError``,
+    ``ConfigError``."""
     engines = [member.served_engine for member in config.as_members()]
     built = [_build(judge, engine) for judge, engine in zip(config.judges, engines, strict=True)]
     if isinstance(config.judge, RewardEnsembleConfig):

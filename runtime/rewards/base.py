@@ -1,4 +1,4 @@
-"""What a process reward model is: it judges each step of a chain of reasoning."""
+"""The process reward model protocol: scores for each step of a chain of reasoning."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ class Reasoning:
 
     question: str
     steps: tuple[str, ...]
-    """Without white space around them."""
+    """Stripped of surrounding white space."""
     since: int = 0
-    """Steps from this number on are judged; those before it only stand in the context."""
+    """Steps from this index on are scored; earlier ones are context only."""
 
 
 class RewardModel(Protocol):
-    """Judges many chains at once.
+    """Scores batches of chains.
 
-    Values are probabilities, in [0, 1], that the chain is on its way to the right answer after each
-    judged step. Raises ``ContextOverflow`` for a chain that no window holds, ``EngineFault``.
+    A score is the probability, in [0, 1], that the chain leads to the correct answer after the
+    step. Raises ``ContextOverflow`` for a chain beyond the context length, ``EngineFault``.
     """
 
     async def score_steps(self, chains: Sequence[Reasoning]) -> list[list[float]]:
-        """One list for each chain, one value for each judged step."""
+        """One list for each chain, one score for each step from ``since`` on."""
         ...
 
     async def check(self) -> None:
-        """Raises ``EngineFault`` when it can judge no more."""
+        """Raises ``EngineFault`` when the model can no longer serve."""
         ...
 
     async def close(self) -> None: ...
@@ -42,7 +42,7 @@ Judged: TypeAlias = list[float] | OrchestrionError
 
 
 async def judge_all(model: RewardModel, chains: Sequence[Reasoning]) -> list[Judged]:
-    """All chains together; where one is beyond the model's window, it alone has failed."""
+    """Scores of each chain, or its own ``ContextOverflow``. Raises ``EngineFault`` for all."""
     try:
         return list(await model.score_steps(chains))
     except ContextOverflow as full:

@@ -26,14 +26,22 @@ from runtime.rewards.base import Reasoning
 from runtime.tokenization.files import check_tokenizer
 from runtime.weights import resolve
 from runtime.weights.checkpoint import NO_CODE, without_code
-from runtime.weights.torch_models import FORWARD_FAULTS, load_pretrained, pick_device
+from runtime.weights.torch_models import (
+    FORWARD_FAULTS,
+    context_length,
+    load_pretrained,
+    pick_device,
+    torch_dtype,
+)
 
 QWEN_PRM = "Qwen2ForProcessRewardModel"
+DEFAULT_CONTEXT = 512
+"""Tokens, where neither the model nor the configuration sets a limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """One row of a batch: its tokens, and the positions whose labels are wanted."""
+    """One row of a batch: token ids, and the positions whose labels are read."""
 
     ids: list[int]
     places: list[int]
@@ -44,8 +52,8 @@ class ClassifierModel:
     sequence classifiers read a row for each judged step, up to it.
 
     ``Qwen2ForProcessRewardModel`` (arXiv 2501.07301) is code in its repository; its body is an
-    ordinary Qwen2 and its head two linear layers, so it is put together here and none of that code
-    is run.
+    ordinary Qwen2 and its head two linear layers, so it is assembled here and that code is not
+    run.
 
     Raises at construction: ``WeightsError``, ``ConfigError`` (both name the remedy).
     """
@@ -55,19 +63,17 @@ class ClassifierModel:
         self._config = config
         self._device = pick_device(config.device)
         check_tokenizer(folder)
-        dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-            self._model, self._by_token = _load(folder, config, dtype)
+            self._model, self._by_token = _load(folder, config, torch_dtype(config.dtype))
         except (OSError, KeyError, ValueError, ImportError, SafetensorError) as fault:
             raise WeightsError(
                 f"{config.weights} is not a classifier that transformers can load "
                 f"({without_code(fault)})"
             ) from fault
         self._model.eval().requires_grad_(False).to(self._device)
-        known = self._model.config.get_text_config()
-        limits = [getattr(known, "max_position_embeddings", None), config.max_context]
-        self._window = min((int(n) for n in limits if n), default=512)
+        text_config = self._model.config.get_text_config()
+        self._window = context_length(text_config, config.max_context) or DEFAULT_CONTEXT
         self._tag = self._tag_id() if self._by_token else -1
         self._lock = threading.Lock()
 
@@ -75,8 +81,8 @@ class ClassifierModel:
         ids = self._tokenizer.encode(self._config.tag, add_special_tokens=False)
         if len(ids) != 1:
             raise ConfigError(
-                f"tag {self._config.tag!r} is {len(ids)} tokens of {self._config.weights}; give "
-                "the one that it was trained with"
+                f"tag {self._config.tag!r} is {len(ids)} tokens of {self._config.weights}; set "
+                "the single-token tag that it was trained with"
             )
         return int(ids[0])
 
@@ -85,15 +91,15 @@ class ClassifierModel:
         for chain in chains:
             texts += self._read(chain)
         values = await asyncio.to_thread(self._judge, texts)
-        told, at = [], 0
+        scores, at = [], 0
         for chain in chains:
             count = len(chain.steps) - chain.since
-            told.append(values[at : at + count])
+            scores.append(values[at : at + count])
             at += count
-        return told
+        return scores
 
     def _read(self, chain: Reasoning) -> list[_Text]:
-        """The rows that a chain takes."""
+        """The batch rows of a chain."""
         if len(chain.steps) == chain.since:
             return []
         if not self._by_token:
@@ -102,7 +108,10 @@ class ClassifierModel:
         ids = self._ids(chain, [f"{step}{self._config.tag}" for step in chain.steps])
         places = [i for i, token in enumerate(ids) if token == self._tag][-len(chain.steps) :]
         if len(places) < len(chain.steps):
-            raise EngineFault(f"{self._config.weights} lost a tag in a text; steps may not hold it")
+            raise EngineFault(
+                f"{self._config.weights}: a step tag is missing after tokenisation; steps must not "
+                "contain the tag"
+            )
         return [self._text(ids, places[chain.since :])]
 
     def _ids(self, chain: Reasoning, steps: list[str]) -> list[int]:
@@ -122,7 +131,7 @@ class ClassifierModel:
 
     def _judge(self, texts: Sequence[_Text]) -> list[float]:
         values: list[float] = []
-        # Without padding a sequence classifier cannot tell where a text ends.
+        # Without a pad token a sequence classifier cannot find the end of a padded text.
         padded = self._by_token or self._model.config.pad_token_id is not None
         size = self._config.max_batch if padded else 1
         with self._lock, torch.inference_mode():
@@ -130,8 +139,8 @@ class ClassifierModel:
                 try:
                     values += self._pass(texts[start : start + size])
                 except FORWARD_FAULTS as fault:
-                    told = f"{type(fault).__name__} in a forward pass: {fault}"
-                    raise EngineFault(told) from fault
+                    reason = f"{type(fault).__name__} in a forward pass: {fault}"
+                    raise EngineFault(reason) from fault
         return values
 
     def _pass(self, texts: Sequence[_Text]) -> list[float]:
@@ -161,16 +170,16 @@ class ClassifierModel:
         return [float(value) for value in shares.cpu()]
 
     async def check(self) -> None:
-        """A classifier runs in this process: as long as this answers, it can judge."""
+        """A classifier runs in this process; it can serve as long as the process does."""
 
     async def close(self) -> None:
-        """Waits for a pass under way."""
+        """Waits for a running forward pass."""
         await asyncio.to_thread(self._lock.acquire)
         self._lock.release()
 
 
 class _QwenPrm(torch.nn.Module):
-    """A Qwen2 body and the head Linear - ReLU - Linear over its states."""
+    """A Qwen2 base model and the head Linear - ReLU - Linear over its states."""
 
     def __init__(self, body: Any, weights: dict[str, torch.Tensor]) -> None:
         super().__init__()
@@ -194,9 +203,9 @@ class _Logits:
 
 
 def _load(folder: Path, config: ClassifierReward, dtype: torch.dtype) -> tuple[Any, bool]:
-    """The model, and whether it labels tokens."""
-    told = json.loads((folder / "config.json").read_text())
-    name = (told.get("architectures") or [""])[0]
+    """The model, and whether it is a token classifier."""
+    model_config = json.loads((folder / "config.json").read_text())
+    name = (model_config.get("architectures") or [""])[0]
     weights = config.weights
     if name == QWEN_PRM:
         body = load_pretrained(AutoModel, folder, weights, dtype=dtype)
@@ -215,10 +224,10 @@ def _load(folder: Path, config: ClassifierReward, dtype: torch.dtype) -> tuple[A
 
 
 def _head(folder: Path, weights: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = {}
+    head: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors = load_file(file)
-        found |= {name: w.to(dtype) for name, w in tensors.items() if name.startswith("score.")}
-    if not {"score.0.weight", "score.2.weight"} <= set(found):
+        head |= {name: w.to(dtype) for name, w in tensors.items() if name.startswith("score.")}
+    if not {"score.0.weight", "score.2.weight"} <= set(head):
         raise WeightsError(f"{weights} has no head score.0, score.2; is it a {QWEN_PRM}?")
-    return found
+    return head

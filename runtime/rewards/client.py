@@ -1,4 +1,4 @@
-"""One reward model as a coordinator's sessions see it."""
+"""Client of a reward model, for a coordinator's sessions."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from runtime.types.events import MemberUsage
 
 
 class RewardChannel(Protocol):
-    """The way to a reward model's replicas."""
+    """Carries batches to a reward model's replicas."""
 
     async def score_steps(self, chains: Sequence[Reasoning]) -> list[Judged]:
-        """What each chain comes to; a fault of one alone stands in its place."""
+        """The scores of each chain, or its own error in their place."""
         ...
 
 
 class RewardConnection:
-    """What all sessions of a coordinator share."""
+    """Shared by all sessions of a coordinator: batches their chains."""
 
     def __init__(self, name: str, config: RewardModelConfig, channel: RewardChannel) -> None:
         self.name, self.config = name, config
-        self._gathering: RequestBatcher[Reasoning, list[float]] = RequestBatcher(
+        self._batcher: RequestBatcher[Reasoning, list[float]] = RequestBatcher(
             channel.score_steps, config.replica.most_replicas
         )
 
     async def score_steps(self, chain: Reasoning) -> list[float]:
-        return await self._gathering.ask(chain)
+        return await self._batcher.submit(chain)
 
 
 class Judge:
-    """A reward model in one session: budgeted, accounted, asked again when it fails."""
+    """A reward model in one session: with budget, accounting and retries."""
 
     def __init__(self, connection: RewardConnection, ledger: Ledger) -> None:
         self.name = connection.name
-        self._connection, self._accounts = connection, ledger
+        self._connection, self._ledger = connection, ledger
 
     async def score_steps(self, question: str, steps: Sequence[str], since: int = 0) -> list[float]:
-        """The values of the steps from number ``since`` on, in [0, 1].
+        """The scores of the steps from index ``since`` on, in [0, 1].
 
-        Raises ``BudgetSpent`` at a limit and ``MemberFailed`` when every try failed.
+        Raises ``BudgetSpent`` at a limit and ``MemberFailed`` when every attempt failed.
         """
         chain = Reasoning(question, tuple(step.strip() for step in steps), since)
         connection = self._connection
         values = await booked(
-            connection.config, self.name, self._accounts, lambda _: connection.score_steps(chain)
+            connection.config, self.name, self._ledger, lambda _: connection.score_steps(chain)
         )
         cost = len(values) * connection.config.price.input / 1e6
-        self._accounts.book(self.name, MemberUsage(cost=cost))
+        self._ledger.book(self.name, MemberUsage(cost=cost))
         return values

@@ -1,4 +1,4 @@
-"""Several process reward models as one."""
+"""An ensemble of process reward models."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from runtime.rewards.base import Reasoning, RewardModel
 
 
 class RewardEnsemble:
-    """The mean or the least of what several judges say of a step (arXiv 2310.02743). A chain that
-    one of them cannot hold is held by none."""
+    """The mean or the minimum of several models' scores of a step (arXiv 2310.02743). A chain must
+    fit the context length of every model."""
 
     def __init__(self, models: Sequence[RewardModel], take: Literal["mean", "min"]) -> None:
         self._models = models
-        self._taken = fmean if take == "mean" else min
+        self._combine = fmean if take == "mean" else min
 
     async def score_steps(self, chains: Sequence[Reasoning]) -> list[list[float]]:
-        told = await asyncio.gather(*(model.score_steps(chains) for model in self._models))
+        scores = await asyncio.gather(*(model.score_steps(chains) for model in self._models))
         return [
-            [self._taken(values) for values in zip(*chain, strict=True)]
-            for chain in zip(*told, strict=True)
+            [self._combine(values) for values in zip(*chain, strict=True)]
+            for chain in zip(*scores, strict=True)
         ]
 
     async def check(self) -> None:

@@ -1,4 +1,4 @@
-"""A causal LM as process reward model: which token it would write after the tag of each step."""
+"""A causal LM as process reward model: its next token after each step's tag is the score."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from runtime.tokenization.tokenizer import Tokenizer
 
 
 class StepTagModel:
-    """Math-Shepherd's way (arXiv 2312.08935): P(good) / (P(good) + P(bad)) after each step's tag.
+    """P(good) / (P(good) + P(bad)) after each step's tag (Math-Shepherd, arXiv 2312.08935).
 
-    Runs on any engine. Only the tags' own places are asked for, and of a chain that grows step by
-    step the engine's prefix cache holds the rest.
+    Runs on any engine. Only the positions of tags are queried; the engine's prefix cache holds the
+    earlier steps of a growing chain.
 
     Raises at construction: ``ConfigError`` where tag, good or bad are not single tokens.
     """
@@ -33,7 +33,7 @@ class StepTagModel:
         self._tag = self._find_tag()
 
     def _forms(self, field: str, text: str) -> list[int]:
-        """The tokens that write a text alone: as a text begins, and after a space."""
+        """The single tokens that spell ``text``: at the start of a text, and after a space."""
         encoded = [self._tokenizer.encode(text), self._tokenizer.encode(f"a {text}")]
         found = [ids[-1] for ids in encoded if ids]
         found = [i for i in found if self._tokenizer.decode([i]).strip() == text.strip()]
@@ -42,7 +42,7 @@ class StepTagModel:
         return found
 
     def _find_tag(self) -> int:
-        """The tag as it is at the end of a step."""
+        """The id of the tag at the end of a step."""
         steps = ("One and one are two.", "Done.")
         ids = self._ids(Reasoning("How much is one and one?", steps))
         for tag in self._forms("tag", self._config.tag):
@@ -50,14 +50,14 @@ class StepTagModel:
                 return tag
         raise ConfigError(
             f"tag {self._config.tag!r} does not stay a token of its own at the end of a step; "
-            "give another tag, or another form of step"
+            "set another tag or another step template"
         )
 
     def _ids(self, chain: Reasoning, first: int = 0) -> list[int]:
-        """The chain from step number ``first`` on."""
+        """The chain's token ids from step ``first`` on."""
         config = self._config
         steps = config.between.join(
-            # A tag inside a step would be taken for the end of one.
+            # A tag inside a step would be read as the end of a step.
             config.step.format(text=text.replace(config.tag, ""), tag=config.tag, n=number)
             for number, text in enumerate(chain.steps[first:], first + 1)
         )
@@ -65,7 +65,7 @@ class StepTagModel:
         return self._tokenizer.encode_prompt(text)
 
     def _prompts(self, chain: Reasoning) -> list[list[int]]:
-        """For each judged step what is read of it, up to its tag."""
+        """For each scored step the token ids up to its tag."""
         last = self._config.last
         if last is None:
             ids = self._read(chain)
@@ -86,12 +86,12 @@ class StepTagModel:
         return ids
 
     def _places(self, ids: Sequence[int], chain: Reasoning, first: int = 0) -> list[int]:
-        """Where the judged steps' tags are: the last so many, since a question may hold the sign
+        """Positions of the scored steps' tags: the last ones, since a question may contain the tag
         too."""
         places = [i for i, token in enumerate(ids) if token == self._tag]
         if len(places) < len(chain.steps) - first:
             raise EngineFault(
-                f"a step of {chain.steps!r} swallows the tag {self._config.tag!r} of "
+                f"a step of {chain.steps!r} merges with the tag {self._config.tag!r} of "
                 f"{self._engine.spec.model}"
             )
         return places[len(places) - len(chain.steps) + chain.since :]
@@ -100,19 +100,19 @@ class StepTagModel:
         prompts: list[list[int]] = []
         counts = []
         for chain in chains:
-            read = self._prompts(chain)
-            prompts += read
-            counts.append(len(read))
+            prompts_of_chain = self._prompts(chain)
+            prompts += prompts_of_chain
+            counts.append(len(prompts_of_chain))
         if not prompts:
             return [[] for _ in chains]
         also = [(self._good, self._bad)] * len(prompts)
         rows = await self._engine.next_token(prompts, 1, also)
-        values = [_share(float(row.logprobs[-2]), float(row.logprobs[-1])) for row in rows]
-        told, at = [], 0
+        values = [_probability(float(row.logprobs[-2]), float(row.logprobs[-1])) for row in rows]
+        results, at = [], 0
         for count in counts:
-            told.append(values[at : at + count])
+            results.append(values[at : at + count])
             at += count
-        return told
+        return results
 
     async def check(self) -> None:
         await self._engine.check()
@@ -121,6 +121,6 @@ class StepTagModel:
         await self._engine.close()
 
 
-def _share(good: float, bad: float) -> float:
-    """The first of two logprobs as a share of both."""
+def _probability(good: float, bad: float) -> float:
+    """P(good) / (P(good) + P(bad)), from logprobs."""
     return 1.0 / (1.0 + math.exp(min(bad - good, 700.0)))

@@ -1,4 +1,4 @@
-"""What a coordinator asks besides its members."""
+"""The models that a coordinator calls besides its members."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AuxModels:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(aide.name for aide in (self.judge, self.encoder) if aide is not None)
+        return tuple(model.name for model in (self.judge, self.encoder) if model is not None)
 
 
 ALONE: Final = AuxModels()

@@ -1,4 +1,4 @@
-"""The way to one LLM that all sessions of a coordinator share."""
+"""The connection to one LLM that all sessions of a coordinator share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.tokenization.tokenizer import Tokenizer, TokenizerDefinition
 
 
 class Connection:
-    """A member's engine with its tokenizer and terms.
+    """A member's engine with its tokenizer and configuration.
 
     The tokenizer is rebuilt here from the engine's own description, so a coordinator's node needs
     neither the weights nor the folder they came from.
@@ -34,7 +34,7 @@ class Connection:
     async def open(self) -> None:
         """Makes ``spec`` and ``tokenizer`` ready; cheap when they are."""
         if self._tokenizer is None:
-            # Not one after the other: some wait for a member that is away, others do not.
+            # Outside the lock: some callers wait for an unavailable member, others do not.
             definition = (await self.describe()).tokenizer
             async with self._opening:
                 if self._tokenizer is None:
@@ -53,5 +53,5 @@ class Connection:
 
 @lru_cache(maxsize=64)
 def _tokenizer(definition: TokenizerDefinition) -> Tokenizer:
-    """One for each definition in a process: large vocabularies take seconds and half a gigabyte."""
+    """Shared by all connections: a large vocabulary takes seconds and half a gigabyte to build."""
     return Tokenizer(definition)

@@ -56,9 +56,9 @@ class Member:
         """Continues the accepted text. Whole UTF-8 characters only.
 
         ``answer_ids`` are used instead of the canonical tokens of the accepted text: a member that
-        writes alone goes on from exactly what it wrote. ``after`` is text that may be accepted
-        next; with ``judge`` the same request scores it too. ``guess`` is what the member may well
-        write: it changes no text, but saves passes where it is right.
+        writes alone continues exactly what it wrote. ``after`` is text that may be accepted
+        next; with ``judge`` the same request scores it too. ``guess`` is what the member will
+        probably write: it changes no text, and saves passes where it is right.
         """
         prompt = list(self.context.ids)
         tail: list[int] = []
@@ -79,8 +79,8 @@ class Member:
         return draft
 
     def _guessed(self, prompt: Sequence[int], after: str, guess: str) -> tuple[int, ...]:
-        """A guess in this member's tokens; none where its engine heeds none, or where the last
-        token of the prompt would be another one with it."""
+        """A guess in this member's tokens; none where its engine uses none, or where the last
+        token of the prompt would change with it."""
         if GUESSES not in self.connection.spec.capabilities:
             return ()
         kept, tail = self.context.preview(after + guess)
@@ -90,7 +90,7 @@ class Member:
     async def _generate(
         self, prompt: list[int], sampling: Sampling, room: int, judged: int, on: bool
     ) -> Draft:
-        """``on``: goes on with an answer of its own, whose beginning was paid for."""
+        """``on``: continues its own answer, whose beginning was paid for."""
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         reply = await self._call(lambda engine: engine.generate(prompt, sampling, judged))
         self._book_generation(len(prompt), reply, on)
@@ -132,15 +132,15 @@ class Member:
         context = Context(self.context.tokenizer, self.context.prompt_ids, self.context.text + text)
         return Member(self.connection, context, self._accounts)
 
-    async def prepare(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
-        """Something that a method needs of the model itself, such as its embeddings."""
-        return await self._call(ask)
+    async def prepare(self, call: Callable[[Engine], Awaitable[T]]) -> T:
+        """One call of the method's own to the engine, such as for its embeddings."""
+        return await self._call(call)
 
     async def embed(self, ids: Sequence[int]) -> np.ndarray:
         """The state that this member has after exact ids, float32 ``[hidden size]``."""
-        told = await self._call(lambda engine: engine.embed([ids]))
+        states = await self._call(lambda engine: engine.embed([ids]))
         self._accounts.book(self.name, self._priced(prompt_tokens=len(ids)))
-        state: np.ndarray = told[0]
+        state: np.ndarray = states[0]
         return state
 
     async def write(
@@ -150,17 +150,17 @@ class Member:
         router: Router | None = None,
         plain: bool = False,
     ) -> Generation:
-        """Goes on from exact ids, for methods that keep the tokens themselves. ``router`` is the
-        one that ``sampling.defer`` names; ``plain`` has it asked outside the engine, token by
+        """Continues exact ids, for methods that hold the tokens themselves. ``router`` is the
+        one that ``sampling.defer`` names; ``plain`` applies it outside the engine, token by
         token."""
         room = max(self.connection.spec.context_length - len(prompt), 1)
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         spec, defer = self.connection.spec, sampling.defer
         if defer is not None and (plain or DEFERS not in spec.capabilities):
             length = 1 if plain else DRAFT
-            beside = ExternalDeferral(self._call, sampling, router, spec.vocab_size, length)
-            reply = await beside.write(prompt)
-            more = self._priced(prompt_tokens=beside.read, completion_tokens=beside.cut)
+            external = ExternalDeferral(self._call, sampling, router, spec.vocab_size, length)
+            reply = await external.write(prompt)
+            more = self._priced(prompt_tokens=external.read, completion_tokens=external.cut)
             self._accounts.book(self.name, more)
         else:
 
@@ -182,11 +182,11 @@ class Member:
     ) -> dict[int, Distribution]:
         """The next-token distribution at each place of ``cover``, in one call: the ``top_k`` best,
         and the ids that ``also`` names for that place."""
-        prompt, wanted = cover.prompt, also or {}
+        prompt, named = cover.prompt, also or {}
         # Any token may stand after the last place: engines score it, but are not fed it.
         tails = [[*branch, prompt[-1]] for branch in cover.branches]
-        extra: list[list[Sequence[int]]] = [[()] * len(tail) for tail in tails] if wanted else []
-        for place, ids in wanted.items():
+        extra: list[list[Sequence[int]]] = [[()] * len(tail) for tail in tails] if named else []
+        for place, ids in named.items():
             branch, at = cover.places[place]
             extra[branch][at] = tuple(ids)
         replies = await self._call(lambda engine: engine.score(prompt, tails, top_k, extra))
@@ -224,9 +224,9 @@ class Member:
         logprobs: Sequence[float],
         top: Sequence[Distribution] = (),
     ) -> list[TokenChoice]:
-        """Tokens of this member as a reply tells them."""
+        """Tokens of this member with their logprobs, for spans and replies."""
         data = self.connection.tokenizer.decode_bytes
-        told = []
+        choices = []
         for place, (token, logprob) in enumerate(zip(ids, logprobs, strict=True)):
             row = top[place] if top else None
             best: list[tuple[bytes, float]] = []
@@ -234,14 +234,14 @@ class Member:
                 for i, value in zip(row.ids.tolist(), row.logprobs.tolist(), strict=True):
                     # The token itself has one figure, lest rounding make two of it.
                     best.append((data((i,)), logprob if i == token else value))
-            told.append(TokenChoice(data((token,)), logprob, tuple(best)))
-        return told
+            choices.append(TokenChoice(data((token,)), logprob, tuple(best)))
+        return choices
 
     def _book_generation(
         self, prompt: int, reply: Generation, on: bool = False, others: int = 0
     ) -> None:
         """An answer that is written in pieces costs what it would in one, as long as the cache
-        holds its beginning. ``others``: tokens that this member read and somebody else wrote."""
+        holds its beginning. ``others``: tokens that this member read and another one wrote."""
         used = self._priced(
             # Its last token would have been fed in any case.
             prompt_tokens=max(prompt - reply.cached_tokens - on, 0) + others,
@@ -267,7 +267,7 @@ class Member:
             cost=cost,
         )
 
-    async def _call(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
+    async def _call(self, call: Callable[[Engine], Awaitable[T]]) -> T:
         """One engine call; see ``booked``."""
 
         async def once(attempt: int) -> T:
@@ -280,14 +280,14 @@ class Member:
                 traceparent=current_activity().traceparent,
             )
             with use_call_context(call_context):
-                return await ask(self.connection.engine)
+                return await call(self.connection.engine)
 
         return await booked(self.connection.config, self.name, self._accounts, once)
 
 
 def _others(reply: Generation, sampling: Sampling) -> int:
-    """How many of the tokens were offered by somebody else."""
+    """How many of the tokens another member wrote."""
     if sampling.defer is None:
         return 0
-    told = reply.confidences[: len(reply.tokens)]
-    return sum(value < sampling.defer.threshold for value in told)
+    confidences = reply.confidences[: len(reply.tokens)]
+    return sum(value < sampling.defer.threshold for value in confidences)

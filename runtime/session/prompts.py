@@ -1,4 +1,4 @@
-"""What a member is asked: a request's conversation or text in that member's own tokens."""
+"""A member's prompt: a request's conversation or text in that member's own tokens."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def prompt_ids(query: Query, connection: Connection, ids_of: str) -> list[int]:
 
 
 def _read(text: str, connection: Connection) -> list[int]:
-    """The text's tokens. One far beyond the window is refused by its beginning: to tokenise
-    megabytes takes seconds, in which no other request of this process goes on."""
+    """The text's tokens. One far beyond the window is refused by its beginning: tokenising
+    megabytes takes seconds, during which this process serves no other request."""
     limit = connection.spec.context_length
     cut = LONG * limit
     while cut < len(text):
@@ -44,14 +44,14 @@ def _read(text: str, connection: Connection) -> list[int]:
 
 
 def question_of(query: Query) -> str:
-    """What the caller asks, without the turns before it."""
-    asked = [message.content for message in query.messages if message.role == "user"]
-    return query.prompt or (asked[-1] if asked else "")
+    """The caller's question, without the turns before it."""
+    questions = [message.content for message in query.messages if message.role == "user"]
+    return query.prompt or (questions[-1] if questions else "")
 
 
-def asking(query: Query, question: str) -> Query:
+def with_question(query: Query, question: str) -> Query:
     """The request with another question in the place of the caller's. Raises ``BadRequest`` where
-    the caller asks none."""
+    no turn is the user's."""
     if query.prompt is not None or query.prompt_ids is not None:
         return replace(query, prompt=question, prompt_ids=None)
     places = [i for i, turn in enumerate(query.messages) if turn.role == "user"]

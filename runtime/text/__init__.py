@@ -1,0 +1,1 @@
+"""Text of answers: words, stop strings, offsets, token contexts, drafts."""

@@ -1,4 +1,4 @@
-"""What members propose and judge: texts with their probabilities."""
+"""Drafts and candidates: texts of members with their logprobs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from runtime.types.outputs import Distribution, EngineFinish, Generation
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Text that a member proposes as the continuation."""
+    """A member's proposed continuation."""
 
     author: str
     text: str
     logprobs: tuple[float, ...]
-    """Of the author's own tokens, its EOS included when ``final``."""
+    """Of the author's tokens, EOS included when ``final``."""
     final: bool
     """The author ends the answer after this text."""
     finish: EngineFinish = "length"
@@ -25,41 +25,41 @@ class Draft:
     piece_ends: tuple[int, ...] = ()
     """Character offset in ``text`` at which each token's text ends."""
     before: tuple[float, ...] = ()
-    """Logprobs of the text that the draft was written after, where that was judged with it."""
+    """Logprobs of the text before the draft, if it was scored in the same call."""
     top: tuple[Distribution, ...] = ()
-    """The alternatives to each token, where they were asked for."""
+    """Alternatives to each token, if requested."""
 
     def cut(self, length: int) -> Draft:
         """The first ``length`` characters, with the tokens that end within them.
 
-        A token that is cut through counts as left out, unless no other is left: then it stays in
-        the score, since a candidate must have one.
+        A token that is cut in two is dropped, unless it is the only one: its logprob then stays,
+        since a candidate must have a score.
         """
         if length >= len(self.text):
             return self
-        kept = max(1, sum(end <= length for end in self.piece_ends))
+        visible = max(1, sum(end <= length for end in self.piece_ends))
         return replace(
             self,
             text=self.text[:length],
-            logprobs=self.logprobs[:kept],
-            tokens=self.tokens[:kept],
-            top=self.top[:kept],
-            piece_ends=tuple(min(end, length) for end in self.piece_ends[:kept]),
+            logprobs=self.logprobs[:visible],
+            tokens=self.tokens[:visible],
+            top=self.top[:visible],
+            piece_ends=tuple(min(end, length) for end in self.piece_ends[:visible]),
             final=False,
         )
 
 
 def read(author: str, tokenizer: Tokenizer, reply: Generation) -> Draft:
-    """An engine's tokens as text, cut back to whole characters."""
+    """The draft of an engine's reply, cut back to whole characters."""
     final = reply.finish == "eos"
     written = reply.tokens[:-1] if final else reply.tokens
     whole = len(written) if final else tokenizer.whole_characters(written)
-    kept = written[:whole]
+    visible = written[:whole]
     ends, data = [], b""
-    for token in kept:
+    for token in visible:
         data += tokenizer.token_bytes[token]
         ends.append(len(data.decode("utf-8", errors="ignore")))
-    text = tokenizer.decode(kept)
+    text = tokenizer.decode(visible)
     count = whole + (1 if final else 0)
     return Draft(
         author=author,
@@ -76,7 +76,7 @@ def read(author: str, tokenizer: Tokenizer, reply: Generation) -> Draft:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Text to be judged; ``final`` adds the judge's own EOS."""
+    """Text to be scored; ``final`` adds the scoring member's own EOS."""
 
     text: str
     final: bool = False

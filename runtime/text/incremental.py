@@ -1,11 +1,11 @@
-"""One member's incremental view of one text: appending a span tokenises only the tail again."""
+"""Incremental tokenisation of one text for one member: appending a span tokenises only the tail."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
 
-from runtime.tokenization.split_points import kept_from
+from runtime.tokenization.split_points import stable_from
 from runtime.tokenization.tokenizer import Tokenizer
 
 
@@ -13,9 +13,9 @@ class Context:
     """A prompt and the answer so far, as one member's token ids.
 
     At all times ``answer_ids == tokenizer.encode(text)``. The answer's text before ``_settled``
-    keeps its ids for good: that place is a proven border of the tokenizer
-    (runtime/tokenization/split_points.py) with at least four words after it. Texts without such a
-    border are tokenised whole each time. Added text is tokenised when somebody asks for ids.
+    never changes its ids: that offset is a proven split point of the tokenizer
+    (runtime/tokenization/split_points.py) with at least four words after it. A text without such a
+    split point is tokenised whole each time. Added text is tokenised when ids are read.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], text: str = "") -> None:
@@ -50,7 +50,7 @@ class Context:
         return self._ids[self._prompt_length :]
 
     def append(self, text: str) -> None:
-        """Adds ``text``, whoever wrote it, to the end of the answer."""
+        """Adds ``text`` of any author to the end of the answer."""
         if text:
             self._added.append(text)
 
@@ -68,8 +68,8 @@ class Context:
     def preview(self, text: str) -> tuple[int, list[int]]:
         """``(n, tail)`` such that ``ids[:n] + tail`` would be the ids after ``append(text)``.
 
-        ``n`` is as large as it can be; it lies before the current end when the last token merges
-        with the new text. Nothing changes.
+        ``n`` is maximal; it lies before the current end when the last token merges with the new
+        text. The context is not changed.
         """
         self._catch_up()
         if not text:
@@ -82,8 +82,9 @@ class Context:
         return self._settled_ids + same, tail[same:]
 
     def _tail(self, text: str) -> tuple[int, list[int], list[int]]:
-        """The unsettled text with ``text`` added: its next border, the ids before and after."""
+        """The unsettled text with ``text`` added: its next split point, the ids before and
+        after."""
         tail = self._text[self._settled :] + text
-        border = self.tokenizer.splits.last_before(tail, kept_from(tail))
+        border = self.tokenizer.splits.last_before(tail, stable_from(tail))
         before = self.tokenizer.encode(tail[:border]) if border else []
         return border, before, self.tokenizer.encode(tail[border:])

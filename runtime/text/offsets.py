@@ -1,4 +1,4 @@
-"""Where the text of tokens lies, when characters may be spread over several of them."""
+"""Character offsets of tokens, when a character may span several tokens."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterable
 
 
 def token_places(pieces: Iterable[bytes]) -> list[tuple[int, int]]:
-    """For each token, given as its bytes: how many characters are complete before it, and how many
-    once its own text is.
+    """Start and end offset, in characters, of each token, given as its bytes.
 
-    The tokens of one character all begin and end where the character does. Bytes that are no
-    character count as U+FFFD does in the text.
+    The tokens of one character share its start and end. Bytes that are no valid character count as
+    U+FFFD does in the text.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     places: list[tuple[int, int]] = []

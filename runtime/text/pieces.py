@@ -1,10 +1,10 @@
-"""A text written piece by piece, each piece exact bytes, as one member's token ids.
+"""A text built from pieces of exact bytes, as one member's token ids.
 
-Methods that choose token by token need a border after every piece for every member, whatever its
-vocabulary, also inside a word. So the word that is being written stands piece by piece; once a
-proven border of the tokenizer (runtime/tokenization/split_points.py) closes it, it is written anew
-as the tokenizer itself would, since models read their own spelling best. Both follow from the
-pieces alone: whoever is given the same pieces, one by one or many at once, has the same ids.
+Token-level methods need a token border after every piece for every member, whatever its vocabulary,
+also inside a word. So the open word is encoded piece by piece; once a proven split point of the
+tokenizer (runtime/tokenization/split_points.py) closes it, it is encoded again as a whole, since
+models read their own tokenisation best. The ids depend on the pieces only, not on whether they
+arrive one by one or many at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from runtime.tokenization.tokenizer import Tokenizer
 
 _LOOK_BACK: Final = 2
-"""Characters before a border that decide whether it is one."""
+"""Characters before an offset that decide whether it is a split point."""
 
 
 class PieceContext:
@@ -45,12 +45,12 @@ class PieceContext:
             return
         if self._open and self._closes(piece):
             self._settled += _written(self.tokenizer, self._open)
-            self._before = _tail(self._before, self._open)
+            self._before = _last_characters(self._before, self._open)
             self._open = []
         self._open.append(piece)
 
     def fork(self, pieces: Sequence[bytes] = ()) -> PieceContext:
-        """Another one that has ``pieces`` too."""
+        """A copy with ``pieces`` appended."""
         other = PieceContext(self.tokenizer, self._settled)
         other._open, other._before = list(self._open), self._before
         for piece in pieces:
@@ -58,7 +58,7 @@ class PieceContext:
         return other
 
     def ahead(self, pieces: Sequence[bytes]) -> Ahead:
-        """The contexts before and after each of ``pieces``, which are not appended."""
+        """The contexts before and after each of ``pieces``; this context is not changed."""
         fork = PieceContext(self.tokenizer, ())
         fork._open, fork._before = list(self._open), self._before
         tails = [fork.ids]
@@ -68,9 +68,8 @@ class PieceContext:
         return Ahead(list(self._settled), tails)
 
     def spelled(self, pieces: Sequence[bytes]) -> tuple[Ahead, list[bool]]:
-        """The contexts before each of ``pieces``, all text spelled as the tokenizer itself would,
-        and whether one of its tokens ends there. Where none does, the open word stands piece by
-        piece."""
+        """The contexts before each of ``pieces``, with the text encoded as a whole, and whether a
+        token ends there. Where none does, the open word is encoded piece by piece."""
         known = [*self._open, *pieces]
         data = b"".join(known)
         try:
@@ -92,7 +91,7 @@ class PieceContext:
         return Ahead(list(self._settled), tails), borders
 
     def _closes(self, piece: bytes) -> bool:
-        """Whether a proven border lies before ``piece``."""
+        """Whether a proven split point lies before ``piece``."""
         try:
             left = self._before + b"".join(self._open).decode("utf-8")
         except UnicodeDecodeError:
@@ -103,20 +102,20 @@ class PieceContext:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Contexts that share a beginning: context ``j`` is ``base + tails[j]``."""
+    """Contexts with a common prefix: context ``j`` is ``base + tails[j]``."""
 
     base: list[int]
     tails: list[list[int]]
 
     def cover(self, places: Sequence[int]) -> Cover:
-        """The fewest token sequences in which every one of these contexts is a beginning."""
+        """The fewest token sequences such that each of these contexts is a prefix of one."""
         order = sorted(places, key=lambda place: len(self.tails[place]), reverse=True)
         branches: list[list[int]] = []
-        found: dict[int, tuple[int, int]] = {}
+        covered: dict[int, tuple[int, int]] = {}
         for place in order:
             tail = self.tails[place]
             fits = [n for n, branch in enumerate(branches) if branch[: len(tail)] == tail]
-            found[place] = (fits[0] if fits else len(branches), len(tail))
+            covered[place] = (fits[0] if fits else len(branches), len(tail))
             if not fits:
                 branches.append(tail)
         shared = min((len(self.tails[place]) for place in places), default=0)
@@ -124,11 +123,13 @@ class Ahead:
         while any(branch[:shared] != first[:shared] for branch in branches):
             shared -= 1
         if not self.base and not shared and branches:
-            raise ValueError("a context without any token has no next one")
+            raise ValueError(
+                "an empty context has no next token; the prompt needs at least one token"
+            )
         return Cover(
             [*self.base, *first[:shared]],
             [branch[shared:] for branch in branches],
-            {place: (number, at - shared) for place, (number, at) in found.items()},
+            {place: (number, at - shared) for place, (number, at) in covered.items()},
         )
 
 
@@ -143,7 +144,7 @@ class Cover:
 
 def spell(tokenizer: Tokenizer, piece: bytes) -> list[int]:
     """The ids of exact bytes: their own token if there is one, else those of the text, with single
-    bytes for what is no whole character."""
+    byte tokens for incomplete characters."""
     own = tokenizer.ids_of.get(piece)
     if own is not None:
         return [own]
@@ -166,12 +167,12 @@ def _written(tokenizer: Tokenizer, pieces: Sequence[bytes]) -> list[int]:
         return _spelled(tokenizer, pieces)
 
 
-def _tail(before: str, pieces: Sequence[bytes]) -> str:
+def _last_characters(before: str, pieces: Sequence[bytes]) -> str:
     return (before + b"".join(pieces).decode("utf-8", errors="replace"))[-_LOOK_BACK:]
 
 
 def _characters(data: bytes) -> list[tuple[str, bytes]]:
-    """Runs of whole characters, each with the bytes after it that are none."""
+    """Runs of whole characters, each with the invalid bytes after it."""
     runs: list[tuple[str, bytes]] = []
     while data:
         try:

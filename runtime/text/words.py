@@ -1,4 +1,4 @@
-"""White-space words: what "a word is complete" means to engines and span methods."""
+"""White-space words: when a word is complete, for engines and span methods."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _UNSPACED = (
     "KANGXI",
     "VARIATION SELECTOR",
 )
-"""Unicode names of what never is the inside of a spaced word begin with one of these: letters of
-scripts that put no spaces between words, and the mark that ends an emoji."""
+"""Prefixes of Unicode names of characters that are never inside a spaced word: letters of scripts
+without spaces between words, and the variation selector that ends an emoji."""
 
 _WORD = re.compile(r"\S+")
 
 
 def complete_words(text: str) -> int:
-    """How many words of ``text`` are finished: runs of non-white-space followed by white space."""
+    """Number of complete words: runs of non-white-space followed by white space."""
     words = len(text.split())
     return words if not text or text[-1].isspace() else words - 1
 
@@ -40,7 +40,7 @@ def complete_words(text: str) -> int:
 def cut_words(text: str, n: int) -> str:
     """``text`` up to the end of its ``n``-th word.
 
-    Leading white space stays; the white space after the ``n``-th word is left for the next span.
+    Leading white space is kept; the white space after the ``n``-th word belongs to the next span.
     A text of fewer words is returned whole.
     """
     if n <= 0:
@@ -52,13 +52,13 @@ def cut_words(text: str, n: int) -> str:
 
 
 def cut_partial_word(text: str) -> str:
-    """``text`` without a last word that may be unfinished, and without the white space before it.
+    """``text`` without a last word that may be incomplete, and without the white space before it.
 
     Only a text that ends in a letter, mark or digit of a script that separates words by spaces
     can end inside a word; a text of one word is kept. (SpecFuse, arXiv 2412.07380: segments of a
     fixed number of tokens are cut back to whole words.)
     """
-    if not text or not _may_go_on(text[-1]):
+    if not text or not _may_continue(text[-1]):
         return text
     start = len(text)
     while start and not text[start - 1].isspace():
@@ -66,6 +66,6 @@ def cut_partial_word(text: str) -> str:
     return text[:start].rstrip() or text
 
 
-def _may_go_on(char: str) -> bool:
+def _may_continue(char: str) -> bool:
     wordlike = char.isalnum() or unicodedata.category(char) in ("Mn", "Mc")
     return wordlike and not unicodedata.name(char, "").startswith(_UNSPACED)

@@ -1,0 +1,1 @@
+"""One tokenizer with the exact bytes of its tokens, chat templates and split points."""

@@ -1,4 +1,4 @@
-"""The exact bytes of every id of a ``tokenizer.json``, whichever alphabet it is written in."""
+"""The exact bytes of every id of a ``tokenizer.json``, byte-level or SentencePiece."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 def token_table(
     document: Mapping[str, Any], control_texts: Iterable[str | None], control_ids: Iterable[int]
 ) -> tuple[list[bytes], frozenset[int]]:
-    """The bytes of each id, and the ids of control tokens, which stand for no bytes.
+    """The bytes of each id, and the ids of control tokens, which have no bytes.
 
     Byte-level vocabularies (GPT-2, Llama 3, Qwen) write each byte as one printable character;
     SentencePiece ones (Llama 2, Gemma, T5) write "▁" for a space and <0xNN> for a lone byte.
@@ -85,7 +85,7 @@ def _has_type(document: Mapping[str, Any], kind: str) -> bool:
 
 
 def _space_mark(document: Mapping[str, Any]) -> str | None:
-    """The character this vocabulary writes for a space, if not the space itself."""
+    """The character that stands for a space in this vocabulary, if not the space itself."""
     for section in ("decoder", "pre_tokenizer", "normalizer"):
         for component in walk(document.get(section)):
             if component["type"] == "Metaspace":

@@ -1,6 +1,6 @@
-"""Rendering a checkpoint's chat template, as transformers renders it, but without transformers.
+"""Renders a checkpoint's chat template like transformers, but without importing it.
 
-Templates come with downloaded weights, so they run in jinja2's immutable sandbox.
+Templates come with downloaded weights and run in jinja2's immutable sandbox.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class _Generation(Extension):
 def render_chat(
     template: str, messages: Sequence[Message], bos: str | None, eos: str | None
 ) -> str:
-    """The prompt text for ``messages``, up to where the assistant's answer begins.
+    """The prompt text for ``messages``, up to the start of the assistant's answer.
 
-    A template that refuses the system role gets the system text at the head of the first user
-    message instead. Raises ``BadRequest`` with the template's own words when it refuses the
-    conversation, ``WeightsError`` when the template itself cannot be read.
+    For a template that rejects the system role, the system text is put before the first user
+    message. Raises ``BadRequest`` with the template's message when it rejects the conversation,
+    ``WeightsError`` when the template is invalid.
     """
     try:
         return _render(template, messages, bos, eos)
@@ -52,12 +52,12 @@ def render_chat(
 
 
 def check(template: str) -> None:
-    """Raises ``WeightsError`` for a template that cannot be read."""
+    """Raises ``WeightsError`` for an invalid template."""
     _compiled(template)
 
 
 def fold_system(messages: Sequence[Message]) -> list[Message]:
-    """The conversation with all system texts moved to the head of the first user message."""
+    """The conversation with all system texts moved to the start of the first user message."""
     system = "\n\n".join(m.content for m in messages if m.role == "system")
     turns = [m for m in messages if m.role != "system"]
     for i, turn in enumerate(turns):
@@ -70,8 +70,8 @@ def fold_system(messages: Sequence[Message]) -> list[Message]:
 def plain_chat(messages: Sequence[Message]) -> str:
     """The prompt text for models without a template.
 
-    System texts stand alone; other turns begin with ``User:``, ``Assistant:`` or their role's
-    name; turns are separated by a line break and the text ends in ``Assistant:``.
+    System texts have no prefix; other turns begin with ``User:``, ``Assistant:`` or their role's
+    name. Turns are separated by line breaks; the text ends with ``Assistant:``.
     """
     lines = [
         m.content if m.role == "system" else f"{m.role.capitalize()}: {m.content}" for m in messages
@@ -116,5 +116,5 @@ def _strftime_now(pattern: str) -> str:
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **rest: Any) -> str:
-    # jinja2's own filter escapes HTML characters, which models have never seen.
+    # jinja2's own filter escapes HTML characters, unlike the prompts of training.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **rest)

@@ -1,4 +1,5 @@
-"""What a checkpoint folder says about its tokenizer, and the two forms we run it in."""
+"""Reads the tokenizer files of a checkpoint folder, and derives its two ``tokenizer.json``
+forms."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from runtime.errors import WeightsError
 from runtime.tokenization import chat_template
 
-_UNSPEAKABLE = f"\U0010fffe{secrets.token_hex(16)}"
+_UNGUESSABLE = f"\U0010fffe{secrets.token_hex(16)}"
 
 
 def read_folder(path: Path) -> dict[str, Any]:
-    """The fields of a ``TokenizerDefinition``. Raises ``WeightsError`` naming what is missing."""
+    """The fields of a ``TokenizerDefinition``. Raises ``WeightsError``."""
     path = Path(path)
     library = _library_tokenizer(path / "tokenizer.json")
     config = read_json(path / "tokenizer_config.json")
@@ -31,8 +32,7 @@ def read_folder(path: Path) -> dict[str, Any]:
         eos_ids = (*eos_ids, written)
     if not eos_ids:
         raise WeightsError(
-            f"nothing in {path} says which token ends an answer; set eos_token_id in its "
-            "generation_config.json"
+            f"{path} defines no EOS token; set eos_token_id in its generation_config.json"
         )
     add_bos = config.get("add_bos_token")
     if add_bos is None:
@@ -49,7 +49,7 @@ def read_folder(path: Path) -> dict[str, Any]:
 
 
 def bare_document(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokenizer as it reads a prompt: nothing added around the text, nothing cut off."""
+    """The tokenizer for prompts: no post-processing, truncation, padding or dropout."""
     bare = {**document, "post_processor": None, "truncation": None, "padding": None}
     if document["model"].get("dropout") is not None:
         bare["model"] = {**document["model"], "dropout": None}
@@ -57,20 +57,20 @@ def bare_document(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def continuation_document(bare: Mapping[str, Any], special_ids: frozenset[int]) -> dict[str, Any]:
-    """The tokenizer as it reads the continuation of a text.
+    """The tokenizer for continuations of a text.
 
-    No space is put before the first word, and every control token counts as special, so that
-    ``encode_special_tokens`` keeps its spelled-out text plain.
+    It adds no space before the first word, and marks every control token as special, so that
+    ``encode_special_tokens`` reads its spelled-out text as plain text.
     """
     document, renamed = dict(bare), {}
     document["normalizer"] = _unprefixed(bare.get("normalizer"))
     document["pre_tokenizer"] = _unprefixed(bare.get("pre_tokenizer"))
     model = bare["model"]
     if model["type"] == "Unigram":
-        # Its search finds any piece that the text spells, control tokens included, so these get
-        # spellings that no text can guess.
+        # Its search matches any piece that the text spells, control tokens included, so these
+        # are renamed to random spellings.
         known = {token["id"] for token in bare["added_tokens"]}
-        renamed = {i: f"{_UNSPEAKABLE}{i}" for i in special_ids & known if i < len(model["vocab"])}
+        renamed = {i: f"{_UNGUESSABLE}{i}" for i in special_ids & known if i < len(model["vocab"])}
         vocabulary = [[renamed.get(i, piece), n] for i, (piece, n) in enumerate(model["vocab"])]
         document["model"] = {**model, "vocab": vocabulary}
     document["added_tokens"] = [
@@ -89,7 +89,7 @@ def write_document(document: Mapping[str, Any]) -> str:
 
 
 def _unprefixed(node: Any) -> Any:
-    """A normalizer or pre-tokenizer that puts nothing before the text."""
+    """A normalizer or pre-tokenizer that adds nothing before the text."""
     if node is None or node["type"] == "Prepend":
         return None
     if node["type"] == "Sequence":
@@ -119,7 +119,7 @@ def _library_tokenizer(file: Path) -> LibraryTokenizer:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Raises ``WeightsError`` unless the tokenizer's own files can be read."""
+    """Raises ``WeightsError`` unless the tokenizer's files can be read."""
     _library_tokenizer(folder / "tokenizer.json")
     read_json(folder / "tokenizer_config.json")
     read_json(folder / "special_tokens_map.json")
@@ -176,7 +176,7 @@ def _chat_template(path: Path, config: Mapping[str, Any]) -> str | None:
 
 
 def _compilable(template: str, place: Path) -> str:
-    """A broken template would otherwise be found by the first request."""
+    """Checks a template at load time, not at the first request. Raises ``WeightsError``."""
     try:
         chat_template.check(template)
     except WeightsError as fault:
@@ -185,19 +185,19 @@ def _compilable(template: str, place: Path) -> str:
 
 
 def _text(token: Any) -> str | None:
-    """A special token, which older files write as an object."""
+    """The text of a special token, which older files store as an object."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
 
 
 def eos_ids(folder: Path, config: Any) -> tuple[int, ...]:
-    """From ``generation_config.json``, then from the model's (text) configuration; the tokenizer
-    may know more."""
+    """EOS ids of ``generation_config.json``, then of the model's (text) configuration. The
+    tokenizer may add more."""
     found: list[int] = []
     file = folder / "generation_config.json"
-    said = read_json(file)
-    for ids in (said.get("eos_token_id"), getattr(config, "eos_token_id", None)):
+    generation_config = read_json(file)
+    for ids in (generation_config.get("eos_token_id"), getattr(config, "eos_token_id", None)):
         if ids is not None:
             found += [ids] if isinstance(ids, int) else ids
     return tuple(dict.fromkeys(found))

@@ -1,10 +1,11 @@
-"""Places where a tokenizer provably splits, so that the text after them can be tokenised alone.
+"""Split points: offsets at which a tokenizer provably splits, so that the rest can be encoded
+alone.
 
-Two borders are tried: before a space that follows a visible character ("end| of"), and before a
+Two kinds are tried: before a space that follows a visible character ("end| of"), and before a
 letter that begins a line ("end\\n|of"). No normalizer joins across them: neither a space nor a
-letter combines with what stands before it. What remains to be shown, once for each tokenizer and
-border, is that no token reaches across (its vocabulary is read) and that the pre-tokenizer looks
-no further (a sample is encoded whole and in pieces).
+letter combines with the character before it. Two conditions remain, checked once for each tokenizer
+and kind: no token spans the split point (its vocabulary is read), and the pre-tokenizer looks no
+further (a sample is encoded whole and in pieces).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any, Final, Protocol
 
 from runtime.tokenization.byte_table import walk
 
-KEPT_WORDS: Final = 4
-"""Words at the end of a text that are always tokenised again."""
+UNSTABLE_WORDS: Final = 4
+"""Words at the end of a text that are always encoded again."""
 
 _WORD = re.compile(r"\S+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -36,7 +37,7 @@ _SAMPLE = (
 
 
 class Encoder(Protocol):
-    """What the proof asks of a tokenizer."""
+    """The tokenizer interface that ``prove`` needs."""
 
     @property
     def token_bytes(self) -> list[bytes]: ...
@@ -49,18 +50,18 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Which borders are proven for one tokenizer."""
+    """The proven kinds of split points of one tokenizer."""
 
     space: bool
     line: bool
     joined: frozenset[str] = frozenset()
-    """Character pairs around a border that some token reaches across, as ">" and " " in "> </";
-    U+FFFD stands for a character that the token holds in part."""
+    """Character pairs around a split point that some token spans, such as ">" and " " in "> </";
+    U+FFFD stands for a character of which the token holds a part."""
 
     def last_before(self, text: str, limit: int) -> int:
-        """The last border of ``text`` at or before ``limit``; 0, its beginning, if there is none.
+        """The last split point of ``text`` at or before ``limit``; 0 without one.
 
-        Only the text decides, never what may be appended to it.
+        It depends on the text only, not on what may be appended to it.
         """
         for at in range(min(limit, len(text) - 1), 0, -1):
             if self.at(text, at):
@@ -68,7 +69,7 @@ class Splits:
         return 0
 
     def at(self, text: str, at: int) -> bool:
-        """Whether ``text[at]`` begins right after a proven border."""
+        """Whether ``at`` is a proven split point of ``text``."""
         left, right = text[at - 1], text[at]
         if right == " ":
             return self.space and _visible(left) and not self._joins(left + right)
@@ -83,14 +84,14 @@ class Splits:
         return pair in self.joined or _NOT_ASCII.sub("\ufffd", pair) in self.joined
 
 
-def kept_from(text: str) -> int:
-    """Where the last ``KEPT_WORDS`` words of ``text`` begin; 0 when it has no more than these."""
+def stable_from(text: str) -> int:
+    """Offset of the last ``UNSTABLE_WORDS`` words of ``text``; 0 when it has no more than these."""
     starts = [match.start() for match in _WORD.finditer(text)]
-    return starts[-KEPT_WORDS] if len(starts) > KEPT_WORDS else 0
+    return starts[-UNSTABLE_WORDS] if len(starts) > UNSTABLE_WORDS else 0
 
 
 def prove(tokenizer: Encoder, document: Mapping[str, Any]) -> Splits:
-    """The borders at which ``tokenizer``, made from ``document``, always splits."""
+    """The kinds of split points at which ``tokenizer``, made from ``document``, always splits."""
     if not _reads_pieces_alone(tokenizer, document):
         return Splits(space=False, line=False)
     alone = _model_joins_only_by_vocabulary(document["model"])
@@ -105,7 +106,7 @@ def prove(tokenizer: Encoder, document: Mapping[str, Any]) -> Splits:
 
 
 def _reads_pieces_alone(tokenizer: Encoder, document: Mapping[str, Any]) -> bool:
-    """Whether nothing but tokens and the pre-tokenizer could reach across a border."""
+    """Whether only tokens and the pre-tokenizer could span a split point."""
     model = document["model"]
     unknown = model.get("unk_id")
     if unknown is None:
@@ -113,12 +114,12 @@ def _reads_pieces_alone(tokenizer: Encoder, document: Mapping[str, Any]) -> bool
     if unknown is not None and unknown in tokenizer.encode("a b\nc"):
         return False  # unknown pieces in a row are fused into one
     if any(token["rstrip"] and not token["special"] for token in document["added_tokens"]):
-        return False  # such a token swallows the space after it
+        return False  # such a token absorbs the space after it
     return all(part["type"] != "Strip" for part in walk(document.get("normalizer")))
 
 
 def _model_joins_only_by_vocabulary(model: Mapping[str, Any]) -> bool:
-    """Whether both sides of a place that no token crosses are encoded as if alone."""
+    """Whether both sides of an offset that no token spans are encoded independently."""
     if model["type"] == "Unigram":
         # Rounding of a running sum may break a tie one way in a long text, another in a short one.
         return all(float(score).is_integer() for _piece, score in model["vocab"])
@@ -130,7 +131,7 @@ def _pre_tokenizer_cuts(tokenizer: Encoder, text: str, at: int) -> bool:
 
 
 def _joined(table: list[bytes]) -> frozenset[str]:
-    """The character pairs around a border that tokens hold inside themselves."""
+    """The character pairs around a split point that occur inside tokens."""
     pairs: set[str] = set()
     for token in table:
         if b" " in token[1:] or b"\n" in token[:-1]:

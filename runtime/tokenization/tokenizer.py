@@ -1,7 +1,7 @@
-"""One tokenizer, seen byte for byte.
+"""One tokenizer with the exact bytes of its tokens.
 
-Members read and write each other's text, so a token is the bytes it stands for. Only the
-``tokenizers`` library is needed here: a coordinator rebuilds every member's tokenizer from a
+Members read and write each other's text, so tokens are compared by their bytes. Only the
+``tokenizers`` library is needed: a coordinator rebuilds every member's tokenizer from a
 ``TokenizerDefinition``, without the checkpoint and without torch.
 """
 
@@ -34,9 +34,9 @@ from runtime.tokenization.split_points import Splits, prove
 from runtime.tokenization.word_vocab import BOS, EOS, vocabulary_json
 from runtime.types.query import Message
 
-SHORT, MOST_KEPT = 4096, 512
-"""Texts up to so many characters are remembered, and so many of them: searches ask for the same
-beginnings again and again."""
+CACHED_LENGTH, CACHED_TEXTS = 4096, 512
+"""Encodings of texts up to ``CACHED_LENGTH`` characters are cached, ``CACHED_TEXTS`` of them:
+searches encode the same prefixes repeatedly."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_PIECE = re.compile("(?<=<)(?=0x[0-9A-F]{2}>)")
@@ -53,9 +53,9 @@ class TokenizerDefinition:
     bos: str | None
     eos: str | None
     eos_ids: tuple[int, ...]
-    """Every id that ends an answer; the first is the one to write."""
+    """All EOS ids; the first one is used for writing."""
     add_bos: bool
-    """Whether BOS stands before a raw prompt."""
+    """Whether BOS is added before a raw prompt."""
 
     @property
     def fingerprint(self) -> str:
@@ -75,7 +75,7 @@ class Tokenizer:
     """Text to ids and back. Safe to share between threads.
 
     ``token_bytes`` holds the exact bytes of each id (``b""`` for control tokens and unused ids),
-    ``special_ids`` the control tokens: those marked special, BOS, and the ids that end an answer.
+    ``special_ids`` the control tokens: those marked special, BOS and EOS ids.
     """
 
     definition: TokenizerDefinition
@@ -84,10 +84,10 @@ class Tokenizer:
     token_bytes: list[bytes]
     special_ids: frozenset[int]
     splits_words: bool
-    """Whether the pre-tokenizer cuts text into words at all."""
+    """Whether the pre-tokenizer splits text into words."""
 
     splits: Splits
-    """Where this tokenizer provably splits."""
+    """The proven split points."""
 
     def __init__(self, definition: TokenizerDefinition) -> None:
         document = json.loads(definition.json)
@@ -98,7 +98,7 @@ class Tokenizer:
             document, {definition.bos, definition.eos}, definition.eos_ids
         )
         self.vocab_size = len(self.token_bytes)
-        # Most tokenizers read prompts and continuations alike; a large one takes 300 MB.
+        # Most tokenizers need one form for prompts and continuations; a large one takes 300 MB.
         self._lock = threading.Lock()
         self._prompt = LibraryTokenizer.from_str(
             definition.json if bare == document else write_document(bare)
@@ -110,9 +110,9 @@ class Tokenizer:
             else LibraryTokenizer.from_str(write_document(continuation))
         )
         self.splits_words = len(set(self._read("one two three").word_ids)) > 1
-        # A unigram model takes a byte piece such as <0x0A> for itself when a text spells it out.
+        # A unigram model reads a spelled-out byte piece such as <0x0A> as that byte.
         self._spells_bytes = self.token_id("<0x41>") in self._read("<0x41>").ids
-        self._encoded = lru_cache(MOST_KEPT)(self._encode)
+        self._encoded = lru_cache(CACHED_TEXTS)(self._encode)
         self.splits = prove(self, document)
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[TokenizerDefinition]]:
@@ -129,15 +129,15 @@ class Tokenizer:
         No BOS and no added space before the first word; control tokens spelled out in the text
         are plain text; lone surrogates become U+FFFD.
         """
-        return list((self._encoded if len(text) <= SHORT else self._encode)(text))
+        return list((self._encoded if len(text) <= CACHED_LENGTH else self._encode)(text))
 
     def _encode(self, text: str) -> tuple[int, ...]:
         pieces = _BYTE_PIECE.split(text) if self._spells_bytes and "<0x" in text else [text]
         return tuple(i for piece in pieces for i in self._read(piece).ids)
 
     def encode_each(self, texts: Sequence[str]) -> list[list[int]]:
-        """``encode`` of many texts, on all cores; holds other readers up meanwhile, so ask for
-        some thousands at a time."""
+        """``encode`` of many texts, on all cores. It blocks other readers: pass some thousands at a
+        time."""
         with self._lock:
             self._plain.encode_special_tokens = True
             read = self._plain.encode_batch_fast([_SURROGATE.sub("\ufffd", t) for t in texts])
@@ -149,7 +149,7 @@ class Tokenizer:
         return found
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids of a raw prompt: control tokens in it are parsed, BOS leads if it should."""
+        """The ids of a raw prompt: control tokens are parsed, BOS is added if ``add_bos``."""
         with self._lock:
             self._prompt.encode_special_tokens = False
             ids = list(self._prompt.encode(_SURROGATE.sub("\ufffd", text)).ids)
@@ -157,33 +157,33 @@ class Tokenizer:
         return ids if bos_id is None or ids[:1] == [bos_id] else [bos_id, *ids]
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation, up to where the assistant's answer begins.
+        """The ids of a conversation, up to the start of the assistant's answer.
 
         Uses the checkpoint's chat template, or the plain ``User: … Assistant:`` form without one.
-        Raises ``BadRequest`` when the template refuses the conversation.
+        Raises ``BadRequest`` when the template rejects the conversation.
         """
         return self.encode_prompt(self.chat_text(messages))
 
     def chat_text(self, messages: Sequence[Message]) -> str:
-        """What ``chat`` reads."""
+        """The prompt text that ``chat`` encodes."""
         known = self.definition
         if known.chat_template is None:
             return chat_template.plain_chat(messages)
         return chat_template.render_chat(known.chat_template, messages, known.bos, known.eos)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ``ids``; ids beyond the vocabulary (padding of the model) have none."""
+        """The bytes of ``ids``; ids beyond the vocabulary (the model's padding) have none."""
         table, size = self.token_bytes, self.vocab_size
         return b"".join(table[i] for i in ids if i < size)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``, control tokens dropped, U+FFFD for bytes that are no character."""
+        """The text of ``ids`` without control tokens; U+FFFD for invalid bytes."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def whole_characters(self, ids: Sequence[int]) -> int:
-        """The largest number of leading ids whose bytes end at a character's border.
+        """The largest number of leading ids whose bytes end at a character boundary.
 
-        Bytes that cannot be part of any character count as whole.
+        Invalid bytes count as whole characters.
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         whole = 0
@@ -208,21 +208,21 @@ class Tokenizer:
 
     @cached_property
     def noise_keys(self) -> np.ndarray:
-        """What keyed noise knows of each token (runtime/rng.py): uint64 [vocab_size]."""
+        """The key of each token for keyed noise (runtime/rng.py): uint64 [vocab_size]."""
         return token_keys(self.token_bytes)
 
     @cached_property
     def ids_of(self) -> Mapping[bytes, int]:
-        """The token of exact bytes; of several the one that ``encode`` writes, else the lowest."""
+        """Exact bytes -> id; of several ids the one that ``encode`` gives, else the lowest."""
         found: dict[bytes, int] = {}
-        twice: set[bytes] = set()
+        ambiguous: set[bytes] = set()
         for token, data in enumerate(self.token_bytes):
             if data and token not in self.special_ids:
                 if data in found:
-                    twice.add(data)
+                    ambiguous.add(data)
                 else:
                     found[data] = token
-        for data in twice:
+        for data in ambiguous:
             written = self.encode(data.decode("utf-8", errors="ignore"))
             if len(written) == 1 and self.token_bytes[written[0]] == data:
                 found[data] = written[0]
@@ -230,12 +230,11 @@ class Tokenizer:
 
     @property
     def own_size(self) -> int:
-        """Tokens of the vocabulary that the model was made with; some are added to it later, and
-        not all of those have embeddings."""
+        """Vocabulary size without added tokens, which may have no embeddings."""
         return int(self._prompt.get_vocab_size(with_added_tokens=False))
 
     def token_id(self, text: str | None) -> int | None:
-        """The id of the token that the vocabulary writes as ``text``, if there is one."""
+        """The id of the vocabulary entry ``text``, if there is one."""
         found = None if text is None else self._prompt.token_to_id(text)
         return None if found is None else int(found)
 
@@ -250,7 +249,7 @@ def vocabulary_tokenizer(words: Sequence[str], specials: Sequence[str] = ()) -> 
     """The tokenizer of a scripted model; raises ``ConfigError`` for empty or repeated words.
 
     Ids: ``words`` in order, the 256 single bytes, "<bos>", "<eos>", then ``specials``. A text is
-    cut into the fewest pieces (ties: the same cut every time); BOS leads every prompt.
+    cut into the fewest pieces (ties are deterministic); BOS leads every prompt.
     """
     document, eos_id = vocabulary_json(words, specials)
     return TokenizerDefinition(

@@ -1,4 +1,4 @@
-"""The tokenizer file of a scripted model: a list of words, and single bytes for the rest."""
+"""The ``tokenizer.json`` of a scripted model: a list of words, with single bytes as fallback."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _BYTE_SCORE = -1000.0
 def vocabulary_json(words: Sequence[str], specials: Sequence[str]) -> tuple[str, int]:
     """``tokenizer.json`` text and the id of "<eos>".
 
-    ASCII characters are pieces of their own, so all cuts of ASCII text compete by their number of
-    pieces; other characters take one piece for each byte, where no word covers them.
+    Each ASCII character is a piece, so segmentations of ASCII text are ranked by their number of
+    pieces; other characters take one piece for each byte, unless a word covers them.
     """
     markers = (BOS, EOS, *specials)
     for what, texts in (("vocabulary", words), ("specials", markers)):

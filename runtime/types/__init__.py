@@ -1,2 +1,2 @@
-"""Plain frozen data that travels between rooms and processes. Costs are in the configured currency,
+"""Frozen data classes that cross packages and processes. Costs are in the configured currency,
 times in seconds."""

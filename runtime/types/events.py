@@ -1,4 +1,4 @@
-"""What a coordinator tells while it answers, and the checkpoint to resume from."""
+"""Events that a coordinator sends while it answers, and the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ StopReason: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class MemberUsage:
-    """What one member was asked and what that cost."""
+    """Calls, tokens and cost of one member."""
 
     calls: int = 0
     prompt_tokens: int = 0
-    """Prompt and scored tokens the member had to process: those its cache held are not counted."""
+    """Prompt and scored tokens that the member processed, without cached ones."""
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
     seconds: float = 0.0
-    """Time spent waiting for this member, calls in parallel counted once each."""
+    """Time spent waiting for this member; parallel calls are added up."""
     retries: int = 0
 
     def plus(self, other: MemberUsage) -> MemberUsage:
@@ -56,28 +56,28 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """All that another coordinator needs to go on: JSON-able through ``dataclasses.asdict``."""
+    """All state that another coordinator needs to resume; JSON-able by ``dataclasses.asdict``."""
 
     text: str = ""
     step: int = 0
     state: Mapping[str, Any] = field(default_factory=dict)
     """The policy's own state, JSON values only."""
     spans: tuple[Span, ...] = ()
-    """Empty in events, which carry one span each; whoever resumes puts together what it saw."""
+    """Empty in events, which carry one span each; the gateway collects them to resume."""
     dropped: Mapping[str, Dropped] = field(default_factory=dict)
     usage: Mapping[str, MemberUsage] = field(default_factory=dict)
     elapsed: float = 0.0
     ending: StopReason | None = None
-    """Set when the text is complete: only the end is left to tell."""
+    """Set when the text is complete and only ``Ended`` is left to send."""
     reporter: str | None = None
-    """Whose tokens are counted."""
+    """The member whose tokens are counted."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     warnings: tuple[str, ...] = ()
     shown: int = 0
-    """Characters that were told; more may be accepted and held back."""
+    """Characters already sent; more may be accepted and held back."""
     before: MemberUsage = MemberUsage()
-    """What all members had used when the answer was last asked for again: who asks has paid it."""
+    """Usage of all members when the answer was last requested again; already charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """Coordinator event: how far a search is; another coordinator can go on from here."""
+    """Coordinator event: progress of a search; another coordinator can resume from here."""
 
     progress: Progress
     checkpoint: Checkpoint
@@ -98,7 +98,7 @@ class Searched:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Coordinator event: text that may be shown now. Never holds part of a stop string."""
+    """Coordinator event: text that may be sent now; never part of a stop string."""
 
     text: str
     span: Span | None
@@ -108,12 +108,12 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """Coordinator event: what an answer that is asked for again has accepted so far."""
+    """Coordinator event: the text accepted so far of an answer that is requested again."""
 
     text: str
-    """As far as it may be shown."""
+    """The part that may be sent."""
     checkpoint: Checkpoint
-    """With all spans."""
+    """Includes all spans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +134,10 @@ Event: TypeAlias = Scored | Recalled | Searched | Written | Ended
 
 
 def sharing_checkpoint(events: Sequence[Event]) -> list[Event]:
-    """Events that travel together, all with the newest checkpoint, which is then sent once."""
+    """Events of one message, all with the newest checkpoint, so that it is serialised once."""
     newest = next((e.checkpoint for e in reversed(events) if not isinstance(e, Ended)), None)
     if newest is None:
         return list(events)
-    # What was recalled keeps its own, which alone has the spans.
+    # ``Recalled`` keeps its own checkpoint, the only one with all spans.
     own = (Ended, Recalled)
     return [e if isinstance(e, own) else replace(e, checkpoint=newest) for e in events]

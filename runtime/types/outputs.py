@@ -15,14 +15,14 @@ import numpy as np
 Tokens: TypeAlias = Sequence[int]
 
 ALL: Final = -1
-"""A ``top_k`` that asks for the dense row over the whole vocabulary."""
+"""``top_k`` value for the dense row over the whole vocabulary."""
 
 EngineFinish: TypeAlias = Literal["eos", "stop", "words", "length", "deferred"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distribution:
-    """Next-token logprobs at one position: the ``k`` best, or every token."""
+    """Next-token logprobs at one position: the ``k`` best tokens, or all."""
 
     ids: np.ndarray | None
     """int64 [k], best first; ``None`` for a dense row, where the index is the token id."""
@@ -42,10 +42,10 @@ class Generation:
     """Prompt tokens whose keys and values came from the prefix cache."""
     top: tuple[Distribution, ...] | None = None
     tail_logprobs: tuple[float, ...] = ()
-    """Logprobs of the last ``score_tail`` prompt tokens, when they were asked for."""
+    """Logprobs of the last ``score_tail`` prompt tokens, if requested."""
     confidences: tuple[float, ...] = ()
-    """With ``Sampling.defer``: the writer's before each token, those below the threshold being
-    before tokens that were offered; one more where it has ``deferred``."""
+    """With ``Sampling.defer``: the model's confidence before each token; values below the threshold
+    stand before offered tokens. One more value when ``finish`` is "deferred"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a request asks for: messages, limits, sampling wishes."""
+"""A request: messages, budget, sampling parameters."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits of one request; ``None`` is no limit. A request may only narrow its ensemble's."""
+    """Limits of one request; ``None`` is no limit. A request can only narrow its ensemble's."""
 
     calls: int | None = None
     tokens: int | None = None
-    """Tokens that members process or write beyond what their caches held."""
+    """Tokens that members process or write, without cached ones."""
     cost: float | None = None
     seconds: float | None = None
 
     def narrow(self, other: Budget) -> Budget:
-        """The tighter of both, limit by limit."""
+        """The lower limit of both, field by field."""
 
         def tighter(a: Any, b: Any) -> Any:
             return b if a is None else a if b is None else min(a, b)
@@ -40,7 +40,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One answer to write. The gateway makes one of these for each choice of a request."""
+    """One answer to generate. The gateway makes one query for each choice of a request."""
 
     id: str
     """Trace id."""
@@ -49,37 +49,37 @@ class Query:
     prompt: str | None = None
     """Text to continue; used instead of ``messages`` by /v1/completions."""
     prompt_ids: tuple[int, ...] | None = None
-    """``prompt`` in tokens of the reporting member, where it was sent so: that member reads exactly
+    """``prompt`` as token ids of the reporting member, if sent so; that member reads exactly
     these."""
     score_prompt: bool = False
-    """The prompt's own tokens are to be told too, in a ``Scored`` event."""
+    """Also score the prompt's tokens, in a ``Scored`` event."""
     max_tokens: int | None = None
     """Counted in tokens of the reporting member; 0 writes nothing."""
     temperature: float | None = None
-    """``None`` leaves the method its paper's setting."""
+    """``None``: the default of the method."""
     top_p: float | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     priority: int = 0
-    """Lower is served sooner, by engines that schedule by priority."""
+    """Lower is served first, by engines that schedule by priority."""
     members: tuple[str, ...] | None = None
     """A subset of the ensemble's members, in the ensemble's order."""
     budget: Budget = Budget()
     trace: Literal["none", "summary", "full"] = "summary"
     logprobs: int | None = None
-    """Alternatives to tell with each token; ``None``: the caller wants no logprobs."""
+    """Alternatives to return with each token; ``None``: no logprobs."""
     threshold: float | None = None
-    """Of methods that hand a token over where a member is not sure; ``None``: as configured."""
+    """Deferral threshold of methods that have one; ``None``: as configured."""
     left: Budget = Budget()
-    """Tokens and cost that may still be spent: of an answer that is asked for again, those after
-    what is known of it."""
+    """Tokens and cost that may still be spent; for an answer that is requested again, beyond the
+    usage already recorded."""
     again: bool = False
-    """Whoever asks may have been told a part of this answer before: it goes on from what is still
-    known of it."""
+    """The client may already have received a part of this answer; it resumes from the newest
+    checkpoint that is still stored."""
     request_id: str = ""
     """The client's own id of the request, for logs and traces."""
     traceparent: str = ""
-    """The gateway's activity, where it is recorded (runtime/observability/tracing.py)."""
+    """The gateway's activity, if recorded (runtime/observability/tracing.py)."""
     caller: str | None = None
-    """The name of the key that asks; ``None`` where no keys are needed."""
+    """The name of the API key; ``None`` where no keys are configured."""

@@ -1,4 +1,4 @@
-"""What a method writes: spans with their authors, tokens with their alternatives, progress."""
+"""Output of a method: spans with authors, tokens with alternatives, progress."""
 
 from __future__ import annotations
 
@@ -9,50 +9,51 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TokenChoice:
-    """One token of a text, as the method chose it or judges it."""
+    """One token of a text, as the method chose or scored it."""
 
     data: bytes
-    """Its exact bytes, which may be part of a character; ``b""`` for the end of the answer."""
+    """Exact bytes, possibly part of a character; ``b""`` for the end of the answer."""
     logprob: float | None
-    """Under the distribution that the method chooses from, at temperature 1; ``None`` for the first
-    token of a scored text, which nothing stands before."""
+    """Under the distribution that the method samples from, at temperature 1; ``None`` for the first
+    token of a scored text, which has no context."""
     top: tuple[tuple[bytes, float], ...] = ()
-    """The most probable tokens there with their logprobs, best first, as many as were asked for."""
+    """The most probable tokens with their logprobs, best first, as many as requested."""
     choices: Mapping[str, bytes] = field(default_factory=dict)
-    """Member -> the token it holds most probable there."""
+    """Member -> its most probable token at this position."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Member -> its say in this token; empty where the method weighs nothing."""
+    """Member -> its weight in this token; empty for methods without weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of the answer, accepted for good."""
+    """A piece of the answer, finally accepted."""
 
     text: str
     author: str
     """The member that wrote it."""
     step: int
     scores: Mapping[str, float] = field(default_factory=dict)
-    """The candidates' values in this round, by author; in what direction is the method's."""
+    """The candidates' scores in this round, by author; the method defines their direction."""
     weights: Mapping[str, float] | None = None
     final: bool = False
-    """The author ended the answer here with its EOS."""
+    """The author ended the answer here with EOS."""
     tokens: tuple[TokenChoice, ...] = ()
-    """The span token by token, by methods that choose tokens; a final one may end with ``b""``."""
+    """The span's tokens, from token-level methods; a final span may end with ``b""``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a method tells while it searches and has written nothing yet."""
+    """State of a search that has written no text yet."""
 
     done: int
     total: int
-    """At most so many of the same; a search may end earlier."""
+    """Upper bound of ``done``; a search may end earlier."""
     found: Mapping[str, float] = field(default_factory=dict)
-    """More figures, by the method's own names."""
+    """More figures, named by the method."""
 
 
 def packed(token: TokenChoice) -> dict[str, Any]:
+    """The token as JSON values; ``unpacked`` is the inverse."""
     return {
         "data": token.data.decode("latin-1"),
         "logprob": token.logprob,
@@ -63,6 +64,7 @@ def packed(token: TokenChoice) -> dict[str, Any]:
 
 
 def unpacked(token: Mapping[str, Any]) -> TokenChoice:
+    """The token from the values of ``packed``."""
     return TokenChoice(
         data=token["data"].encode("latin-1"),
         logprob=token["logprob"],

@@ -1,7 +1,8 @@
-"""What vocabularies and embeddings of different LLMs have to do with each other.
+"""Vocabularies and embeddings of different LLMs: alignments, unions, embedding tables.
 
-Prepared once, kept in memory and in the cache (``alignments/`` and ``vectors/`` under its root,
-which may be removed at any time), and shared by all requests of a process. Needs no torch.
+Alignments and tables are computed once, cached in memory and on disk (``alignments/`` and
+``vectors/`` under the cache root, which may be removed at any time), and shared by all requests of
+a process. Needs no torch.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ _pairs: SingleFlight[Alignment] = SingleFlight(limit=64)
 
 
 async def aligned(a: Tokenizer, b: Tokenizer) -> Alignment:
-    """From vocabulary ``a`` to vocabulary ``b``; takes seconds the first time."""
+    """The alignment from vocabulary ``a`` to ``b``; takes seconds the first time."""
     key = (a.definition, b.definition)
     return await _pairs.get(key, lambda: asyncio.to_thread(align, a, b))
 
 
 async def table(engine: Engine) -> Table:
-    """An engine's embedding table with the key of what it is; ``Unsupported`` without one."""
+    """An engine's embedding table with its cache key. Raises ``Unsupported`` without one."""
     return await fetch(engine)
 
 
 async def vector_table(engine: Engine) -> np.ndarray:
-    """float16 [V, width], memory-mapped."""
+    """An engine's embeddings, float16 [V, width], memory-mapped. Raises as ``table``."""
     return (await fetch(engine)).rows

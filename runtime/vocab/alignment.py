@@ -1,7 +1,7 @@
-"""Which token of one vocabulary stands for which token of another.
+"""Maps the tokens of one vocabulary to those of another.
 
-Made once for an ordered pair of tokenizers, in seconds, and kept in the cache: it depends on the
-two tokenizers only, not on weights.
+Computed in seconds for an ordered pair of tokenizers and cached: it depends on the tokenizers only,
+not on weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime.tokenization.tokenizer import Tokenizer
 from runtime.vocab import npz_cache
 
 FORMAT = 1
-"""Raise it when the same tokenizers would give another alignment."""
+"""Cache format; raise it when the same tokenizers would give another alignment."""
 
 _BATCH = 8192
 
@@ -28,34 +28,33 @@ class Alignment:
     """From vocabulary A to vocabulary B."""
 
     to: np.ndarray
-    """int32 [V_a]: the id in B of the token with exactly the same bytes; else the first of the
-    tokens that B writes these bytes with; -1 for control tokens, unused ids, and bytes that B
-    cannot write."""
+    """int32 [V_a]: the id in B of the token with the same bytes, else the first token of B's
+    encoding of these bytes; -1 for control tokens, unused ids and bytes that B cannot encode."""
     exact: np.ndarray
-    """bool [V_a]: whether ``to`` has exactly the same bytes."""
+    """bool [V_a]: whether ``to`` has the same bytes."""
     pieces: np.ndarray
-    """uint8 [V_a]: how many of B's tokens that takes (255: or more); 0 where ``to`` is -1."""
+    """uint8 [V_a]: number of tokens of B's encoding (255: or more); 0 where ``to`` is -1."""
     overlap: int
-    """Byte strings that are tokens in both."""
+    """Number of byte strings that are tokens in both."""
     seconds: float
-    """What making it took."""
+    """Time of the computation."""
     file: Path
     cached: bool
-    """Whether it was read from ``file`` or made just now."""
+    """Whether it was read from ``file``."""
 
     @property
     def tokens(self) -> int:
-        """Tokens of A that have an image."""
+        """Number of A's tokens with an image in B."""
         return int((self.to >= 0).sum())
 
     @property
     def coverage(self) -> float:
-        """Share of A's tokens with an image in B whose image is exact."""
+        """Share of exact images among A's tokens with an image in B."""
         return float(self.exact.sum()) / max(self.tokens, 1)
 
     @property
     def mean_pieces(self) -> float:
-        """B's tokens for one of A's, on average."""
+        """Mean number of B's tokens for a token of A."""
         return float(self.pieces.sum(dtype=np.int64)) / max(self.tokens, 1)
 
     @property
@@ -64,26 +63,27 @@ class Alignment:
 
 
 def align(a: Tokenizer, b: Tokenizer) -> Alignment:
-    """From the cache, or made and put there. May take seconds: call it in a thread."""
+    """The alignment from the cache, or computed and cached. May take seconds: call it in a thread.
+    Raises ``WeightsError`` where the cache cannot be written."""
     prints = (a.definition.fingerprint, b.definition.fingerprint)
     key = f"{FORMAT} {prints[0]} {prints[1]}"
     file = npz_cache.place("alignments", f"{prints[0][:16]}-{prints[1][:16]}-{FORMAT}.npz")
     found = _read(file, key, a, b)
     if found is not None:
         return found
-    made = _make(a, b, file)
+    alignment = _make(a, b, file)
     npz_cache.save(
         file,
         key,
         {
-            "to": made.to,
-            "exact": made.exact,
-            "pieces": made.pieces,
-            "overlap": np.array(made.overlap),
-            "seconds": np.array(made.seconds),
+            "to": alignment.to,
+            "exact": alignment.exact,
+            "pieces": alignment.pieces,
+            "overlap": np.array(alignment.overlap),
+            "seconds": np.array(alignment.seconds),
         },
     )
-    return made
+    return alignment
 
 
 def _read(file: Path, key: str, a: Tokenizer, b: Tokenizer) -> Alignment | None:
@@ -119,15 +119,15 @@ def _make(a: Tokenizer, b: Tokenizer, file: Path) -> Alignment:
             if ids:
                 to[token], pieces[token] = ids[0], min(len(ids), 255)
     overlap = len({a.token_bytes[token] for token in np.flatnonzero(exact).tolist()})
-    made = Alignment(to, exact, pieces, overlap, 0.0, file, cached=False)
-    return replace(made, seconds=time.monotonic() - started)
+    alignment = Alignment(to, exact, pieces, overlap, 0.0, file, cached=False)
+    return replace(alignment, seconds=time.monotonic() - started)
 
 
 def _written(data: Sequence[bytes], b: Tokenizer) -> list[list[int]]:
-    """How B writes each byte string; nothing for one that it cannot write from its start on.
+    """B's encoding of each byte string; empty for one that B cannot encode from its start.
 
-    Whole characters are read as text. Bytes that are part of a character are written with B's
-    single-byte tokens, where it has them.
+    Whole characters are encoded as text, parts of characters with B's single-byte tokens, where it
+    has them.
     """
     parts = [_parts(one) for one in data]
     texts = [part for one in parts for part in one if isinstance(part, str)]
@@ -140,13 +140,13 @@ def _written(data: Sequence[bytes], b: Tokenizer) -> list[list[int]]:
                 ids += next(encoded)
             else:
                 ids += [b.ids_of.get(bytes([byte]), -1) for byte in part]
-        cannot = not ids or ids[0] < 0 or ids[0] in b.special_ids
-        result.append([] if cannot else ids)
+        unwritable = not ids or ids[0] < 0 or ids[0] in b.special_ids
+        result.append([] if unwritable else ids)
     return result
 
 
 def _parts(data: bytes) -> list[str | bytes]:
-    """Cut into whole characters (as text) and the bytes between them."""
+    """Split into whole characters (as text) and the bytes between them."""
     try:
         return [data.decode()]
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""The embedding tables of members, fetched once and kept beside the weights as float16.
+"""Embedding tables of members, fetched once and cached on disk as float16.
 
-Directions are what methods use, so half precision (3 decimal digits) is enough, and a table of
-262,144 tokens with 640 numbers takes 335 MB of disk and none of the heap: it is memory-mapped.
+Methods use directions only, so half precision (3 decimal digits) is enough. A table of 262,144
+tokens of width 640 takes 335 MB of disk and is memory-mapped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runtime.weights.cache import need_space
 FORMAT = 1
 CHUNK_IDS = 8192
 CHUNK_BYTES = 32 * 2**20
-"""Of a reply, which is one message between two processes."""
+"""Upper bound of a reply, which is one message between processes."""
 PROBES = 16
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -28,18 +28,19 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """All embeddings of one model."""
+    """The input embeddings of one model."""
 
     key: str
-    """Names the model, its vocabulary and its weights."""
+    """Identifies the model, its vocabulary and its weights."""
     rows: np.ndarray
     """float16 [V, width], memory-mapped, read-only."""
 
 
 async def fetch(engine: Engine) -> Table:
-    """The table of an engine, from the cache or asked for in chunks.
+    """An engine's table, from the cache or fetched in chunks.
 
-    A few rows are always asked for: weights may change under one name.
+    ``PROBES`` rows are always fetched, since weights may change under one name. Raises
+    ``Unsupported``, ``WeightsError`` where the cache cannot be written.
     """
     spec = engine.spec
     probes = np.linspace(0, spec.vocab_size - 1, min(PROBES, spec.vocab_size)).astype(np.int64)
@@ -61,11 +62,11 @@ async def fetch(engine: Engine) -> Table:
 async def _download(engine: Engine, spec: EngineSpec, file: Path, shape: tuple[int, int]) -> None:
     size, width = shape
     chunk = max(1, min(CHUNK_IDS, CHUNK_BYTES // (4 * width)))
-    # Written, not mapped: a full disk is then an error and not a signal that ends the process.
+    # Written, not mapped: a full disk is then an error, not a signal that kills the process.
     with npz_cache.draft(file) as path, path.open("wb") as stream:
         need_space(file.parent, 2 * size * width, spec.model)
-        described = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, described)
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
         for first in range(0, size, chunk):
             part = await engine.vectors(range(first, min(first + chunk, size)))
             await asyncio.to_thread(stream.write, _half(part).tobytes())
@@ -78,7 +79,7 @@ def _half(rows: np.ndarray) -> np.ndarray:
 def _open(
     file: Path, shape: tuple[int, int], probes: np.ndarray, sample: np.ndarray
 ) -> np.ndarray | None:
-    """The table, unless it is missing, damaged or another model's."""
+    """The table, unless it is missing, damaged or of other weights."""
     try:
         rows = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):

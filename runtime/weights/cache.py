@@ -1,7 +1,7 @@
-"""The cache of fetched weights: one folder an entry, never half an entry.
+"""The cache of fetched weights: one folder for each entry, created atomically.
 
-An entry is made in a folder beside it and moved into place by one rename, with a marker that
-lists its files. A lock for each name lets one process fetch while the others wait for the result.
+An entry is built in a temporary folder next to it and renamed, with a marker file that lists its
+files. A lock for each name lets one process fetch while others wait for the result.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def slug(text: str) -> str:
 
 @contextmanager
 def locked(name: str, weights: str) -> Iterator[None]:
-    """Holds the lock of one cache name, waiting for whoever else is fetching it."""
+    """Holds the lock of one cache name; waits while another process fetches it."""
     folder = root() / "locks"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,9 +67,9 @@ def locked(name: str, weights: str) -> Iterator[None]:
 
 
 def is_whole(entry: Path) -> bool:
-    """Whether ``entry`` has all its files as they were when it was made.
+    """Whether all files of ``entry`` are as recorded in its marker.
 
-    A file whose size and time have not changed is taken to be unchanged; any other is hashed.
+    A file of unchanged size and time counts as unchanged; otherwise it is hashed.
     """
     try:
         recorded = json.loads((entry / MARKER).read_text(encoding="utf-8"))["files"]

@@ -1,4 +1,4 @@
-"""Is this folder a whole checkpoint that we may load?"""
+"""Checks that a folder is a complete checkpoint that is safe to load."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from runtime.errors import WeightsError
 
 _BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16}
 _BITS |= {"I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8}
-"""Newer types are checked by whoever loads them."""
+"""Bits for each dtype; newer dtypes are checked when they are loaded."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _PICKLED = (b"PK\3\4", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
-"""How what torch saves begins: a zip archive of pickles, or in older versions a pickle."""
+"""First bytes of torch files: a zip archive of pickles, or in older versions a pickle."""
 
 NO_CODE: Final[dict[str, Any]] = {"trust_remote_code": False, "local_files_only": True}
-"""How transformers is to read what lies beside weights."""
+"""Options of transformers for reading configurations and tokenizers."""
 SAFE: Final[dict[str, Any]] = {**NO_CODE, "use_safetensors": True}
-"""How it is to read weights."""
+"""Options of transformers for reading weights."""
 
 
 def check_folder(folder: Path, weights: str) -> None:
@@ -34,7 +34,7 @@ def check_folder(folder: Path, weights: str) -> None:
         raise WeightsError(
             f"weights {weights!r}: no tokenizer in {folder} (tokenizer.json is missing); make a "
             "copy with transformers: AutoTokenizer.from_pretrained(it).save_pretrained(copy), "
-            "put the weights beside it and give that folder"
+            "put the weights into it and give that folder"
         )
 
 
@@ -45,14 +45,14 @@ def _check_config(file: Path, weights: str) -> None:
             "checkpoint that transformers can load"
         )
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as fault:
         raise WeightsError(
             f"weights {weights!r}: {file} is not JSON ({fault}); fetch it again"
         ) from None
-    if not isinstance(told, dict) or not isinstance(told.get("model_type"), str):
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise WeightsError(
-            f"weights {weights!r}: {file} names no model_type, such as llama; fetch it again, or "
+            f"weights {weights!r}: {file} has no model_type, such as llama; fetch it again, or "
             "choose a checkpoint that transformers can load"
         )
 
@@ -66,7 +66,7 @@ def weight_files(folder: Path, weights: str) -> list[Path]:
                 set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             )
             if not names or any(name != Path(name).name for name in names):
-                raise ValueError("it must name files beside it")
+                raise ValueError("it must name files of the same folder")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
             raise WeightsError(
                 f"weights {weights!r}: {index} cannot be read ({fault!r}); fetch it again"
@@ -91,12 +91,13 @@ def weight_files(folder: Path, weights: str) -> list[Path]:
 
 
 def check_hash(folder: Path, weights: str, sha256: str | None) -> None:
-    """Raises ``WeightsError`` when the weight files, joined, do not have the pinned hash."""
+    """Raises ``WeightsError`` when the joined weight files do not have the pinned hash."""
     if sha256 is not None:
         compare_hash(hash_files(weight_files(folder, weights)), sha256, weights)
 
 
 def compare_hash(got: str, expected: str, weights: str) -> None:
+    """Raises ``WeightsError`` when the hashes differ."""
     if got != expected.strip().lower():
         raise WeightsError(
             f"weights {weights!r}: expected sha256 {expected}, got {got}; if the new file is the "
@@ -115,11 +116,11 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def header(file: Path, weights: str) -> dict[str, Any]:
-    """Each tensor's dtype, shape and place in a safetensors file.
+    """Each tensor's dtype, shape and data offsets in a safetensors file.
 
-    Raises ``WeightsError`` for one that is damaged or cut short.
+    Raises ``WeightsError`` for a damaged or truncated file.
     """
-    # A safetensors file begins with the length of its JSON header, which tells where data ends.
+    # A safetensors file begins with the length of its JSON header, which gives the data size.
     size = file.stat().st_size
     try:
         with file.open("rb") as stream:
@@ -158,7 +159,7 @@ def _check_tensor(name: str, dtype: str, shape: list[int], data_offsets: list[in
 
 
 def without_code(fault: Exception) -> str:
-    """What transformers says of a checkpoint, without its advice to run the code in it."""
+    """transformers' error message, without its advice to trust the checkpoint's code."""
     if "trust_remote_code" not in str(fault):
         return str(fault)
     return (

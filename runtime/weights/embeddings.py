@@ -12,7 +12,7 @@ from runtime.errors import BadRequest, Unsupported
 from runtime.weights.checkpoint import header, weight_files
 
 _NAMES = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"})
-"""What architectures call their table; the last part of its name is ``weight``."""
+"""Names of embedding layers in architectures; the last part of the tensor's name is ``weight``."""
 
 # NumPy has no bfloat16: its bits are the upper half of a float32.
 _STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -20,7 +20,7 @@ _STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 @dataclass(frozen=True, slots=True)
 class TokenVectors:
-    """Where the table lies. Rows are read from the file as they are asked for."""
+    """An embedding table in a file. Rows are read on demand."""
 
     file: Path
     offset: int
@@ -40,8 +40,8 @@ class TokenVectors:
 
 
 def locate(folder: Path, weights: str) -> TokenVectors:
-    """Finds the table by its name. Of several (an encoder's, a draft head's) the one nearest to
-    the root of the model counts. Raises ``Unsupported`` where there is none in plain floating
+    """Finds the table by its tensor name. Of several (an encoder's, a draft head's) the one nearest
+    to the root of the model is used. Raises ``Unsupported`` where there is none in plain floating
     point, ``WeightsError`` for a damaged file."""
     found: dict[tuple[int, str], TokenVectors] = {}
     for file in weight_files(folder, weights):

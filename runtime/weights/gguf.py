@@ -1,4 +1,4 @@
-"""A GGUF file becomes a checkpoint, in a process of its own: the caller never imports torch."""
+"""Converts a GGUF file in a process of its own, so that the caller never imports torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from runtime.errors import WeightsError
 from runtime.weights import progress
 
-NEEDED = ("torch", "transformers", "accelerate", "gguf", "safetensors")
+REQUIRED_PACKAGES = ("torch", "transformers", "accelerate", "gguf", "safetensors")
 STEP, FAULT = "step: ", "fault: "
-"""How the converting process begins the lines that are meant for its caller."""
+"""Prefixes of the converter's output lines for its caller."""
 STEPS = 5
 
 
@@ -23,7 +23,7 @@ def convert(file: Path, folder: Path, weights: str) -> None:
 
     Takes about a minute for 300 million parameters. Raises ``WeightsError``.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise WeightsError(
             f"weights {weights!r}: converting GGUF needs {', '.join(missing)}; install "

@@ -1,8 +1,8 @@
 """``python -m runtime.weights.gguf_convert FILE.gguf FOLDER``: GGUF to a float32 checkpoint.
 
-Float32 because every engine then reads the same numbers. What transformers leaves out is written
-from the GGUF's own metadata: whether BOS leads a prompt, every id that ends an answer, the chat
-template, and the digits rule of SmolLM's pre-tokenizer.
+Float32, so that every engine reads the same numbers. What transformers leaves out is written from
+the GGUF metadata: whether BOS leads a prompt, all EOS ids, the chat template, and the digits rule
+of SmolLM's pre-tokenizer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runtime.weights.gguf import FAULT, STEP
 
 
 def main(file: Path, folder: Path) -> int:
-    """Returns the exit status; a fault is told on a line of standard output."""
+    """Returns the exit status; an error is one line of standard output."""
     import gguf
 
     _step("reading the file")
@@ -38,16 +38,16 @@ def main(file: Path, folder: Path) -> int:
     if free < needed:
         print(f"{FAULT}not enough disk: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
         return 3
-    facts = {
+    metadata = {
         name: field.contents()
         for name, field in reader.fields.items()
         if name.startswith("tokenizer.") and len(field.data) <= 1
     }
-    _write(file, folder, facts)
+    _write(file, folder, metadata)
     return 0
 
 
-def _write(file: Path, folder: Path, facts: dict[str, Any]) -> None:
+def _write(file: Path, folder: Path, metadata: dict[str, Any]) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
@@ -62,36 +62,36 @@ def _write(file: Path, folder: Path, facts: dict[str, Any]) -> None:
         **NO_CODE,
     )
     _step("writing the weights")
-    model.generation_config.eos_token_id = eos_ids(facts) or model.config.eos_token_id
+    model.generation_config.eos_token_id = eos_ids(metadata) or model.config.eos_token_id
     model.save_pretrained(folder)
     del model
     _step("reading the tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **NO_CODE)
     if not tokenizer.chat_template:
-        tokenizer.chat_template = facts.get("tokenizer.chat_template")
-    tokenizer.add_bos_token = tokenizer.bos_token is not None and leads_with_bos(facts)
+        tokenizer.chat_template = metadata.get("tokenizer.chat_template")
+    tokenizer.add_bos_token = tokenizer.bos_token is not None and leads_with_bos(metadata)
     _step("writing the tokenizer")
     tokenizer.save_pretrained(folder)
-    complete_tokenizer(folder, tokenizer.add_bos_token, facts.get("tokenizer.ggml.pre"))
+    complete_tokenizer(folder, tokenizer.add_bos_token, metadata.get("tokenizer.ggml.pre"))
 
 
-def eos_ids(facts: dict[str, Any]) -> list[int]:
-    """Every id that ends an answer: end of text, and end of turn where the file names one."""
+def eos_ids(metadata: dict[str, Any]) -> list[int]:
+    """All EOS ids: end of text, and end of turn if the file has one."""
     names = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
-    return list(dict.fromkeys(int(facts[name]) for name in names if name in facts))
+    return list(dict.fromkeys(int(metadata[name]) for name in names if name in metadata))
 
 
-def leads_with_bos(facts: dict[str, Any]) -> bool:
-    """The file's word, or llama.cpp's default: BOS for SentencePiece vocabularies only."""
-    spoken = facts.get("tokenizer.ggml.add_bos_token")
-    return facts.get("tokenizer.ggml.model") == "llama" if spoken is None else bool(spoken)
+def leads_with_bos(metadata: dict[str, Any]) -> bool:
+    """The file's setting, or llama.cpp's default: BOS for SentencePiece vocabularies only."""
+    declared = metadata.get("tokenizer.ggml.add_bos_token")
+    return metadata.get("tokenizer.ggml.model") == "llama" if declared is None else bool(declared)
 
 
 def complete_tokenizer(folder: Path, add_bos: bool, pre: str | None) -> None:
     """Adds what ``save_pretrained`` leaves out."""
     config = folder / "tokenizer_config.json"
-    told = json.loads(config.read_text(encoding="utf-8")) | {"add_bos_token": add_bos}
-    config.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+    config_json = json.loads(config.read_text(encoding="utf-8")) | {"add_bos_token": add_bos}
+    config.write_text(json.dumps(config_json, indent=2, ensure_ascii=False), encoding="utf-8")
     if pre == "smollm":
         # Each digit stands alone: "  7" is two spaces and a digit, not a space and " 7".
         file = folder / "tokenizer.json"
@@ -108,7 +108,7 @@ def complete_tokenizer(folder: Path, add_bos: bool, pre: str | None) -> None:
 
 
 def _end_with_caller() -> None:
-    """A converter that outlives its caller would write where the next one writes."""
+    """Ends this process with its caller, before another converter writes to the same folder."""
 
     def wait() -> None:
         while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends

@@ -1,4 +1,4 @@
-"""``hf:org/name[@revision]``: a repository of the Hugging Face hub, in the hub's own cache."""
+"""``hf:org/name[@revision]``: a Hugging Face repository, in the hub's own cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IGNORED = ["*/*", "consolidated*"]
 
 def fetch(name: str, sha256: str | None) -> Path:
     """The repository's snapshot folder. Raises ``WeightsError``."""
-    # The hub's client takes a second to import and is needed for these weights only.
+    # Imported late: the client takes a second to import and is needed for these weights only.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -58,8 +58,8 @@ def fetch(name: str, sha256: str | None) -> Path:
     except LocalEntryNotFoundError:
         reason = "ORCHESTRION_OFFLINE or HF_HUB_OFFLINE is set" if offline() else "no connection"
         raise WeightsError(
-            f"weights {weights!r}: not cached, and the hub cannot be asked ({reason}); fetch them "
-            "once with the network, or give a folder"
+            f"weights {weights!r}: not cached, and the hub cannot be reached ({reason}); fetch "
+            "them once with the network, or give a folder"
         ) from None
     except OSError as fault:
         raise WeightsError(
@@ -73,7 +73,7 @@ def fetch(name: str, sha256: str | None) -> Path:
 
 
 def find(name: str) -> Path | None:
-    """The snapshot folder when the hub's cache has it whole; the network is not asked."""
+    """The snapshot folder if the hub's cache has it complete; no network access."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""What a person sees while weights are fetched: bars on a terminal, plain lines elsewhere."""
+"""Progress output while weights are fetched: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
 class Step(Protocol):
-    """Called with what is being done now; each call is one step of the total."""
+    """Called with the name of the current step; each call advances the bar by one."""
 
     def __call__(self, what: str) -> None: ...
 

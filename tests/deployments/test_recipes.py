@@ -183,13 +183,13 @@ def test_the_last_to_start_on_the_single_card_finds_its_share_free() -> None:
 
 @pytest.mark.parametrize(("path", "each", "cards"), [(TRIO, 1, 3), (SINGLE, 0.33, 1)])
 def test_the_gpus_asked_of_ray_are_those_there_are(path: Path, each: float, cards: int) -> None:
-    asked = []
+    params = []
     for name, member in load(path)[1].members.items():
         schema = DeploymentSchema.model_validate({"name": name} | member_options(member))
         assert schema.num_replicas == 1
-        asked.append(schema.ray_actor_options.num_gpus)
-    assert asked == [each] * 3
-    assert cards - 0.05 < sum(asked) <= cards
+        params.append(schema.ray_actor_options.num_gpus)
+    assert params == [each] * 3
+    assert cards - 0.05 < sum(params) <= cards
 
 
 @BOTH

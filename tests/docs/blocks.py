@@ -21,8 +21,8 @@ How (the first word):
 What else a block that runs may say:
 
 - ``needs pretrained`` or ``needs vllm``   the test has that marker too.
-- ``server FILE``   a Serve config that answers in one process meanwhile, at the page's own address
-  (127.0.0.1:8000, which the test replaces by a free port everywhere).
+- ``server FILE``   a Serve config that answers in one process, at the page's own address
+  (127.0.0.1:8000, which the test replaces by a free port everywhere). Blocks share it.
 - ``before FILE``   of tests/docs/before/: Python that stands before the block.
 - ``add WORD FLAGS``   appends flags to each command with that word, such as ``add eval --limit 4``.
 - ``put TEXT = TEXT``   replaces a placeholder.

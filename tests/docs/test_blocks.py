@@ -11,8 +11,9 @@ import pytest
 from tests.docs.blocks import ROOT, Block, MarkerError, lines_of, pages, read_blocks
 from tests.docs.commands import CHECKS, CommandError, check_line
 from tests.docs.config_blocks import read_config
-from tests.docs.running import run_block
+from tests.docs.running import Servers, expanded, run_block
 
+PARSED = ("gpu", "cloud", "slow")
 PROSE = re.compile(r"(?<!`)`((?:\.venv/bin/)?(?:orchestrion|make|python|lm_eval) [^`]+)`(?!`)")
 """Commands in running text."""
 
@@ -58,8 +59,8 @@ def test_every_block_says_how_it_is_tested(page: Path) -> None:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("block", _of("quick", "slow"))
-def test_it_runs(block: Block, tmp_path: Path) -> None:
-    run_block(block, tmp_path)
+def test_it_runs(block: Block, tmp_path: Path, servers: Servers) -> None:
+    run_block(block, tmp_path, servers)
 
 
 @pytest.mark.parametrize("block", _of("config"))
@@ -67,13 +68,33 @@ def test_it_is_a_configuration(block: Block, tmp_path: Path) -> None:
     read_config(block, tmp_path)
 
 
-@pytest.mark.parametrize("block", _of("gpu", "cloud"))
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.kind in PARSED], ids=lambda block: block.place
+)
 def test_its_commands_are_as_their_programs_take_them(block: Block) -> None:
-    for line in lines_of(block.text):
+    for line in lines_of("" if block.language == "python" else block.text):
         try:
             check_line(line)
         except CommandError as fault:
             raise AssertionError(f"{block.place}: {fault}") from None
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.kind == "slow"], ids=lambda block: block.place
+)
+def test_what_its_marker_changes_is_there(block: Block) -> None:
+    """Told before the slow suite runs."""
+    for where, _ in block.edit:
+        name, _, old = where.partition(" ")
+        assert old in (ROOT / name).read_text(), f"{block.place}: no {old!r} in {name}"
+    for _, pattern in block.first:
+        assert list(ROOT.glob(pattern)), f"{block.place}: no file {pattern}"
+    for placeholder, _ in block.put:
+        assert placeholder in block.text, f"{block.place}: no {placeholder!r}"
+    lines = expanded(lines_of(block.text), block, ROOT)
+    words = {word for line in lines for word in line.split()}
+    for word, _ in block.add:
+        assert word in words, f"{block.place}: no command has the word {word!r}"
 
 
 @pytest.mark.parametrize("block", _of("text"))
@@ -132,7 +153,7 @@ def test_a_wrong_command_is_told(line: str, told: str) -> None:
     assert told in str(caught.value)
 
 
-def test_a_command_that_fails_fails_its_block(tmp_path: Path) -> None:
+def test_a_command_that_fails_fails_its_block(tmp_path: Path, servers: Servers) -> None:
     block = Block("page.md", 1, "sh", "orchestrion doctor nowhere.yaml\n", "quick")
     with pytest.raises(AssertionError, match="page.md:1: .*nowhere.yaml"):
-        run_block(block, tmp_path)
+        run_block(block, tmp_path, servers)

@@ -16,7 +16,7 @@ from deployments.config.serve_file import load
 from deployments.launch.in_process import LocalStack
 from runtime.types.query import Message
 from tests.docs.blocks import ROOT, Block, pages, read_blocks
-from tests.docs.running import run_block
+from tests.docs.running import Servers, run_block
 from tests.support.local_stack import ask
 
 EXAMPLES = ROOT / "examples"
@@ -78,12 +78,12 @@ async def test_each_of_its_ensembles_answers(path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.zoo
 @pytest.mark.parametrize("path", CLIENTS, ids=lambda path: path.name)
-def test_a_client_prints_an_answer(path: Path, tmp_path: Path) -> None:
+def test_a_client_prints_an_answer(path: Path, tmp_path: Path, servers: Servers) -> None:
     command = f"python {path.relative_to(ROOT)}\n"
     block = Block(
         f"examples/{path.name}", 1, "sh", command, "quick", server="examples/zoo_two_hop.yaml"
     )
-    assert run_block(block, tmp_path).strip()
+    assert run_block(block, tmp_path, servers).strip()
 
 
 def test_every_training_file_is_run_by_a_block() -> None:

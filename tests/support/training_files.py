@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from deployments.config.serve_file import IMPORT_PATH
-from tests.support.agents import PROMPT
+from tests.support.models.agents import PROMPT
 
 OPEN = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """A cluster on loopback without tokens, which a job's own environment would bring."""

@@ -1,4 +1,4 @@
-"""What one key does at this gateway: the state behind its limits."""
+"""Usage of one API key at this gateway: the state behind its limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUSY_RETRY_S = 1.0
 
 
 class KeyUsage:
-    """Kept by the key's name, so that new keys and limits find what was spent."""
+    """Usage by key name, so that it survives new keys and limits of that name."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -23,7 +23,7 @@ class KeyUsage:
         self.running = 0
 
     def enter(self, allowance: Allowance) -> None:
-        """Books a request that begins. Raises ``TooMany`` or ``QuotaSpent``, and books nothing."""
+        """Counts a new request. Raises ``TooMany`` or ``QuotaSpent`` without counting it."""
         now = self._clock()
         if allowance.concurrent is not None and self.running >= allowance.concurrent:
             raise TooMany(f"{allowance.concurrent} requests at a time", BUSY_RETRY_S)
@@ -32,8 +32,8 @@ class KeyUsage:
             if left(budget, self._spent).gone:
                 limits = [f"{budget.tokens} tokens"] if budget.tokens is not None else []
                 limits += [f"{budget.cost:g} in cost"] if budget.cost is not None else []
-                told = f"{' and '.join(limits)} a {budget.period}"
-                raise QuotaSpent(told, ends(now, budget.period) - now)
+                quota = f"{' and '.join(limits)} a {budget.period}"
+                raise QuotaSpent(quota, ends(now, budget.period) - now)
         if (rate := allowance.requests_per_minute) is not None:
             size, per_second = max(rate, 1.0), rate / 60
             bucket = (self._bucket or Bucket(size, now)).filled(size, per_second, now)
@@ -50,7 +50,7 @@ class KeyUsage:
             self._spent = self._spent.at(self._clock(), budget.period).plus(tokens, cost)
 
     def budget(self, allowance: Allowance, answers: int = 1) -> Budget:
-        """What each of ``answers`` that are written together may spend."""
+        """The budget of each of ``answers`` concurrent answers: an equal part of what is left."""
         if allowance.budget is None:
             return Budget()
         spent = self._spent.at(self._clock(), allowance.budget.period)

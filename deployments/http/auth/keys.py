@@ -1,4 +1,4 @@
-"""The keys: read from a file or the environment, compared, and read again when the file changes."""
+"""API keys: read from a file or the environment, compared, reloaded when the file changes."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from runtime.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN_S: Final = 1.0
-READABLE_BY_ALL: Final = 0o004
+RELOAD_CHECK_S: Final = 1.0
+WORLD_READABLE: Final = 0o004
 
-Seen = tuple[int, int, int]
+FileVersion = tuple[int, int, int]
 
-_NOWHERE: Final = yaml.ScalarNode("", "", yaml.Mark("", 0, 0, 0, "", 0))
-"""Where there are no lines, all is on the first."""
+_NO_POSITION: Final = yaml.ScalarNode("", "", yaml.Mark("", 0, 0, 0, "", 0))
+"""Position of errors in a source without lines: the first line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One that was recognised."""
+    """A recognised API key."""
 
     name: str
     allowance: Allowance
 
 
 class KeyStore:
-    """A file that cannot be read after a change leaves the keys as they were: the log says why.
+    """The known API keys. A changed file that cannot be read leaves them unchanged and is logged.
 
     Raises ``ConfigError`` at construction, with file, line and remedy.
     """
@@ -48,16 +48,16 @@ class KeyStore:
     def __init__(self, config: AccessConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._path = None if config.keys_file is None else Path(config.keys_file).expanduser()
-        self._looked = clock()
-        self._seen: Seen | None = None
+        self._checked_at = clock()
+        self._version: FileVersion | None = None
         if self._path is not None:
-            self._seen = _seen(self._path)
+            self._version = _file_version(self._path)
             self._known = _read_file(self._path)
         else:
             self._known = _read_variable(config.keys_env or "")
 
     def find(self, token: bytes) -> Key | None:
-        """Takes the same time whichever key it is, and whether it is one."""
+        """The key of a token, in constant time; ``None`` if it is unknown."""
         self._refresh()
         digest = hashlib.sha256(token).digest()
         found: Key | None = None
@@ -68,19 +68,19 @@ class KeyStore:
 
     def _refresh(self) -> None:
         now = self._clock()
-        if self._path is None or now - self._looked < LOOK_AGAIN_S:
+        if self._path is None or now - self._checked_at < RELOAD_CHECK_S:
             return
-        self._looked = now
-        seen = _seen(self._path)
-        if seen == self._seen:
+        self._checked_at = now
+        version = _file_version(self._path)
+        if version == self._version:
             return
-        self._seen = seen
+        self._version = version
         try:
             self._known = _read_file(self._path)
         except ConfigError as fault:
-            log.error("the keys stay as they were: %s", fault)
+            log.error("API keys not reloaded, the old ones stay valid: %s", fault)
         else:
-            log.warning("read %d keys anew from %s", len(self._known), self._path)
+            log.warning("reloaded %d API keys from %s", len(self._known), self._path)
 
 
 def key_store(config: AccessConfig) -> KeyStore | None:
@@ -89,46 +89,47 @@ def key_store(config: AccessConfig) -> KeyStore | None:
 
 
 def new_key() -> str:
-    """256 bits of chance, with a beginning that scanners for leaked secrets can look for."""
+    """256 random bits, with a prefix that scanners for leaked secrets can match."""
     return f"orc-{secrets.token_urlsafe(32)}"
 
 
 def entry(name: str, key: str) -> str:
-    """The lines that a file of keys holds for it. Raises ``ConfigError`` for a name that cannot
-    stand there."""
+    """The YAML entry of a key for the file of keys. Raises ``ConfigError`` for an invalid name."""
     try:
-        told = KeyConfig(name=name, sha256=hash_of(key)).model_dump(include={"name", "sha256"})
+        config = KeyConfig(name=name, sha256=hash_of(key)).model_dump(include={"name", "sha256"})
     except ValidationError as fault:
         reason = fault.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{name!r}: {reason}") from None
-    return yaml.safe_dump([told], sort_keys=False).rstrip()
+    return yaml.safe_dump([config], sort_keys=False).rstrip()
 
 
 def hash_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _seen(path: Path) -> Seen | None:
-    """Changes with the file; ``None`` where there is none."""
+def _file_version(path: Path) -> FileVersion | None:
+    """Changes with the file; ``None`` if it does not exist."""
     try:
-        told = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return told.st_mtime_ns, told.st_size, told.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read_file(path: Path) -> list[tuple[bytes, Key]]:
     try:
         text = path.read_text()
-        shared = path.stat().st_mode & READABLE_BY_ALL
+        shared = path.stat().st_mode & WORLD_READABLE
     except (OSError, UnicodeDecodeError) as fault:
-        told = fault.strerror if isinstance(fault, OSError) else "it is no text"
+        reason = fault.strerror if isinstance(fault, OSError) else "it is not UTF-8 text"
         raise ConfigError(
-            f"cannot read the keys in {path}: {told}; correct gateway.access.keys_file"
+            f"cannot read the keys in {path}: {reason}; correct gateway.access.keys_file"
         ) from None
     keys = _parse(text, path)
     if shared and any(key.plain for key in keys):
-        log.warning("%s holds keys and every user may read it: chmod 600, or keep sha256", path)
+        log.warning(
+            "%s holds plain keys and every user may read it: chmod 600, or store sha256 only", path
+        )
     return _known(keys)
 
 
@@ -142,7 +143,7 @@ def _read_variable(name: str) -> list[tuple[bytes, Key]]:
     source, text = Path(f"${name}"), text.strip()
     if not any(char.isspace() for char in text) and not text.startswith("{"):
         document = {"keys": [{"name": name, "key": text}]}
-        return _known(validated(KeysFile, document, source, _NOWHERE).keys)
+        return _known(validated(KeysFile, document, source, _NO_POSITION).keys)
     return _known(_parse(text, source))
 
 
@@ -151,7 +152,7 @@ def _parse(text: str, source: Path) -> tuple[KeyConfig, ...]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)
     except yaml.YAMLError as fault:
-        # Its own words quote the line, which may hold a key.
+        # The message of PyYAML quotes the line, which may hold a key.
         mark = getattr(fault, "context_mark", None) or getattr(fault, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
         raise ConfigError(
@@ -159,17 +160,17 @@ def _parse(text: str, source: Path) -> tuple[KeyConfig, ...]:
         ) from None
     if not isinstance(document, dict) or node is None:
         raise ConfigError(
-            f"{source}:1: holds no keys; write it as docs/security.md shows, beginning with keys:"
+            f"{source}:1: has no keys; write it as docs/security.md shows, beginning with keys:"
         )
     return validated(KeysFile, document, source, node).keys
 
 
 def _known(keys: tuple[KeyConfig, ...]) -> list[tuple[bytes, Key]]:
-    """Every hash with the key it is of."""
+    """Pairs of SHA-256 digest and key."""
     known = []
-    for told in keys:
-        limits = {name: getattr(told, name) for name in Allowance.model_fields}
-        key = Key(told.name, Allowance(**limits))
-        hashes = [hash_of(plain) for plain in told.plain] or [*told.hashes]
+    for config in keys:
+        limits = {name: getattr(config, name) for name in Allowance.model_fields}
+        key = Key(config.name, Allowance(**limits))
+        hashes = [hash_of(plain) for plain in config.plain] or [*config.hashes]
         known += [(bytes.fromhex(digest), key) for digest in hashes]
     return known

@@ -1,4 +1,4 @@
-"""What a request spends, booked to its key by checkpoints."""
+"""Charges what a request spends to its API key, checkpoint by checkpoint."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from runtime.types.query import Query
 
 
 def metered(ensemble: Ensemble, caller: Caller, answers: int) -> Ensemble:
-    """The ensemble for a caller, whose account pays for what its members do."""
+    """The ensemble, charged to the caller's account if there is one."""
     return ensemble if caller.account is None else Metered(ensemble, caller, answers)
 
 
 class Metered:
-    """Charges as the answer goes on, so that one that is broken off has been paid up to its last
-    span, and gives it no more to spend than the key has left."""
+    """Charges while the answer is generated, so that a cancelled answer is charged up to its last
+    span, and limits its budget to what the key has left."""
 
     def __init__(self, ensemble: Ensemble, caller: Caller, answers: int) -> None:
         self._ensemble = ensemble
@@ -31,7 +31,7 @@ class Metered:
         assert account is not None
         rest = account.budget(allowance, self._answers)
         query = replace(query, caller=self._caller.name)
-        if query.again:  # what is known of it was paid for
+        if query.again:  # the known part has been charged already
             query = replace(query, left=rest)
         else:
             query = replace(query, budget=query.budget.narrow(rest))
@@ -40,7 +40,7 @@ class Metered:
         try:
             async for event in events:
                 all_tokens, all_cost = spent(event)
-                if isinstance(event, Recalled):  # paid for when it was written
+                if isinstance(event, Recalled):  # charged when it was generated
                     tokens, cost = all_tokens, all_cost
                 account.charge(allowance, max(all_tokens - tokens, 0), max(all_cost - cost, 0.0))
                 tokens, cost = max(tokens, all_tokens), max(cost, all_cost)
@@ -57,10 +57,10 @@ class Metered:
 
 
 def spent(event: Event) -> tuple[int, float]:
-    """Tokens and cost of all members since the answer began."""
+    """Tokens and cost of all members since the start of the answer."""
     if isinstance(event, Ended):
-        told, paid = event.summary.get("usage", {}), event.summary.get("cost", {})
-        return int(told.get("total_tokens", 0)), float(paid.get("amount", 0.0))
+        usage, cost = event.summary.get("usage", {}), event.summary.get("cost", {})
+        return int(usage.get("total_tokens", 0)), float(cost.get("amount", 0.0))
     usages = event.checkpoint.usage.values()
     tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in usages)
     return tokens, sum(usage.cost for usage in usages)

@@ -1,4 +1,4 @@
-"""Who calls, what they may do, and what it costs them."""
+"""Authentication of requests, and the allowance of the caller."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from runtime.errors import Forbidden, OrchestrionError, QuotaSpent, TooMany, Una
 from runtime.observability.metrics import REFUSED, Meter
 
 ALWAYS_OPEN: Final = ("/health", "/ready")
-"""For whatever watches the server; ``/ready`` tells a stranger no names."""
+"""Routes for health checks; ``/ready`` names no models without a key."""
 
 
 ANY: Final = "any"
-"""Refused before its body was read, so that nobody knows which model was meant."""
+"""Model label of a request that was refused before its body was read."""
 REASONS: Final[Mapping[type[OrchestrionError], str]] = {
     TooMany: "rate",
     QuotaSpent: "quota",
@@ -38,21 +38,21 @@ REASONS: Final[Mapping[type[OrchestrionError], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is; without a name where no keys are needed."""
+    """The API key of a request; ``name`` is ``None`` where no keys are needed."""
 
     name: str | None = None
     allowance: Allowance = Allowance()
     account: KeyUsage | None = None
-    stranger: bool = False
-    """Not to be let in, but for what is always open."""
+    unauthenticated: bool = False
+    """Only admitted to ``ALWAYS_OPEN``."""
 
-    def may_ask(self, model: str) -> bool:
+    def may_use(self, model: str) -> bool:
         return self.allowance.models is None or model in self.allowance.models
 
-    def choose(self, model_catalog: ModelCatalog, asked: str | None) -> str:
-        """The model that is meant. Raises ``Forbidden`` for one that is not for this key."""
-        model = model_catalog.resolve(asked, self.may_ask)
-        if not self.may_ask(model):
+    def choose(self, model_catalog: ModelCatalog, requested: str | None) -> str:
+        """The model of the request. Raises ``Forbidden`` if this key may not use it."""
+        model = model_catalog.resolve(requested, self.may_use)
+        if not self.may_use(model):
             raise Forbidden(f"this key may not use model {model!r}", "model_not_allowed", "model")
         return model
 
@@ -63,7 +63,8 @@ def caller_of(request: Request) -> Caller:
 
 
 class AccessMiddleware:
-    """ASGI middleware: refuses strangers before their bodies are read, and books what begins."""
+    """ASGI middleware: refuses unauthenticated requests before their bodies are read, and counts
+    admitted ones."""
 
     def __init__(
         self, app: ASGIApp, config: GatewayConfig, keys: KeyStore | None, meter: Meter
@@ -91,7 +92,7 @@ class AccessMiddleware:
                 self._meter.record(REFUSED, 1, ANY, REASONS.get(type(refusal), "key"))
                 await fault_of(refusal).response()(scope, receive, send)
                 return
-            caller = Caller(stranger=True)
+            caller = Caller(unauthenticated=True)
         scope.setdefault("state", {})["caller"] = caller
         try:
             await self._app(scope, receive, send)
@@ -104,7 +105,7 @@ class AccessMiddleware:
             return Caller()
         key = self._key(Headers(scope=scope).get("authorization"))
         if key is None:
-            return Caller(stranger=True)
+            return Caller(unauthenticated=True)
         allowance = part(key.allowance, self._config.replicas)
         return Caller(key.name, allowance, self._accounts[key.name])
 
@@ -116,9 +117,9 @@ class AccessMiddleware:
 
     def _admit(self, scope: Scope, caller: Caller) -> None:
         headers = Headers(scope=scope)
-        if caller.stranger:
-            told = "is not one of this server's" if "authorization" in headers else "is missing"
-            raise Unauthorised(f"the API key {told}; send it as: Authorization: Bearer KEY")
+        if caller.unauthenticated:
+            state = "is not one of this server's" if "authorization" in headers else "is missing"
+            raise Unauthorised(f"the API key {state}; send it as: Authorization: Bearer KEY")
         server = scope.get("server")
         check_network_access(
             self._config.access,

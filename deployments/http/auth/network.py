@@ -1,7 +1,7 @@
-"""Who can reach an endpoint without keys: this machine, and no web page that a browser shows on it.
+"""Network access to an endpoint without keys: this machine only, and no web page in its browser.
 
-A page on any site may send requests to 127.0.0.1. Browsers name it in ``Origin``; a page whose own
-name leads to 127.0.0.1 (DNS rebinding) stands out by its ``Host``.
+A page of any site may send requests to 127.0.0.1. Browsers name it in ``Origin``; a page whose
+host name resolves to 127.0.0.1 (DNS rebinding) is recognised by ``Host``.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from runtime.errors import ConfigError, Forbidden
 
 REMEDY = (
     "name a file of keys in gateway.access.keys_file (or an environment variable in keys_env); "
-    "see docs/security.md. If anyone who reaches it may use it, say gateway.access.open: true"
+    "see docs/security.md. If anyone may use the server, set gateway.access.open: true"
 )
 
 
 def refuse_exposed(access: AccessConfig, host: str | None) -> None:
-    """Raises ``ConfigError`` for a server that would listen elsewhere than on loopback, without
-    keys. A host of ``None`` listens nowhere."""
+    """Raises ``ConfigError`` for a server without keys that would listen on another address than
+    loopback. ``host`` is ``None`` for a server that does not listen."""
     if not (host is None or is_loopback(host) or access.guarded or access.open):
         raise ConfigError(
-            f"the server is to listen on {host or 'all addresses'}, where others reach it, and has "
-            f"no keys: listen on 127.0.0.1, or {REMEDY}"
+            f"the server would listen on {host or 'all addresses'}, open to other machines, and "
+            f"has no keys: listen on 127.0.0.1, or {REMEDY}"
         )
 
 
@@ -35,10 +35,10 @@ def check_network_access(
     origin: str | None,
     origins: Collection[str],
 ) -> None:
-    """Raises ``Forbidden`` for a request that an endpoint without keys does not answer.
+    """Raises ``Forbidden`` for a request that an endpoint without keys does not accept.
 
-    ``server`` is the address that the connection came to: ``None``, or something that is no IP
-    address, where there is no network between. ``host`` and ``origin`` are the request's headers.
+    ``server`` is the local address of the connection: ``None``, or not an IP address, without a
+    network. ``host`` and ``origin`` are request headers.
     """
     if access.guarded:
         return
@@ -50,8 +50,8 @@ def check_network_access(
             )
         if host is not None and not is_loopback(_name(host)):
             raise Forbidden(
-                "this server has no keys and is called localhost or 127.0.0.1, not as the Host "
-                f"header says: {REMEDY}",
+                "this server has no keys and accepts only the Host localhost or 127.0.0.1: "
+                f"{REMEDY}",
                 "host_not_allowed",
             )
     if origin is not None and origin not in origins and "*" not in origins:
@@ -62,7 +62,7 @@ def check_network_access(
 
 
 def is_loopback(host: str) -> bool:
-    """Of an address, or of a name that means this machine."""
+    """Whether an address or host name means this machine."""
     if not _is_address(host):
         name = host.lower().removesuffix(".")
         return name == "localhost" or name.endswith(".localhost")

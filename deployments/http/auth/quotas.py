@@ -1,4 +1,4 @@
-"""How much a key may still do. Pure: moments come from the caller, in seconds since 1970."""
+"""Rate limits and budgets of a key. Pure functions; times are seconds since 1970."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Final
 from runtime.config.access import Allowance, KeyBudget, Period
 
 ROUNDING: Final = 1e-9
-"""What adding floats may leave over."""
+"""Tolerance for rounding errors of sums."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Requests that may be made at once; each one made comes back after a while."""
+    """A token bucket: requests that may be sent at once, refilled over time."""
 
     level: float
     at: float
 
     def filled(self, size: float, per_second: float, now: float) -> Bucket:
-        """As it is ``now``. A clock that was set back gives nothing."""
+        """The bucket at time ``now``. A clock that was set back refills nothing."""
         gained = max(now - self.at, 0.0) * per_second
         return Bucket(min(self.level + gained, size), now)
 
     def wait(self, per_second: float) -> float:
-        """Seconds until the next request; 0 when it may be made now."""
+        """Seconds until the next request is allowed; 0 when it is allowed now."""
         return 0.0 if self.level > 1.0 - ROUNDING else (1.0 - self.level) / per_second
 
     def taken(self) -> Bucket:
@@ -36,14 +36,14 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """In the period that began at ``since``."""
+    """Tokens and cost spent in the period that began at ``since``."""
 
     since: float = 0.0
     tokens: int = 0
     cost: float = 0.0
 
     def at(self, now: float, period: Period) -> Spent:
-        """Nothing, once the next period has begun."""
+        """The same in the period of ``now``: zero in a new period."""
         begun = began(now, period)
         return self if self.since >= begun else Spent(begun)
 
@@ -70,7 +70,7 @@ def left(budget: KeyBudget, spent: Spent) -> Left:
 
 
 def began(now: float, period: Period) -> float:
-    """When the period that ``now`` is in began, in UTC."""
+    """Start of the period of ``now``, in UTC."""
     year, month, day, hour, *_ = time.gmtime(now)
     if period == "hour":
         return calendar.timegm((year, month, day, hour, 0, 0))
@@ -80,7 +80,7 @@ def began(now: float, period: Period) -> float:
 
 
 def ends(now: float, period: Period) -> float:
-    """When the next one begins."""
+    """Start of the next period, in UTC."""
     if period == "month":
         year, month, *_ = time.gmtime(now)
         return calendar.timegm((year + month // 12, month % 12 + 1, 1, 0, 0, 0))
@@ -88,8 +88,8 @@ def ends(now: float, period: Period) -> float:
 
 
 def part(allowance: Allowance, replicas: int) -> Allowance:
-    """What one of ``replicas`` gateways grants, so that together they grant the whole; of what
-    cannot be divided at least one each."""
+    """The share of one of ``replicas`` gateways; the shares sum up to the allowance. Integers are
+    at least 1."""
     if replicas == 1:
         return allowance
     budget, rate = allowance.budget, allowance.requests_per_minute

@@ -1,4 +1,4 @@
-"""One request as understood: the queries to answer, and all that its reply needs to know."""
+"""One validated request: the queries to answer, and what its reply needs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from deployments.http.openai.requests import Asked, ChatRequest, CompletionRequest
-from deployments.http.openai.resume import PARAM, Mark, Past
+from deployments.http.openai.requests import ChatRequest, CompletionRequest, OpenAIRequest
+from deployments.http.openai.resume import PARAM, Mark, ResumePoint
 from deployments.http.openai.unsupported import check_logprobs, ignored_params
 from runtime.call_context import current_request
 from runtime.errors import BadRequest
@@ -18,13 +18,13 @@ from runtime.observability.tracing import current_activity
 from runtime.types.query import Budget, Message, Query
 
 MAX_CHOICES: Final = 128
-"""Most choices of one request, batched prompts included."""
+"""Most choices of one request, over all its prompts."""
 SEEDS: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Made when the request has been checked."""
+    """A validated request."""
 
     model: str
     card: Mapping[str, Any]
@@ -37,13 +37,13 @@ class Exchange:
     stream: bool
     include_usage: bool
     echo: bool
-    """The prompt stands before the text."""
+    """Whether the reply text begins with the prompt."""
     started: float
-    """Monotonic moment at which the request came."""
+    """Arrival of the request, in seconds of ``time.monotonic``."""
     marks: tuple[Mark, ...] = ()
-    """What a reader whose connection broke has of each choice."""
+    """How much of each choice a resuming client has received before."""
     resumable: bool = False
-    """Chunks say what to come back with."""
+    """Whether chunks carry a resume id."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -51,7 +51,7 @@ class Exchange:
         return self.queries[0].id
 
     def headers(self) -> dict[str, str]:
-        """Facts known before the first word."""
+        """Reply headers that are known before the first token."""
         members = self.queries[0].members or self.card["members"]
         return {
             "x-ensemble-trace-id": self.trace_id,
@@ -61,81 +61,81 @@ class Exchange:
 
 
 def chat_exchange(
-    asked: ChatRequest,
+    request: ChatRequest,
     model: str,
     card: Mapping[str, Any],
     max_n: int,
     started: float,
-    past: Past | None = None,
+    resume_from: ResumePoint | None = None,
 ) -> Exchange:
     messages = tuple(
         Message("system" if turn.role == "developer" else turn.role, turn.content)
-        for turn in asked.messages
+        for turn in request.messages
     )
-    return _exchange(asked, model, card, max_n, started, [{"messages": messages}], past)
+    return _exchange(request, model, card, max_n, started, [{"messages": messages}], resume_from)
 
 
 def completion_exchange(
-    asked: CompletionRequest,
+    request: CompletionRequest,
     prompts: Sequence[tuple[str, tuple[int, ...] | None]],
     model: str,
     card: Mapping[str, Any],
     max_n: int,
     started: float,
-    past: Past | None = None,
+    resume_from: ResumePoint | None = None,
 ) -> Exchange:
-    """``prompts`` are ``asked.prompt`` as text, and the token ids where it was sent so."""
-    score = bool(asked.echo) and asked.logprobs is not None
+    """``prompts``: each of ``request.prompt`` as text, with its token ids if it was sent as ids."""
+    score = bool(request.echo) and request.logprobs is not None
     inputs = [{"prompt": text, "prompt_ids": ids, "score_prompt": score} for text, ids in prompts]
-    return _exchange(asked, model, card, max_n, started, inputs, past, bool(asked.echo))
+    return _exchange(request, model, card, max_n, started, inputs, resume_from, bool(request.echo))
 
 
 def _exchange(
-    asked: Asked,
+    request: OpenAIRequest,
     model: str,
     card: Mapping[str, Any],
     max_n: int,
     started: float,
     inputs: Sequence[Mapping[str, Any]],
-    past: Past | None,
+    resume_from: ResumePoint | None,
     echo: bool = False,
 ) -> Exchange:
-    n = asked.n or 1
+    n = request.n or 1
     check_choices(n, max_n, len(inputs))
-    stream = bool(asked.stream)
-    _check_support(card, model, n, stream, asked.options.threshold is not None)
-    check_logprobs(asked, card)
-    if past is not None and past.marks and not stream:
-        raise BadRequest(f"{PARAM} is of a stream; ask with stream: true", PARAM)
-    ignored = ignored_params(asked, n)
-    trace = asked.options.trace or "summary"
-    first = secrets.randbelow(2**31) if past is None else past.seed
-    seed = first if asked.seed is None else asked.seed
+    stream = bool(request.stream)
+    _check_support(card, model, n, stream, request.options.threshold is not None)
+    check_logprobs(request, card)
+    if resume_from is not None and resume_from.marks and not stream:
+        raise BadRequest(f"{PARAM} belongs to a stream; send stream: true", PARAM)
+    ignored = ignored_params(request, n)
+    trace = request.options.trace or "summary"
+    first = secrets.randbelow(2**31) if resume_from is None else resume_from.seed
+    seed = first if request.seed is None else request.seed
     common = Query(
-        id=uuid.uuid4().hex if past is None else past.trace_id,
+        id=uuid.uuid4().hex if resume_from is None else resume_from.trace_id,
         model=model,
-        max_tokens=asked.limit,
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        stop=asked.stop,
-        ignore_eos=bool(asked.ignore_eos),
-        priority=asked.priority or 0,
-        members=_subset(asked.options.members, card),
-        budget=asked.options.budget.budget() if asked.options.budget else Budget(),
+        max_tokens=request.limit,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        stop=request.stop,
+        ignore_eos=bool(request.ignore_eos),
+        priority=request.priority or 0,
+        members=_subset(request.options.members, card),
+        budget=request.options.budget.budget() if request.options.budget else Budget(),
         trace=trace,
-        logprobs=asked.alternatives,
-        threshold=asked.options.threshold,
-        again=past is not None,
+        logprobs=request.alternatives,
+        threshold=request.options.threshold,
+        again=resume_from is not None,
         request_id=current_request().request_id,
         traceparent=current_activity().traceparent,
     )
     queries: list[Query] = []
-    for given in inputs:
+    for input_fields in inputs:
         for choice in range(n):
             index = len(queries)
             id = common.id if index == 0 else f"{common.id}-{index}"
-            queries.append(replace(common, id=id, seed=(seed + choice) % SEEDS, **given))
-    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+            queries.append(replace(common, id=id, seed=(seed + choice) % SEEDS, **input_fields))
+    include_usage = bool(request.stream_options and request.stream_options.include_usage)
     return Exchange(
         model=model,
         card=card,
@@ -147,15 +147,15 @@ def _exchange(
         include_usage=include_usage,
         echo=echo,
         started=started,
-        marks=past.marks if past else (),
-        resumable=bool(asked.options.resumable) or asked.options.resume is not None,
+        marks=resume_from.marks if resume_from else (),
+        resumable=bool(request.options.resumable) or request.options.resume is not None,
     )
 
 
 def check_choices(n: int, max_n: int, prompts: int) -> None:
-    """``BadRequest`` for more choices than one request may have."""
+    """Raises ``BadRequest`` for more choices than one request may have."""
     if n > max_n:
-        raise BadRequest(f"n: this server writes at most {max_n} choices, not {n}", "n")
+        raise BadRequest(f"n: this server returns at most {max_n} choices, not {n}", "n")
     if n * prompts > MAX_CHOICES:
         raise BadRequest(
             f"{prompts} prompts with n = {n} are more than {MAX_CHOICES} choices; send fewer",
@@ -167,10 +167,12 @@ def _check_support(
     card: Mapping[str, Any], model: str, n: int, stream: bool, threshold: bool
 ) -> None:
     supports = card.get("supports", {})
-    asked = (("n", n > 1), ("stream", stream), ("threshold", threshold))
-    for name, wanted in asked:
+    requested = (("n", n > 1), ("stream", stream), ("threshold", threshold))
+    for name, wanted in requested:
         if wanted and not supports.get(name, True):
-            raise BadRequest(f"model {model!r} has no {name}", name, "unsupported_parameter")
+            raise BadRequest(
+                f"model {model!r} does not support {name}", name, "unsupported_parameter"
+            )
 
 
 def _subset(wanted: list[str] | None, card: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -180,7 +182,7 @@ def _subset(wanted: list[str] | None, card: Mapping[str, Any]) -> tuple[str, ...
     unknown = [name for name in wanted if name not in members]
     if unknown:
         raise BadRequest(
-            f"ensemble.members: {', '.join(unknown)} not among {', '.join(members)}",
+            f"ensemble.members: {', '.join(unknown)} not among the members {', '.join(members)}",
             "ensemble.members",
         )
     if len(set(wanted)) < len(wanted):

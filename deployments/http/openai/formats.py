@@ -1,4 +1,4 @@
-"""The two forms of reply: chat completions and text completions, whole or in chunks."""
+"""The two reply formats: chat completions and text completions, whole or in chunks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from deployments.http.openai import logprobs
 from deployments.http.openai.exchange import Exchange
-from deployments.http.openai.logprobs import Told
+from deployments.http.openai.logprobs import PlacedToken
 from deployments.http.openai.transcript import Transcript
 
 
@@ -22,7 +22,7 @@ class Form(Protocol):
     """``object`` of a chunk."""
 
     def opening(self) -> dict[str, Any] | None:
-        """What stands in a choice's first chunk, if it has an opening chunk."""
+        """The content of a choice's first chunk; ``None`` without an opening chunk."""
         ...
 
     def piece(self, text: str) -> dict[str, Any]: ...
@@ -31,7 +31,7 @@ class Form(Protocol):
 
     def full(self, text: str) -> dict[str, Any]: ...
 
-    def logprobs(self, told: Sequence[Told]) -> dict[str, Any]: ...
+    def logprobs(self, tokens: Sequence[PlacedToken]) -> dict[str, Any]: ...
 
 
 class ChatForm:
@@ -51,8 +51,8 @@ class ChatForm:
     def full(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def logprobs(self, told: Sequence[Told]) -> dict[str, Any]:
-        return logprobs.chat(told)
+    def logprobs(self, tokens: Sequence[PlacedToken]) -> dict[str, Any]:
+        return logprobs.chat(tokens)
 
 
 class TextForm:
@@ -71,8 +71,8 @@ class TextForm:
 
     full = piece
 
-    def logprobs(self, told: Sequence[Told]) -> dict[str, Any]:
-        return logprobs.completion(told)
+    def logprobs(self, tokens: Sequence[PlacedToken]) -> dict[str, Any]:
+        return logprobs.completion(tokens)
 
 
 CHAT: Final[Form] = ChatForm()
@@ -92,15 +92,15 @@ def whole(form: Form, exchange: Exchange, transcript: Transcript) -> dict[str, A
     """The reply that is not streamed."""
     choices = []
     for index in range(len(exchange.queries)):
-        told, reason = transcript.told(index), transcript.ended(index).finish_reason
-        logprobs = None if told is None else form.logprobs(told)
+        tokens, reason = transcript.tokens_of(index), transcript.ended(index).finish_reason
+        logprobs = None if tokens is None else form.logprobs(tokens)
         choices.append(choice(index, form.full(transcript.text(index)), reason, logprobs))
     reply = {**head(form, exchange, form.whole), "choices": choices, "usage": transcript.usage()}
     return reply if exchange.trace == "none" else {**reply, "ensemble": transcript.summary()}
 
 
 def head(form: Form, exchange: Exchange, object: str) -> dict[str, Any]:
-    """What every object of one reply says alike."""
+    """The fields that all objects of one reply share."""
     fingerprint = exchange.card.get("fingerprint")
     return {
         "id": form.prefix + exchange.trace_id,

@@ -1,4 +1,4 @@
-"""Tokens and their logprobs in OpenAI's two shapes, and when a streamed token may be told."""
+"""Tokens and their logprobs in OpenAI's two formats, and when a streamed token is due."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from runtime.text.offsets import token_places
 from runtime.types.spans import Span, TokenChoice
 
 VERY_UNLIKELY: Final = -9999.0
-"""What OpenAI says for a probability of 0, which JSON has no number for."""
+"""What OpenAI sends for log 0: JSON has no infinity."""
 
 
-class Told(NamedTuple):
-    """A token, and where its text begins in the answer."""
+class PlacedToken(NamedTuple):
+    """A token, and the offset in characters at which its text starts."""
 
-    at: int
+    start: int
     token: TokenChoice
 
 
-class Waiting:
-    """The tokens of one answer, each told once its whole text has been shown."""
+class PendingTokens:
+    """Tokens of one answer whose text has not been shown completely."""
 
     def __init__(self) -> None:
-        self._tokens: deque[tuple[int, Told]] = deque()
+        self._tokens: deque[tuple[int, PlacedToken]] = deque()
         self._accepted = 0
         self.end: TokenChoice | None = None
-        """The one that ended the answer, which has no text."""
+        """The token that ended the answer; it has no text."""
 
     def add(self, span: Span) -> None:
-        """Takes what was accepted; its text may be shown later."""
+        """Adds the tokens of an accepted span; its text may be shown later."""
         tokens = list(span.tokens)
         if span.final and tokens and not tokens[-1].data:
             self.end = tokens.pop()
         places, start = token_places(token.data for token in tokens), self._accepted
         self._tokens += [
-            (start + end, Told(start + begin, token))
+            (start + end, PlacedToken(start + begin, token))
             for token, (begin, end) in zip(tokens, places, strict=True)
         ]
         self._accepted += len(span.text)
 
-    def due(self, shown: int) -> list[Told]:
-        """Those that lie within the first ``shown`` characters and have not been told."""
-        told = []
+    def due(self, shown: int) -> list[PlacedToken]:
+        """Removes and returns the tokens within the first ``shown`` characters of the answer."""
+        tokens = []
         while self._tokens and self._tokens[0][0] <= shown:
-            told.append(self._tokens.popleft()[1])
-        return told
+            tokens.append(self._tokens.popleft()[1])
+        return tokens
 
 
-def chat(told: Sequence[Told]) -> dict[str, Any]:
+def chat(tokens: Sequence[PlacedToken]) -> dict[str, Any]:
     """``logprobs`` of a chat choice."""
     content = [
         _entry(token.data, token.logprob)
         | {"top_logprobs": [_entry(data, logprob) for data, logprob in token.top]}
-        for _, token in told
+        for _, token in tokens
     ]
     return {"content": content, "refusal": None}
 
@@ -65,46 +65,47 @@ def _entry(data: bytes, logprob: float | None) -> dict[str, Any]:
     return {"token": _text(data), "bytes": list(data), "logprob": _number(logprob)}
 
 
-def completion(told: Sequence[Told]) -> dict[str, Any]:
+def completion(tokens: Sequence[PlacedToken]) -> dict[str, Any]:
     """``logprobs`` of a completions choice."""
     return {
-        "tokens": [_text(token.data) for _, token in told],
-        "token_logprobs": [_number(token.logprob) for _, token in told],
-        "top_logprobs": [_alternatives(token) for _, token in told],
-        "text_offset": [at for at, _ in told],
+        "tokens": [_text(token.data) for _, token in tokens],
+        "token_logprobs": [_number(token.logprob) for _, token in tokens],
+        "top_logprobs": [_alternatives(token) for _, token in tokens],
+        "text_offset": [start for start, _ in tokens],
     }
 
 
 def _alternatives(token: TokenChoice) -> dict[str, float | None] | None:
-    """Text -> logprob, the token itself included. Of tokens that read alike the best is told."""
+    """Text -> logprob, the token itself included. Of tokens with equal text the best counts."""
     if token.logprob is None:
         return None
-    told: dict[str, float | None] = {}
+    alternatives: dict[str, float | None] = {}
     for data, logprob in (*token.top, (token.data, token.logprob)):
-        told.setdefault(_text(data), _number(logprob))
-    return told
+        alternatives.setdefault(_text(data), _number(logprob))
+    return alternatives
 
 
-def placed(tokens: Sequence[TokenChoice], text: str) -> list[Told]:
-    """The tokens of a prompt that reads ``text``.
+def place_tokens(tokens: Sequence[TokenChoice], text: str) -> list[PlacedToken]:
+    """Places the tokens of a prompt in its ``text``.
 
-    The text may spell out control tokens, which have no bytes. Tokens may write a first space that
-    the text lacks, as SentencePiece does.
+    Control tokens have no bytes, though the text may spell them out. The first token may begin with
+    a space that the text lacks, as SentencePiece does.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    at, passed, told = 0, False, []
+    start, passed = 0, False
+    placed: list[PlacedToken] = []
     for token in tokens:
         piece = decoder.decode(token.data)
-        if piece and (passed or at == 0):
-            found = [i for p in (piece, piece.removeprefix(" ")) if (i := text.find(p, at)) >= 0]
-            at = min(found, default=at) if passed else at
+        if piece and (passed or start == 0):
+            found = [i for p in (piece, piece.removeprefix(" ")) if (i := text.find(p, start)) >= 0]
+            start = min(found, default=start) if passed else start
             passed = False
-            if not text.startswith(piece, at):
+            if not text.startswith(piece, start):
                 piece = piece.removeprefix(" ")
         passed = passed or not token.data
-        told.append(Told(at, token))
-        at = min(at + len(piece), len(text))
-    return told
+        placed.append(PlacedToken(start, token))
+        start = min(start + len(piece), len(text))
+    return placed
 
 
 def _text(data: bytes) -> str:

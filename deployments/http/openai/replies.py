@@ -1,117 +1,13 @@
-"""What replies look like, for the OpenAPI document. Replies are written by ``openai_reply``,
-``streaming``, ``transcript`` and ``catalogue``; tests hold both together: a key that is missing
-here fails them."""
+"""Reply bodies, for the OpenAPI document. ``formats``, ``streaming``, ``transcript`` and
+``model_catalog`` write them; tests check every written key against these models."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-
-class Exact(BaseModel):
-    """Has these keys and no others."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class Open(BaseModel):
-    """Has these keys; the method or the model adds its own."""
-
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
-
-
-class MemberSummary(Open):
-    """What one member did for an answer."""
-
-    model: str
-    status: Literal["ok", "dropped"]
-    calls: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    cost: float
-    latency_ms: float
-    retries: int
-    share: float
-    """Fraction of the answer's characters."""
-    spans: int
-    error: str = ""
-    """Why it was dropped."""
-    dropped_at_step: int = 0
-
-
-class WrittenBy(Open):
-    """Which characters (Unicode code points) of the text who wrote."""
-
-    start: int
-    end: int
-    model: str
-    step: int
-    score: float | None = None
-
-
-class Burned(Open):
-    """All members together."""
-
-    model_calls: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Cost(Exact):
-    amount: float
-    currency: str
-    source: str
-
-
-class Latency(Open):
-    """Milliseconds, as the gateway saw them."""
-
-    total: int
-    ttft: int
-
-
-class ChoiceSummary(Open):
-    """The ``ensemble`` object of one answer; methods add keys of their own."""
-
-    trace_id: str
-    method: str
-    level: str
-    members: list[MemberSummary]
-    spans: list[WrittenBy]
-    steps: int
-    usage: Burned
-    cost: Cost
-    latency_ms: Latency
-    stop_reason: str
-    degraded: bool
-    warnings: list[str]
-    seed: int
-    ignored_params: list[str]
-    """What was sent and had no effect."""
-
-
-class NumberedSummary(ChoiceSummary):
-    index: int
-
-
-class ManySummary(Exact):
-    """The ``ensemble`` object of several answers; usage and cost are sums."""
-
-    trace_id: str
-    method: str
-    level: str
-    seed: int
-    usage: Burned
-    cost: Cost
-    latency_ms: Latency
-    degraded: bool
-    warnings: list[str]
-    ignored_params: list[str]
-    choices: list[NumberedSummary]
+from deployments.http.openai.summaries import ChoiceSummary, Exact, ManySummary, Open
 
 
 class TopLogprob(Exact):
@@ -180,7 +76,7 @@ class TokensDetails(Exact):
 
 
 class Usage(Exact):
-    """What the caller received: each prompt once, and the visible completion."""
+    """Tokens that the client sees: each prompt counted once, and the completions."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -199,7 +95,7 @@ class Head(Exact):
 class Whole(Head):
     usage: Usage
     ensemble: ChoiceSummary | ManySummary | None = None
-    """Absent where the request's ``ensemble.trace`` is ``none``."""
+    """Left out where the request has ``ensemble.trace: none``."""
 
 
 class ChatReply(Whole):
@@ -213,13 +109,13 @@ class TextReply(Whole):
 
 
 class Place(Exact):
-    """How far the reader is, where ``ensemble.resumable`` asks for it."""
+    """The resume id of a chunk, where the request has ``ensemble.resumable``."""
 
     resume: str
 
 
 class Origin(Exact):
-    """Who wrote this piece."""
+    """The author of this piece of text."""
 
     resume: str | None = None
 
@@ -230,7 +126,7 @@ class Origin(Exact):
 
 
 class Done(Open):
-    """How far a search has come."""
+    """Progress of a search."""
 
     done: int
     total: int
@@ -243,9 +139,9 @@ class Progress(Exact):
 
 class Chunk(Head):
     usage: Usage | None = None
-    """Sent where ``stream_options.include_usage`` asks for it."""
+    """Sent where the request has ``stream_options.include_usage``."""
     ensemble: Origin | Progress | Place | ChoiceSummary | None = None
-    """Of a piece its author, of the end of a choice its whole summary."""
+    """The author of a piece, or the summary at the end of a choice."""
 
 
 class ChatChunk(Chunk):
@@ -266,7 +162,7 @@ class ErrorBody(Exact):
     param: str | None
     code: str | None
     members: dict[str, str] = {}
-    """With ``ensemble_unavailable``: each member's state."""
+    """The state of each member, for type ``ensemble_unavailable``."""
 
 
 class Error(Exact):
@@ -281,7 +177,7 @@ class Supports(Open):
 
 
 class Card(Open):
-    """What a model can do."""
+    """Capabilities of a model."""
 
     method: str
     level: str
@@ -290,11 +186,11 @@ class Card(Open):
     supports: Supports
     max_model_len: int
     tokenizer: str
-    """The reporting member: its tokens are counted, and token ids in prompts are its own."""
+    """The reporting member. Its tokenizer counts tokens and decodes token ids in prompts."""
 
 
 class Loading(Exact):
-    """Why there is no card yet."""
+    """Why the card of a model is not available yet."""
 
     state: str
 
@@ -313,7 +209,7 @@ class Models(Exact):
 
 
 class Trace(Exact):
-    """A recent request: its summary, or the error that it ended with."""
+    """A recent request: its summary, or the error that ended it."""
 
     id: str
     object: Literal["ensemble.trace"]
@@ -321,7 +217,7 @@ class Trace(Exact):
     model: str
     stream: bool
     request_id: str
-    """The client's own, or the one that it was given."""
+    """The client's ``x-request-id``, or a generated one."""
     ensemble: ChoiceSummary | ManySummary | None = None
     error: ErrorBody | None = None
 
@@ -340,6 +236,6 @@ REPLIES: tuple[type[BaseModel], ...] = (
 )  # fmt: skip
 
 
-def described() -> list[tuple[type[BaseModel], Any]]:
-    """As ``models_json_schema`` takes them: a key with a default may be absent."""
+def reply_models() -> list[tuple[type[BaseModel], Any]]:
+    """For ``models_json_schema``. In the mode "validation", keys with a default are optional."""
     return [(reply, "validation") for reply in REPLIES]

@@ -1,134 +1,23 @@
-"""Request bodies. Checked strictly where a field is honoured; every other top-level key is kept in
-``model_extra``, for ``refusals`` to judge."""
+"""Request bodies. Supported fields are validated strictly; every other top-level key stays in
+``model_extra``, for ``unsupported`` to accept or refuse."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from runtime.errors import BadRequest
+from deployments.http.openai.fields import Content, Prompts, Stop
 from runtime.types.query import Budget
 
-MAX_STOPS: Final = 4
-MAX_STOP_CHARACTERS: Final = 4096
-"""Every call to a member carries the stop strings."""
 MAX_TOP_CHAT: Final = 20
 MAX_TOP_COMPLETION: Final = 5
-MAX_TOKEN_ID: Final = 2**31 - 1
 MAX_LIMIT: Final = 2**31 - 1
-
-Prompt: TypeAlias = str | tuple[int, ...]
-"""Text, or token ids of the reporting member."""
-
-
-def _content(value: Any) -> str:
-    """Text of a message; several text parts become lines."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise PydanticCustomError("invalid_type", "content is a string, a list of parts, or null")
-    texts = []
-    for part in value:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            raise PydanticCustomError(
-                "unsupported_content", "only text parts are supported: the members read text only"
-            )
-        if not isinstance(part.get("text"), str):
-            raise PydanticCustomError("invalid_type", "a text part needs a string under 'text'")
-        texts.append(part["text"])
-    return "\n".join(texts)
-
-
-def _stop(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
-        raise PydanticCustomError("invalid_type", "stop is a string, a list of strings, or null")
-    if len(stops) > MAX_STOPS:
-        raise PydanticCustomError("invalid_value", "stop holds more than 4 strings")
-    if any(len(stop) > MAX_STOP_CHARACTERS for stop in stops):
-        raise PydanticCustomError("invalid_value", "a stop string has more than 4096 characters")
-    if "" in stops:
-        raise PydanticCustomError("invalid_value", "an empty stop string would end every answer")
-    return tuple(stops)
-
-
-def _prompts(value: Any) -> tuple[Prompt, ...]:
-    """The four forms of a prompt as a list of prompts."""
-    if isinstance(value, str) or _are_ids(value):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(p, str) or _are_ids(p) for p in value):
-        raise PydanticCustomError(
-            "invalid_type",
-            "prompt is a string, a list of strings, a list of token ids, or a list of such lists",
-        )
-    if len({type(prompt) for prompt in value}) > 1:
-        raise PydanticCustomError("invalid_type", "prompts are all text or all token ids")
-    if not value or not all(value):
-        raise PydanticCustomError("invalid_value", "an empty prompt cannot be continued")
-    return tuple(prompt if isinstance(prompt, str) else tuple(prompt) for prompt in value)
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        type(item) is int and 0 <= item <= MAX_TOKEN_ID for item in value
-    )
-
-
-PARTS: Final = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-        "required": ["type", "text"],
-    },
-}
-Content: TypeAlias = Annotated[
-    str,
-    PlainValidator(_content),
-    WithJsonSchema({"anyOf": [{"type": "string"}, PARTS, {"type": "null"}]}),
-]
-STOP: Final = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
-Stop: TypeAlias = Annotated[
-    tuple[str, ...],
-    PlainValidator(_stop),
-    WithJsonSchema(
-        {"anyOf": [STOP, {"type": "array", "items": STOP, "maxItems": MAX_STOPS}, {"type": "null"}]}
-    ),
-]
-TEXT: Final = {"type": "string", "minLength": 1}
-IDS: Final = {
-    "type": "array",
-    "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID},
-    "minItems": 1,
-}
-Prompts: TypeAlias = Annotated[
-    tuple[Prompt, ...],
-    PlainValidator(_prompts),
-    WithJsonSchema(
-        {"anyOf": [TEXT, IDS, *({"type": "array", "items": i, "minItems": 1} for i in (TEXT, IDS))]}
-    ),
-]
 
 
 def _without_calls(schema: dict[str, Any]) -> None:
-    """Members read text only, so what is a call must be empty (``refusals``)."""
+    """Members read text only, so tool calls must be empty (``unsupported``)."""
     for name in ("tool_calls", "function_call"):
         schema["properties"][name] = {"enum": [None, [], {}, ""]}
 
@@ -145,7 +34,7 @@ def _both_names(schema: dict[str, Any]) -> None:
 
 
 class BudgetOptions(BaseModel):
-    """The limits of a request under their configuration names or with ``max_`` before them."""
+    """The budget of a request. Each limit is also accepted with the prefix ``max_``."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_both_names)
 
@@ -168,19 +57,19 @@ class BudgetOptions(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
-        """Here, since pydantic would list every unknown key, and a body has room for many."""
+        """Refuses the first unknown key. pydantic would list all of them, and a body holds many."""
         for key in value if isinstance(value, dict) else ():
             name = key.removeprefix("max_")
             if name not in cls.model_fields:
                 raise PydanticCustomError(
                     "invalid_value",
-                    "there is no such limit; there are: {known}, also with max_ before them",
+                    "unknown limit; known limits: {known}, each also with the prefix max_",
                     {"key": key, "known": ", ".join(cls.model_fields)},
                 )
             if key != name and name in value:
                 raise PydanticCustomError(
                     "invalid_value",
-                    "{name} and max_{name} are the same limit; give one",
+                    "{name} and max_{name} are the same limit; send one of them",
                     {"name": name, "key": key},
                 )
         return value
@@ -190,7 +79,7 @@ class BudgetOptions(BaseModel):
 
 
 class EnsembleOptions(BaseModel):
-    """Our own object in the body: unknown keys are errors."""
+    """The ``ensemble`` object of a request. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -222,8 +111,8 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class Asked(BaseModel):
-    """What both endpoints take. ``null`` always means absent."""
+class OpenAIRequest(BaseModel):
+    """Fields of both endpoints. ``null`` means that a field is not set."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -247,17 +136,17 @@ class Asked(BaseModel):
 
     @property
     def limit(self) -> int | None:
-        """Tokens to write."""
+        """Most tokens to generate; ``None``: no limit."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def alternatives(self) -> int | None:
-        """Most probable tokens to tell with each token; ``None``: no logprobs are wanted."""
+        """Number of top alternatives to return for each token; ``None``: no logprobs."""
         return None
 
 
-class ChatRequest(Asked):
-    # A body has room for a million wrong messages, and to list each takes seconds.
+class ChatRequest(OpenAIRequest):
+    # A body may hold a million invalid messages; listing all of them takes seconds.
     messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_CHAT)
@@ -271,7 +160,7 @@ def _or_false(schema: dict[str, Any]) -> None:
     schema["anyOf"].append({"const": False})
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(OpenAIRequest):
     prompt: Prompts
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_LIMIT)
     echo: bool | None = None
@@ -284,64 +173,12 @@ class CompletionRequest(Asked):
         return self.logprobs
 
     @model_validator(mode="after")
-    def _something(self) -> CompletionRequest:
+    def _generates_or_echoes(self) -> CompletionRequest:
         if self.limit == 0 and not self.echo:
             raise PydanticCustomError(
                 "invalid_value",
-                "max_tokens 0 writes nothing: with echo the prompt comes back, and with logprobs "
-                "its score; else ask for at least 1 token",
+                "max_tokens 0 generates nothing: set echo to get the prompt back, with logprobs "
+                "its score, or set max_tokens to at least 1",
                 {"param": "max_tokens"},
             )
         return self
-
-
-RequestT = TypeVar("RequestT", bound=Asked)
-
-OUR_CODES: Final = frozenset({"unsupported_content", "unsupported_parameter", "invalid_type"})
-_ESCAPES = re.compile(
-    r"(?<!\\)(?P<before>(?:\\\\)*+)"  # backslashes that are escaped themselves
-    r"(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
-    r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2}))"
-)
-
-
-def parse(form: type[RequestT], body: bytes) -> RequestT:
-    """The body as ``form``; ``BadRequest`` naming the first field that is wrong.
-
-    Escaped lone surrogates, which are no characters and which tokenizers refuse, become U+FFFD.
-    """
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadRequest("the body is not UTF-8", code="invalid_json") from None
-    text = _ESCAPES.sub(_replaced, text)
-    try:
-        return form.model_validate_json(text)
-    except ValidationError as invalid:
-        raise _bad_request(invalid) from None
-
-
-def _replaced(found: re.Match[str]) -> str:
-    return found["before"] + "\\ufffd" if found["lone"] else found[0]
-
-
-def _bad_request(invalid: ValidationError) -> BadRequest:
-    errors = invalid.errors(include_url=False, include_input=False)
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        return BadRequest(f"the body is not JSON: {first['msg']}", code="invalid_json")
-    if first["type"] == "model_type" and not first["loc"]:
-        return BadRequest("the body is not a JSON object", code="invalid_json")
-    param = _path(first["loc"]) or first.get("ctx", {}).get("param")
-    if "key" in first.get("ctx", {}):
-        param = f"{param}.{first['ctx']['key']}"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    code = first["type"] if first["type"] in OUR_CODES else "invalid_value"
-    if first["type"] == "missing":
-        code = "missing_required_parameter"
-    return BadRequest(f"{param}: {first['msg']}{more}" if param else first["msg"], param, code)
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return "".join(parts).removeprefix(".")

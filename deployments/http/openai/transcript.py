@@ -1,5 +1,5 @@
-"""What has been written so far for one request, and what is told about it at the end. Streamed and
-whole replies take their figures from here, so they agree."""
+"""The state of one request's answers, and the summary at their end. Streamed and whole replies use
+the same figures."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.http.openai.exchange import Exchange
-from deployments.http.openai.logprobs import Told, Waiting, placed
+from deployments.http.openai.logprobs import PendingTokens, PlacedToken, place_tokens
 from runtime.types.events import Ended, Event, Recalled, Scored, Written
 from runtime.types.spans import TokenChoice
 
 
 @dataclass(slots=True)
 class Choice:
-    """One answer; moments are seconds since the request came."""
+    """One answer. Times are seconds since the request arrived."""
 
     texts: list[str] = field(default_factory=list)
     shown: int = 0
-    """Characters."""
-    waiting: Waiting = field(default_factory=Waiting)
-    prompt: list[Told] = field(default_factory=list)
-    tokens: list[Told] = field(default_factory=list)
-    """Of the answer, as far as its text is shown."""
+    """Characters of text received so far."""
+    pending: PendingTokens = field(default_factory=PendingTokens)
+    prompt: list[PlacedToken] = field(default_factory=list)
+    tokens: list[PlacedToken] = field(default_factory=list)
+    """Tokens of the answer, as far as their text is shown."""
     streamed: int = 0
-    """Tokens that chunks have told, the prompt's included."""
+    """Tokens sent in chunks, including those of the prompt."""
     first_at: float | None = None
     ended_at: float = 0.0
     ended: Ended | None = None
@@ -42,64 +42,64 @@ class Transcript:
         now = time.monotonic() - self._exchange.started
         match event:
             case Scored(tokens=tokens):
-                choice.prompt = placed(tokens, self.prompt(index))
+                choice.prompt = place_tokens(tokens, self.prompt(index))
             case Written(text=text) | Recalled(text=text):
                 choice.texts.append(text)
                 choice.shown += len(text)
                 spans = event.checkpoint.spans if isinstance(event, Recalled) else (event.span,)
                 for span in filter(None, spans):
-                    choice.waiting.add(span)
-                self._tell(index, choice.waiting.due(choice.shown))
+                    choice.pending.add(span)
+                self._show(index, choice.pending.due(choice.shown))
                 if choice.first_at is None and text:
                     choice.first_at = now
             case Ended():
                 choice.ended, choice.ended_at = event, now
-                self._tell_end(index)
+                self._show_end(index)
 
-    def _tell(self, index: int, told: list[Told]) -> None:
-        """Not more than the tokens asked for where a score's reader counts them: a text may be so
-        many canonical tokens and be written in more."""
+    def _show(self, index: int, new: list[PlacedToken]) -> None:
+        """With a scored prompt at most ``max_tokens`` are shown, since evaluation clients count
+        them: a text may be generated in more tokens than its canonical ones."""
         query, tokens = self._exchange.queries[index], self._choices[index].tokens
         limit = query.max_tokens if query.score_prompt else None
-        tokens += told if limit is None else told[: max(limit - len(tokens), 0)]
+        tokens += new if limit is None else new[: max(limit - len(tokens), 0)]
 
-    def _tell_end(self, index: int) -> None:
-        """After a scored prompt the end of the answer is told too, and one token at least."""
+    def _show_end(self, index: int) -> None:
+        """After a scored prompt the end token is shown too, and at least one token."""
         query, choice = self._exchange.queries[index], self._choices[index]
         if query.score_prompt:
-            end = choice.waiting.end or (None if choice.tokens else TokenChoice(b"", None))
-            self._tell(index, [] if end is None else [Told(choice.shown, end)])
+            end = choice.pending.end or (None if choice.tokens else TokenChoice(b"", None))
+            self._show(index, [] if end is None else [PlacedToken(choice.shown, end)])
 
     def prompt(self, index: int) -> str:
-        """The text that stands before the answer in the reply."""
+        """The prompt text that the reply repeats before the answer."""
         return self._exchange.queries[index].prompt or "" if self._exchange.echo else ""
 
     def text(self, index: int) -> str:
         return self.prompt(index) + "".join(self._choices[index].texts)
 
-    def told(self, index: int, since: int = 0) -> list[Told] | None:
-        """The tokens of the reply's text from number ``since`` on; ``None`` when nobody asked."""
+    def tokens_of(self, index: int, since: int = 0) -> list[PlacedToken] | None:
+        """The tokens of the reply's text from index ``since`` on; ``None`` without logprobs."""
         if self._exchange.queries[index].logprobs is None:
             return None
         choice, before = self._choices[index], len(self.prompt(index))
         own = choice.tokens[max(since - len(choice.prompt), 0) :]
-        return [*choice.prompt[since:], *(Told(before + at, token) for at, token in own)]
+        return [*choice.prompt[since:], *(PlacedToken(before + at, token) for at, token in own)]
 
-    def fresh(self, index: int) -> list[Told] | None:
-        """Those that no chunk has told; from now on one has."""
+    def new_tokens(self, index: int) -> list[PlacedToken] | None:
+        """The tokens that no chunk has sent yet; marks them as sent."""
         choice = self._choices[index]
-        told = self.told(index, choice.streamed)
-        choice.streamed += len(told or ())
-        return told
+        tokens = self.tokens_of(index, choice.streamed)
+        choice.streamed += len(tokens or ())
+        return tokens
 
     def ended(self, index: int) -> Ended:
-        """How an answer that has ended has ended."""
+        """The end event of a finished answer."""
         ended = self._choices[index].ended
         assert ended is not None
         return ended
 
     def usage(self) -> dict[str, Any]:
-        """What the caller received: each prompt counted once, and all visible tokens."""
+        """OpenAI's ``usage``: each prompt counted once, and all visible tokens."""
         ends = [self.ended(index) for index in range(len(self._choices))]
         prompt = sum(end.prompt_tokens for end in ends[:: self._exchange.n])
         completion = sum(end.completion_tokens for end in ends)
@@ -128,8 +128,8 @@ class Transcript:
         }
 
     def summary(self) -> dict[str, Any]:
-        """The ``ensemble`` object of the whole reply. Several choices are summed up, with each
-        one's own object under ``choices``."""
+        """The ``ensemble`` object of the whole reply. With several choices it holds their sums, and
+        the object of each choice under ``choices``."""
         parts = [self.choice_summary(index) for index in range(len(self._choices))]
         if len(parts) == 1:
             return parts[0]
@@ -148,7 +148,7 @@ class Transcript:
         }
 
     def trace(self, error: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What ``GET /v1/traces/{id}`` shows."""
+        """The body of ``GET /v1/traces/{id}``."""
         exchange = self._exchange
         head = {"id": exchange.trace_id, "object": "ensemble.trace", "created": exchange.created}
         head |= {"model": exchange.model, "stream": exchange.stream}
@@ -161,7 +161,7 @@ def _ms(seconds: float) -> int:
 
 
 def _summed(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Numbers added up, the rest as the first part has it."""
+    """Sums of numbers; other values come from the first part."""
     total: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():

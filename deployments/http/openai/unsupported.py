@@ -1,16 +1,15 @@
-"""Fields that no method here can honour. A value that asks for something is refused, one that asks
-for nothing passes, and keys that are none of ours are ignored and told: nothing is dropped in
-silence."""
+"""Request fields that no method supports. A value that would have an effect is refused, a value
+without effect passes, and unknown keys are ignored and listed in ``ignored_params``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from deployments.http.openai.requests import Asked, ChatRequest, CompletionRequest
+from deployments.http.openai.requests import ChatRequest, CompletionRequest, OpenAIRequest
 from runtime.errors import BadRequest
 
-ASKS_NOTHING: Final[Mapping[str, tuple[Any, ...]]] = {
+NO_EFFECT: Final[Mapping[str, tuple[Any, ...]]] = {
     "top_logprobs": (0,),
     "echo": (False,),
     "logit_bias": ({},),
@@ -23,30 +22,30 @@ ASKS_NOTHING: Final[Mapping[str, tuple[Any, ...]]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
 }
-"""The values besides null, equal and of the same JSON type."""
+"""Accepted values besides null, compared by value and JSON type."""
 
 REASONS: Final[Mapping[str, str]] = {
-    "echo": "an answer to a conversation has no text before it; /v1/completions has echo",
+    "echo": "chat completions have no prompt text to repeat; use /v1/completions",
     "top_logprobs": "/v1/completions takes the number of alternatives under logprobs",
     "logit_bias": "its keys are token ids of one tokenizer, and the members have several",
     "presence_penalty": "the methods have no token-level penalties",
     "frequency_penalty": "the methods have no token-level penalties",
 }
 
-MOST_TOLD: Final = 64
-LONGEST_NAME: Final = 100
-TOLD_AS_IGNORED: Final = frozenset({"presence_penalty", "frequency_penalty"})
+MAX_REPORTED: Final = 64
+MAX_NAME_CHARACTERS: Final = 100
+REPORTED_AS_IGNORED: Final = frozenset({"presence_penalty", "frequency_penalty"})
 
 
-SCORELESS: Final = "the answer has several authors and no single model's probabilities"
+NO_LOGPROBS: Final = "the answer has several authors and no single model's probabilities"
 
 
-def check_logprobs(asked: Asked, card: Mapping[str, Any]) -> None:
-    """``BadRequest`` where the model cannot tell the logprobs that are asked for."""
-    supports, reason = card.get("supports", {}), card.get("scoreless") or SCORELESS
-    echo = isinstance(asked, CompletionRequest) and asked.echo
-    wanted = asked.alternatives is not None
-    top = asked.top_logprobs if isinstance(asked, ChatRequest) else None
+def check_logprobs(request: OpenAIRequest, card: Mapping[str, Any]) -> None:
+    """Raises ``BadRequest`` when the model does not support the requested logprobs."""
+    supports, reason = card.get("supports", {}), card.get("scoreless") or NO_LOGPROBS
+    echo = isinstance(request, CompletionRequest) and request.echo
+    wanted = request.alternatives is not None
+    top = request.top_logprobs if isinstance(request, ChatRequest) else None
     if not supports.get("logprobs"):
         _refuse("echo with logprobs", not (wanted and echo), reason, "echo")
         _refuse("logprobs", not wanted, reason)
@@ -57,45 +56,48 @@ def check_logprobs(asked: Asked, card: Mapping[str, Any]) -> None:
         raise BadRequest("top_logprobs needs logprobs: true", "top_logprobs")
 
 
-def ignored_params(asked: Asked, n: int) -> tuple[str, ...]:
-    """Names of what was sent and has no effect; ``BadRequest`` for what would be missed."""
+def ignored_params(request: OpenAIRequest, n: int) -> tuple[str, ...]:
+    """Names of fields without effect. Raises ``BadRequest`` for a field that is not supported."""
     ignored = []
-    for name, value in (asked.model_extra or {}).items():
+    for name, value in (request.model_extra or {}).items():
         if value is None:
             continue
         if name == "best_of":
             _refuse(name, value == n, "all n choices are returned; none is left out")
-        elif name in ASKS_NOTHING:
-            harmless = any(_same(value, nothing) for nothing in ASKS_NOTHING[name])
-            _refuse(name, harmless, REASONS.get(name, "no method here has it"))
-            if name in TOLD_AS_IGNORED:
+        elif name in NO_EFFECT:
+            allowed = any(_same(value, accepted) for accepted in NO_EFFECT[name])
+            _refuse(name, allowed, REASONS.get(name, "no method supports it"))
+            if name in REPORTED_AS_IGNORED:
                 ignored.append(name)
         else:
             ignored.append(name)
-    if asked.stream_options is not None:
-        if not asked.stream:
+    if request.stream_options is not None:
+        if not request.stream:
             ignored.append("stream_options")
-        ignored += _sent("stream_options", asked.stream_options.model_extra)
-    if isinstance(asked, ChatRequest):
-        ignored += _message_extras(asked)
-    return _told(list(dict.fromkeys(ignored)))
+        ignored += _sent("stream_options", request.stream_options.model_extra)
+    if isinstance(request, ChatRequest):
+        ignored += _message_extras(request)
+    return _bounded(list(dict.fromkeys(ignored)))
 
 
-def _told(ignored: list[str]) -> tuple[str, ...]:
-    """Bounded: summaries and traces keep the names, and a body has room for many and long ones."""
-    named = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in ignored]
-    more = len(named) - MOST_TOLD
-    return (*named[:MOST_TOLD], *([f"… and {more} more"] if more > 0 else ()))
+def _bounded(ignored: list[str]) -> tuple[str, ...]:
+    """Bounds number and length of the names, since summaries and traces hold them."""
+    named = [
+        name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}…"
+        for name in ignored
+    ]
+    more = len(named) - MAX_REPORTED
+    return (*named[:MAX_REPORTED], *([f"… and {more} more"] if more > 0 else ()))
 
 
-def _message_extras(asked: ChatRequest) -> list[str]:
+def _message_extras(request: ChatRequest) -> list[str]:
     ignored = []
-    for number, message in enumerate(asked.messages):
+    for number, message in enumerate(request.messages):
         extra = message.model_extra or {}
         for calls in ("tool_calls", "function_call"):
             if extra.get(calls):
                 raise BadRequest(
-                    f"{calls} cannot be shown to the members, which read text only",
+                    f"{calls} is not supported: the members read text only",
                     f"messages[{number}].{calls}",
                     "unsupported_content",
                 )
@@ -109,11 +111,11 @@ def _sent(where: str, extra: Mapping[str, Any] | None) -> list[str]:
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Python takes ``False`` for 0, JSON does not."""
+    """Equality as in JSON: ``false`` is not 0."""
     return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
-def _refuse(name: str, harmless: bool, reason: str, param: str | None = None) -> None:
-    if not harmless:
-        told = f"{name} is not supported: {reason}"
-        raise BadRequest(told, param or name, "unsupported_parameter")
+def _refuse(name: str, allowed: bool, reason: str, param: str | None = None) -> None:
+    if not allowed:
+        message = f"{name} is not supported: {reason}"
+        raise BadRequest(message, param or name, "unsupported_parameter")

@@ -1,4 +1,4 @@
-"""A reply as it is written: each accepted span goes out at once."""
+"""A streamed reply: each accepted span is sent at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deployments.http.answerer import Ensemble
 from deployments.http.errors import fault_of
 from deployments.http.openai.exchange import Exchange
 from deployments.http.openai.formats import Form, choice, head
-from deployments.http.openai.logprobs import Told
+from deployments.http.openai.logprobs import PlacedToken
 from deployments.http.openai.resume import Sent
 from deployments.http.openai.transcript import Transcript
 from deployments.http.streaming import sse
@@ -29,39 +29,39 @@ async def events(
 ) -> AsyncGenerator[bytes, None]:
     """Server-sent events of one reply.
 
-    Nothing is yielded before the first word, the first fault or ``keep_alive_s`` of silence, so a
-    fault up to there propagates. Later faults become an error event, the last one.
+    Nothing is yielded before the first text, the first fault or ``keep_alive_s`` seconds without
+    events, so a fault up to then propagates. A later fault becomes an error event, the last one.
     """
     chunks = Chunks(form, exchange)
     transcript = Transcript(exchange)
     clock = asyncio.get_running_loop().time
     begun = open = False
-    heard = clock()
-    """When the client was last sent something: much may arrive that it has already."""
+    last_sent = clock()
+    """When a chunk was last sent: a resuming client already has much of what arrives."""
     try:
         async with aclosing(arrivals(ensemble, exchange.queries, keep_alive_s)) as arriving:
             async for arrival in arriving:
-                news: list[bytes] = []
+                chunks_to_send: list[bytes] = []
                 if not begun:
                     begun = True
-                    news += chunks.opening(transcript)
+                    chunks_to_send += chunks.opening(transcript)
                 if arrival is not None:
                     transcript.add(*arrival)
-                    news += chunks.of(*arrival, transcript)
-                if not news and (arrival is None or clock() - heard >= keep_alive_s):
-                    news = [sse.KEEP_ALIVE]
-                for chunk in news:
+                    chunks_to_send += chunks.of(*arrival, transcript)
+                if not chunks_to_send and (arrival is None or clock() - last_sent >= keep_alive_s):
+                    chunks_to_send = [sse.KEEP_ALIVE]
+                for chunk in chunks_to_send:
                     open = True
                     yield chunk
-                    heard = clock()
-    except Exception as fault:  # told to the client, whose reply has begun; a bug also to the log
-        told = fault_of(fault).body()
-        traces.record(transcript.trace(told))
+                    last_sent = clock()
+    except Exception as fault:  # sent to the client, whose reply has begun; a bug is also logged
+        error = fault_of(fault).body()
+        traces.record(transcript.trace(error))
         if not open:
             raise
         if not isinstance(fault, OrchestrionError):
             log.exception("answer %s failed", exchange.trace_id)
-        yield sse.event(told)
+        yield sse.event(error)
         return
     traces.record(transcript.trace())
     if exchange.include_usage:
@@ -94,9 +94,9 @@ class Chunks:
         match event:
             case Scored():
                 prompt = self._sent.fresh(index, transcript.prompt(index))
-                told = self._tell(index, transcript)
-                if prompt or told or not self._sent.resumed:
-                    scored = choice(index, self._form.piece(prompt), None, self._logprobs(told))
+                tokens = self._new_tokens(index, transcript)
+                if prompt or tokens or not self._sent.resumed:
+                    scored = choice(index, self._form.piece(prompt), None, self._logprobs(tokens))
                     yield self._chunk(scored)
             case Searched(progress=progress):
                 yield sse.comment(f"progress {progress.done}/{progress.total}")
@@ -107,27 +107,27 @@ class Chunks:
             case Written(text="", span=_):
                 return
             case Written(text=text) | Recalled(text=text):
-                text, told = self._sent.fresh(index, text), self._tell(index, transcript)
-                if not text and not told:
+                text, tokens = self._sent.fresh(index, text), self._new_tokens(index, transcript)
+                if not text and not tokens:
                     return
-                written = choice(index, self._form.piece(text), None, self._logprobs(told))
+                written = choice(index, self._form.piece(text), None, self._logprobs(tokens))
                 yield self._chunk(written, self._origin(event))
             case Ended(finish_reason=reason):
                 self._sent.check_end(index)
-                told = self._tell(index, transcript) or None
-                ended = choice(index, self._form.closing(), reason, self._logprobs(told))
+                tokens = self._new_tokens(index, transcript) or None
+                ended = choice(index, self._form.closing(), reason, self._logprobs(tokens))
                 yield self._chunk(ended, transcript.choice_summary(index))
 
-    def _tell(self, index: int, transcript: Transcript) -> Sequence[Told] | None:
-        """Tokens that no chunk has told, and that the reader has not got from before."""
-        told = transcript.fresh(index)
-        return None if told is None else self._sent.fresh_tokens(index, told)
+    def _new_tokens(self, index: int, transcript: Transcript) -> Sequence[PlacedToken] | None:
+        """Tokens that no chunk has sent and that the client has not received before."""
+        tokens = transcript.new_tokens(index)
+        return None if tokens is None else self._sent.fresh_tokens(index, tokens)
 
     def usage(self, transcript: Transcript) -> bytes:
         return sse.event({**self._head, "choices": [], "usage": transcript.usage()})
 
-    def _logprobs(self, told: Sequence[Told] | None) -> dict[str, Any] | None:
-        return None if told is None else self._form.logprobs(told)
+    def _logprobs(self, tokens: Sequence[PlacedToken] | None) -> dict[str, Any] | None:
+        return None if tokens is None else self._form.logprobs(tokens)
 
     def _origin(self, event: Written | Recalled) -> dict[str, Any] | None:
         span = event.span if isinstance(event, Written) else None
@@ -142,7 +142,7 @@ class Chunks:
 
     def _chunk(self, choice: dict[str, Any], ensemble: dict[str, Any] | None = None) -> bytes:
         chunk = {**self._head, "choices": [choice], **self._tail}
-        told = {} if ensemble is None or self._exchange.trace == "none" else ensemble
+        fields = {} if ensemble is None or self._exchange.trace == "none" else ensemble
         if self._exchange.resumable and (id := self._sent.id) is not None:
-            told = {**told, "resume": id}
-        return sse.event({**chunk, "ensemble": told} if told else chunk)
+            fields = {**fields, "resume": id}
+        return sse.event({**chunk, "ensemble": fields} if fields else chunk)

@@ -1,4 +1,4 @@
-"""Work for a client ends when the client leaves."""
+"""Cancels the work for a request when its client disconnects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class ClientLeft(Exception):
-    """Nobody reads the answer any more."""
+    """The client has closed its connection."""
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

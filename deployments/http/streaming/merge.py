@@ -1,4 +1,4 @@
-"""The answers to one request's queries, written at the same time and told in order of arrival."""
+"""The answers to one request's queries: run concurrently, merged in order of arrival."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from runtime.types.events import Ended, Event
 from runtime.types.query import Query
 
 BUFFERED: Final = 16
-"""Events that may wait for a slow reader; then the answers wait too."""
+"""Events buffered for a slow client; when full, the answers wait."""
 
 Arrival: TypeAlias = tuple[int, Event] | None
-"""(index of the query, event), or ``None`` for a silence."""
+"""(index of the query, event), or ``None`` when ``idle_s`` passed without an event."""
 
 
 async def arrivals(
-    ensemble: Ensemble, queries: Sequence[Query], patience: float | None = None
+    ensemble: Ensemble, queries: Sequence[Query], idle_s: float | None = None
 ) -> AsyncGenerator[Arrival, None]:
-    """Events of all answers as they come; ``None`` after each ``patience`` seconds of silence.
+    """Events of all answers as they come; ``None`` after each ``idle_s`` seconds without an event.
 
     Raises what any answer raises, after the events before it. Closing it, or cancelling the task
     that iterates, cancels all answers. Each answer is iterated by one task of its own from start
     to end, so the ensemble may use timeouts and task groups across its events.
     """
     arrived: asyncio.Queue[tuple[int, Event]] = asyncio.Queue(BUFFERED)
-    news = asyncio.Event()
+    changed = asyncio.Event()
 
     async def write(index: int, query: Query) -> None:
         last: Event | None = None
@@ -36,32 +36,32 @@ async def arrivals(
         try:
             async for last in events:
                 await arrived.put((index, last))
-                news.set()
+                changed.set()
         finally:
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
         if not isinstance(last, Ended):
-            raise EngineFault(f"answer {query.id} broke off before its end")
+            raise EngineFault(f"answer {query.id} ended without an Ended event")
 
     writers = [asyncio.create_task(write(*numbered)) for numbered in enumerate(queries)]
     for writer in writers:
-        writer.add_done_callback(lambda _: news.set())
+        writer.add_done_callback(lambda _: changed.set())
     running = list(writers)
     try:
         while running:
-            news.clear()
+            changed.clear()
             ended = [task for task in running if task.done()]
             for _ in range(arrived.qsize()):
                 yield arrived.get_nowait()
             for writer in ended:
                 running.remove(writer)
                 if writer.cancelled():
-                    raise EngineFault("an answer was cancelled from within")
+                    raise EngineFault("an answer was cancelled by the ensemble")
                 writer.result()
             if running:
                 try:
-                    async with asyncio.timeout(patience):
-                        await news.wait()
+                    async with asyncio.timeout(idle_s):
+                        await changed.wait()
                 except TimeoutError:
                     yield None
     finally:

@@ -18,7 +18,7 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 
 def comment(text: str) -> bytes:
-    """One line that decoders drop, for people and proxies."""
+    """A comment line, which decoders drop."""
     return b": " + text.encode() + b"\n\n"
 
 

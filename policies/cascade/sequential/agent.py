@@ -24,27 +24,27 @@ class Agent:
     """A multilayer perceptron over a state's features: tanh between layers, logits at the end."""
 
     members: tuple[str, ...]
-    """Action i asks member i; the last action stops."""
+    """Action i calls member i; the last action stops."""
     layers: Layers
     """float32 weights ``[out, in]`` and biases ``[out]``."""
     t_max: int
     encoder: str
-    """Name of the encoder that it was trained with."""
+    """Name of the encoder it was trained with."""
     prompts: dict[str, str]
     """Each member's knowledge transfer prompt that it was trained with."""
     terminator: Layers = ()
     """Layers of another perceptron, from a state's features to one logit: does the last answer meet
     the threshold? Empty where none was trained."""
     stops: bool = True
-    """Whether stopping was an action that it learnt."""
+    """Whether it was trained with a stop action."""
     reads: dict[str, Any] = field(default_factory=dict)
-    """What the encoder's vectors depend on, where it was one of its own; told by the encoder."""
+    """What the encoder's vectors depend on, where it is a configured one."""
     scale: Scaling | None = None
     """Of the encoder's vectors, as in training."""
     about: dict[str, Any] = field(default_factory=dict)
-    """How it was trained; told in answers' metadata."""
+    """How it was trained; part of the answers' metadata."""
     version: str = ""
-    """Hash of weights and JSON: which agent decided."""
+    """Hash of weights and JSON."""
 
     @property
     def size(self) -> int:
@@ -57,15 +57,15 @@ class Agent:
 
     def good_enough(self, features: np.ndarray) -> np.ndarray:
         """The terminator's probabilities ``[n]`` from features ``[n, size]``."""
-        told: np.ndarray = 1 / (1 + np.exp(-through(self.terminator, features)[:, 0]))
-        return told
+        probabilities: np.ndarray = 1 / (1 + np.exp(-through(self.terminator, features)[:, 0]))
+        return probabilities
 
     def save(self, folder: Path) -> None:
         """Writes the export."""
         tensors = tensors_of(self.layers, "actor.") | tensors_of(self.terminator, "terminator.")
         if self.scale is not None:
             tensors |= {"center": self.scale.center, "spread": self.scale.spread}
-        told = {
+        values = {
             "members": list(self.members),
             "layers": len(self.layers),
             "terminator": len(self.terminator),
@@ -76,27 +76,27 @@ class Agent:
             "reads": self.reads,
             "about": self.about,
         }
-        KIND.write(folder, tensors, told)
+        KIND.write(folder, tensors, values)
 
 
 def load_agent(folder: Path) -> Agent:
-    """Raises ``ConfigError`` for a folder that holds no agent, or half of one."""
-    with KIND.read(folder) as found:
-        told, tensors = found.told, found.tensors
-        actor = found.layers(told["layers"], "actor.")
-        if len(actor[-1][0]) != len(told["members"]) + 1:
+    """Raises ``ConfigError`` for a folder without a complete agent."""
+    with KIND.read(folder) as artifact:
+        values, tensors = artifact.told, artifact.tensors
+        actor = artifact.layers(values["layers"], "actor.")
+        if len(actor[-1][0]) != len(values["members"]) + 1:
             raise KeyError("the actor's actions are not the members and the end")
         scale = Scaling(tensors["center"], tensors["spread"]) if "center" in tensors else None
         return Agent(
-            members=tuple(told["members"]),
+            members=tuple(values["members"]),
             layers=actor,
-            t_max=told["t_max"],
-            encoder=told["encoder"],
-            prompts=told["prompts"],
-            stops=told["stops"],
-            reads=told["reads"],
-            terminator=found.layers(told["terminator"], "terminator."),
+            t_max=values["t_max"],
+            encoder=values["encoder"],
+            prompts=values["prompts"],
+            stops=values["stops"],
+            reads=values["reads"],
+            terminator=artifact.layers(values["terminator"], "terminator."),
             scale=scale,
-            about=told["about"],
-            version=found.version,
+            about=values["about"],
+            version=artifact.version,
         )

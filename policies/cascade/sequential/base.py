@@ -1,4 +1,4 @@
-"""What methods that ask members one after another share: how calls become the answer."""
+"""The base of methods that call members one after another: turns calls into the answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policies.base import Policy
+from policies.base import Need, Policy
 from policies.cascade.sequential.transfer_prompt import TRANSFER, checked, transfer
 from runtime.config.ensembles import PolicyConfig
 from runtime.errors import BudgetSpent, ContextOverflow, MemberFailed, QuorumLost
@@ -28,14 +28,14 @@ Template = Annotated[str, AfterValidator(checked)]
 
 class RouteConfig(PolicyConfig):
     transfer: Template = TRANSFER
-    """The knowledge transfer prompt: what every member but the first is asked, with ``{question}``
-    and ``{previous}``."""
+    """The knowledge transfer prompt of every member but the first, with ``{question}`` and
+    ``{previous}``."""
     prompts: dict[str, Template] = {}
     """Knowledge transfer prompts of members that have their own."""
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     chunk_tokens: int = Field(16, ge=4)
-    """Of an answer that is known to be the last, so many tokens are streamed at a time."""
+    """Tokens per streamed piece of the last answer."""
 
     @model_validator(mode="after")
     def _prompts_are_of_members(self) -> RouteConfig:
@@ -51,41 +51,41 @@ class RouteConfig(PolicyConfig):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Whom to ask next."""
+    """The next call."""
 
     member: str
     last: bool
-    """Nobody is asked after this one, so its answer is streamed as it is written."""
+    """No call follows, so the answer is streamed as it is written."""
 
 
 class Plan(ABC):
-    """Decides in one request."""
+    """The decisions of one request."""
 
     most: int
     """Calls at most."""
     about: Mapping[str, Any] = {}
-    """What is told of it in the answer's metadata."""
+    """Part of the answer's metadata."""
 
     @abstractmethod
     async def choose(self, able: list[str]) -> Choice | None:
-        """Whom to ask next, of the members that are able; ``None`` stops, once there is an
-        answer."""
+        """The next call, to one of ``able``; ``None`` stops, if there is an answer."""
 
 
 class RoutePolicy(Policy[R]):
-    """choose -> ask, with the last answer to improve on -> choose again; the last answer counts.
+    """choose -> call, with the last answer to improve on -> choose again; the last answer counts.
 
     ``session.state["route"]`` holds the calls in order, each with its answer, or ``None`` where the
     member failed: that has spent a call, and the member is dropped. A member whose window cannot
-    hold the last answer is passed over. A spent budget ends the route with the answer there is.
+    hold the last answer is skipped. A spent budget ends the route with the last answer.
     """
 
     level: ClassVar[str] = "cascade"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"),)
     scoreless: ClassVar[str] = "this method chooses whole answers and gives no token a score"
 
     @abstractmethod
     async def plan(self, session: Session) -> Plan:
-        """Who decides for one request."""
+        """The plan of one request."""
 
     async def answer(self, session: Session) -> AsyncGenerator[Span | Progress, None]:
         state = session.state
@@ -100,19 +100,19 @@ class RoutePolicy(Policy[R]):
                 elif "writing" in state:
                     span = await self._write(session)
                 else:
-                    await self._go_on(session, plan)
+                    await self._advance(session, plan)
             except (BudgetSpent, MemberFailed, QuorumLost) as fault:
                 if session.text or last_answer(session) is None:
                     raise
-                # There is an answer; what would have come after it only might have been better.
+                # The last answer stands; further calls could only have improved it.
                 if not isinstance(fault, BudgetSpent):
                     session.warnings.append(f"the route ended early: {fault}")
                 _stop(session, f"budget_{fault.which}" if isinstance(fault, BudgetSpent) else None)
             _report(session, plan)
             yield span or Progress(len(state["route"]), plan.most)
 
-    async def _go_on(self, session: Session, plan: Plan) -> None:
-        """One more call, or the decision that no more is needed."""
+    async def _advance(self, session: Session, plan: Plan) -> None:
+        """One more call, or the decision to stop."""
         passed = session.state.get("passed", [])
         able = [name for name in session.live if name not in passed]
         choice = await plan.choose(able) if able else None
@@ -125,7 +125,7 @@ class RoutePolicy(Policy[R]):
             if last_answer(session) is None:
                 raise
             session.state["passed"] = [*passed, choice.member]
-            session.warnings.append(f"{choice.member} cannot hold the last answer; not asked")
+            session.warnings.append(f"{choice.member} cannot hold the last answer; not called")
             return
         if choice.last:
             session.state["writing"] = {"member": choice.member, "ids": []}
@@ -136,27 +136,28 @@ class RoutePolicy(Policy[R]):
         call: dict[str, Any] = {"member": choice.member, "answer": None}
         if choice.member in drafts:
             draft = drafts[choice.member]
-            # The next member, the encoder and the trace see what the caller would.
+            # The next member, the encoder and the trace get the text that the caller would.
             call |= {"answer": session.before_stop(draft.text).strip(), "final": draft.final}
             call |= {"ending": "length" if draft.finish == "length" else "eos"}
         session.state["route"].append(call)
 
     def _member(self, session: Session, name: str, text: str = "") -> Member:
-        """The member with what it is asked in the caller's place, after ``text``."""
+        """The member with its transfer prompt as the question, after ``text``. Raises
+        ``ContextOverflow``."""
         template = self.config.prompts.get(name, self.config.transfer)
-        asked = transfer(session.question, last_answer(session), template)
-        return session.asked(name, asked, text)
+        prompt = transfer(session.question, last_answer(session), template)
+        return session.asked(name, prompt, text)
 
     def _sampling(self, session: Session, member: Member, most: int) -> Sampling:
-        wish = session.sampling(
+        sampling = session.sampling(
             member, most, temperature=self.config.temperature, top_p=self.config.top_p
         )
-        # Asked once more, a member must not draw the same again.
-        return replace(wish, seed=derive_seed(wish.seed, len(session.state["route"])))
+        # A member called again must not draw the same.
+        return replace(sampling, seed=derive_seed(sampling.seed, len(session.state["route"])))
 
     async def _write(self, session: Session) -> Span | None:
-        """The next piece of an answer that is known to be the last. Once its author has failed,
-        the answer before it counts, or somebody else goes on from the text."""
+        """The next piece of the last answer. If its author fails, the answer before it counts, or
+        another member continues the text."""
         state = session.state
         name, ids = state["writing"]["member"], state["writing"]["ids"]
         try:
@@ -190,7 +191,7 @@ class RoutePolicy(Policy[R]):
 
 
 def _successor(session: Session, name: str) -> bool:
-    """Somebody else who goes on with the text; false where everybody was tried."""
+    """Selects another member to continue the text; false where all were tried."""
     tried = [*session.state.get("passed", []), name]
     session.state["passed"] = tried
     left = [one for one in session.live if one not in tried]
@@ -200,22 +201,22 @@ def _successor(session: Session, name: str) -> bool:
 
 
 def _report(session: Session, plan: Plan) -> None:
-    """Tells in the answer's metadata who was asked."""
+    """Reports the route in the answer's metadata."""
     state = session.state
-    asked = [call["member"] for call in state["route"]]
+    route = [call["member"] for call in state["route"]]
     if "writing" in state:
-        asked.append(state["writing"]["member"])
-    session.decision = {"route": asked, **plan.about}
+        route.append(state["writing"]["member"])
+    session.decision = {"route": route, **plan.about}
 
 
 def last_answer(session: Session) -> str | None:
-    """What the last member that did not fail has answered."""
+    """The answer of the last call that did not fail."""
     answers = [c["answer"] for c in session.state["route"] if c["answer"] is not None]
     return answers[-1] if answers else None
 
 
 def _stop(session: Session, ending: str | None = None) -> None:
-    """From here on the last answer is told."""
+    """Begins to emit the last answer."""
     [*_, call] = [c for c in session.state["route"] if c["answer"] is not None]
     session.state.pop("writing", None)
     session.state["telling"] = {

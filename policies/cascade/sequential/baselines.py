@@ -23,7 +23,7 @@ class RandomRouteConfig(RouteConfig):
 
 
 class FixedRoute(RoutePolicy[FixedRouteConfig]):
-    """All members, each once, in the configured order; everyone improves on the last answer.
+    """All members, each once, in the configured order; each improves on the last answer.
 
     Cost: one whole answer by each member.
     """
@@ -40,14 +40,13 @@ class InTurn(Plan):
         self.most = len(session.names)
 
     async def choose(self, able: list[str]) -> Choice | None:
-        asked = {call["member"] for call in self._session.state["route"]}
-        left = [name for name in able if name not in asked]
+        called = {call["member"] for call in self._session.state["route"]}
+        left = [name for name in able if name not in called]
         return Choice(left[0], last=len(left) == 1) if left else None
 
 
 class RandomRoute(RoutePolicy[RandomRouteConfig]):
-    """After each answer any member or the end, all alike: what an agent that has learnt nothing
-    does.
+    """After each answer a member or the end, drawn uniformly: an untrained agent.
 
     Cost: one whole answer for each call; on average about as many as there are members, at most
     ``t_max``.

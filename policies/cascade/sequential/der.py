@@ -1,20 +1,21 @@
 """DER: "Dynamic Ensemble Reasoning for LLM Experts" (arXiv 2412.07448)
 
-A trained agent reads the question and the last answer, and asks one more member or stops; a member
-that is asked later is shown the last answer, to take as advice. ``orchestrion train der`` trains
-the agent with PPO against live members and exports it; here it is loaded, without RLlib.
+A trained agent reads the question and the last answer, and calls one more member or stops; a member
+called later is given the last answer as advice. ``orchestrion train der`` trains
+the agent with PPO against live members and exports it; serving loads it without
+RLlib.
 
-What the paper leaves open, or its code does otherwise:
+Deviations, and choices that the paper leaves open:
 
-- Stopping is an action that the agent learnt, or (``stop: terminator``) another trained network
-  that says whether the answer meets the threshold.
+- Stopping is a trained action, or (``stop: terminator``) decided by another trained network that
+  predicts whether the answer meets the threshold.
 - The agent also sees how many calls are left.
-- A member that has failed cannot be chosen any more; its call counts.
-- A new export in the agent's folder is taken by the next request, without restart; a request keeps
-  to the agent that it began with, unless it moves to another coordinator.
+- A member that has failed cannot be chosen again; its call counts.
+- The next request loads a new export in the agent's folder, without restart; a request keeps the
+  agent it began with, unless it moves to another coordinator.
 
-The last call that ``t_max`` allows is streamed as it is written; an earlier answer is told line by
-line once the agent has stopped.
+The last call that ``t_max`` allows is streamed as it is written; an earlier answer is emitted line
+by line once the agent has stopped.
 
 Cost: one whole answer for each call of the route, and a text encoded before each decision.
 """
@@ -28,6 +29,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from policies.base import Need
 from policies.cascade.sequential.agent import ABOUT, Agent, load_agent
 from policies.cascade.sequential.base import Choice, Plan, RouteConfig, RoutePolicy, last_answer
 from policies.cascade.sequential.features import features, state_text
@@ -41,7 +43,7 @@ from runtime.session.session import Session
 class DERConfig(RouteConfig):
     type: Literal["der"] = "der"
     agent: str
-    """Folder of the exported agent; a relative one counts from the working folder."""
+    """Folder of the exported agent, relative to the working folder."""
     encoder: str
     """The encoder that the agent was trained with: a name under ``encoders``, or a member, whose
     state after the text is taken."""
@@ -51,7 +53,7 @@ class DERConfig(RouteConfig):
     certain: float = Field(0.5, ge=0, le=1)
     """With ``stop: terminator``: the probability of a good enough answer at which it stops."""
     t_max: int | None = Field(None, ge=1)
-    """Calls at most; absent: as many as the agent was trained with, and never more."""
+    """Most calls. Default and maximum: the value the agent was trained with."""
 
     @property
     def encoded_by(self) -> str | None:
@@ -59,10 +61,11 @@ class DERConfig(RouteConfig):
 
 
 class DER(RoutePolicy[DERConfig]):
-    """A trained agent decides whom to ask next, and when to stop."""
+    """A trained agent decides which member to call next, and when to stop."""
 
     paper: ClassVar[str] = "2412.07448"
     title: ClassVar[str] = "DER"
+    needs: ClassVar[tuple[Need, ...]] = (*RoutePolicy.needs, Need("embed", of="encoded_by"))
 
     def __init__(self, config: DERConfig) -> None:
         super().__init__(config)
@@ -81,7 +84,7 @@ class DER(RoutePolicy[DERConfig]):
         config = self.config
         strangers = [name for name in agent.members if name not in config.members]
         if strangers:
-            wrong = f"asks {strangers[0]!r}, which is not among members {list(config.members)}"
+            wrong = f"calls {strangers[0]!r}, which is not among members {list(config.members)}"
         elif agent.encoder != config.encoder:
             wrong = f"was trained with encoder {agent.encoder!r}, not {config.encoder!r}"
         elif any(config.transfers()[name] != agent.prompts[name] for name in agent.members):
@@ -116,7 +119,7 @@ class AgentPlan(Plan):
             if good >= self._config.certain:
                 return None
         allowed = [name in able for name in agent.members]
-        if not any(allowed):  # those that are left, it does not know
+        if not any(allowed):  # the agent knows none of the live members
             return Choice(able[0], True) if previous is None else None
         logits = agent.logits(seen)[0].astype(np.float64)
         logits[~np.array([*allowed, by_action and previous is not None])] = -np.inf
@@ -143,8 +146,8 @@ class AgentPlan(Plan):
         vector = await session.encode(state_text(session.question, previous))
         if len(vector) + 1 != agent.size:
             raise ConfigError(
-                f"encoder {self._config.encoder!r} tells {len(vector)} numbers of a text, and the "
-                f"agent in {self._config.agent} was trained on {agent.size - 1}; configure the "
+                f"encoder {self._config.encoder!r} returns {len(vector)} values for a text, and "
+                f"the agent in {self._config.agent} was trained on {agent.size - 1}; configure the "
                 "encoder that it was trained with, or train it anew"
             )
         return features(vector[None], [min(calls, agent.t_max)], agent.t_max, agent.scale)

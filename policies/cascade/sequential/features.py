@@ -1,6 +1,6 @@
-"""What DER's agent sees: one vector for the question, the last answer and the calls made.
+"""The features of DER's agent: one vector for the question, the last answer and the calls made.
 
-Training and serving both go through here, so that an agent meets what it was trained on.
+Training and serving share this module, so that both compute the same features.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 
 
 def state_text(question: str, answer: str | None) -> str:
-    """What the encoder reads, as in the paper (arXiv 2412.07448): a blank is the first answer."""
+    """The encoder's input, as in the paper (arXiv 2412.07448); without an answer a blank."""
     return f"Question: {question} Answer: {' ' if answer is None else answer}"
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Where the encoder's vectors lie. Those of a language model are much alike, whatever the text;
-    what tells them apart is what they differ in from their mean."""
+    """Mean and spread of the encoder's vectors. Those of a language model differ little between
+    texts; subtracting the mean separates them."""
 
     center: np.ndarray
     """float32 ``[hidden]``."""
@@ -37,8 +37,8 @@ def unit(texts: np.ndarray) -> np.ndarray:
     """Vectors at unit length, float32."""
     vectors = np.asarray(texts, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    told: np.ndarray = vectors / np.maximum(lengths, 1e-12)
-    return told
+    normalised: np.ndarray = vectors / np.maximum(lengths, 1e-12)
+    return normalised
 
 
 def features(

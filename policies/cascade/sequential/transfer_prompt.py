@@ -1,7 +1,7 @@
-"""The Knowledge Transfer Prompt of DER (arXiv 2412.07448): a member is shown the last answer.
+"""The Knowledge Transfer Prompt of DER (arXiv 2412.07448): gives a member the last answer.
 
-The paper's structure: the question, the answer of another, and the wish for a better one that does
-not speak of the other. The words are our own.
+The paper's structure: the question, another answer, and the instruction to write a better one
+without mentioning it. The wording is our own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TRANSFER: Final = (
 
 
 def transfer(question: str, previous: str | None, template: str = TRANSFER) -> str:
-    """What a member is asked; the first one is asked the bare question."""
+    """A member's prompt; the first member gets the bare question."""
     if previous is None:
         return question
     return template.format(question=question, previous=previous)

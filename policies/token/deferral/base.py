@@ -1,15 +1,14 @@
-"""The loop that methods of token-level routing share: a small member writes, and before a token
-that it had better not choose it hands over to a large one.
+"""The loop of token-level routing: a small member writes and defers single tokens to a large one.
 
 The small member's engine computes its confidence next to the model and stops where that is below
-the threshold, so a whole stretch of small tokens is one call and no state leaves the engine. There
-the large member, which reads all that it missed in the same call, writes that token and ``ahead``
-more in case it is needed again: these are offered to the small member's engine, which takes them in
-place of handing over as long as the text is the one that they were written for. The text is that of
-the plain loop, a decision and a call for every token, for greedy and for drawn tokens (an engine's
-noise hangs on the place), as far as an engine computes the same numbers alone and in a batch.
+the threshold, so a run of small tokens is one call and no state leaves the engine. Then the large
+member, which reads all new text in the same call, writes that token and ``ahead`` more: these are
+offered to the small member's engine, which takes them instead of deferring while the text is the
+one that they were written for. The text equals that of the plain loop (a decision and a call for
+every token), for greedy and for sampled tokens (an engine's noise depends on the place), as far as
+an engine computes the same numbers alone and in a batch.
 
-With one member lost, the other writes on alone.
+When one member is dropped, the other continues alone.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar, TypeVar
 
-from policies.base import Policy
-from policies.token.deferral.config import HandoverConfig
+from policies.base import Need, Policy
+from policies.token.deferral.config import DeferralConfig
 from policies.token.deferral.writer import Writing
 from runtime.artifacts.token_router import Router
-from runtime.errors import ConfigError
 from runtime.session.connection import Connection
 from runtime.session.session import Session
 from runtime.types.sampling import Signal
 from runtime.types.spans import Span
 
-H = TypeVar("H", bound="HandoverConfig")
+H = TypeVar("H", bound="DeferralConfig")
 
 
-class HandoverPolicy(Policy[H]):
-    """A method says how the small member's confidence is told."""
+class DeferralPolicy(Policy[H]):
+    """Methods define the signal (``by``) of the small member's confidence."""
 
     level: ClassVar[str] = "token"
+    needs: ClassVar[tuple[Need, ...]] = (Need("generate"), Need("shared_tokenizer"))
     tells_logprobs: ClassVar[bool] = True
     scoreless: ClassVar[str] = (
         "this method decides who writes a token and gives none a probability of its own"
@@ -45,7 +44,8 @@ class HandoverPolicy(Policy[H]):
     def by(self) -> Signal: ...
 
     async def router(self, small: Connection | None) -> Router | None:
-        """The trained router, for methods with one; it must read the states of ``small``."""
+        """The trained router, for methods with one. Raises ``ConfigError`` when it reads the states
+        of another model than ``small``."""
         return None
 
     async def warm(self, connections: Any) -> None:
@@ -58,28 +58,7 @@ class HandoverPolicy(Policy[H]):
                 yield span
 
     async def _begin(self, session: Session) -> Writing:
-        small, large = self.config.pair
+        small, _ = self.config.pair
         connections = {name: member.connection for name, member in session.live.items()}
-        if small in connections and large in connections:
-            check_pair(connections[small], connections[large])
         router = await self.router(connections.get(small))
         return Writing(session, self.config, self.by, router)
-
-
-def check_pair(small: Connection, large: Connection) -> None:
-    """Raises ``ConfigError`` for members whose ids do not stand for the same texts."""
-    one, other = small.tokenizer, large.tokenizer
-    if one.token_bytes == other.token_bytes and one.special_ids == other.special_ids:
-        return
-    found = next(
-        (
-            f"id {place} stands for {a!r} and {b!r}"
-            for place, (a, b) in enumerate(zip(one.token_bytes, other.token_bytes, strict=False))
-            if a != b
-        ),
-        f"they have {len(one.token_bytes)} and {len(other.token_bytes)} tokens",
-    )
-    raise ConfigError(
-        f"{small.name!r} and {large.name!r} do not share a tokenizer ({found}); token-level "
-        "routing needs models of one family, and gac, unite or deepen fuse any"
-    )

@@ -1,4 +1,4 @@
-"""An answer as exact token ids of one tokenizer that several members share, written in turn."""
+"""An answer as exact token ids of a tokenizer shared by the members that write it in turn."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from runtime.types.outputs import EngineFinish
 from runtime.types.spans import Span, TokenChoice, packed, unpacked
 
 LONGEST_WAIT: Final = 16
-"""Tokens that are held back at most for the end of a character to come."""
+"""Most tokens held back until a character is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One token with who wrote it."""
+    """One token and its author."""
 
     id: int
     author: str
-    told: TokenChoice | None = None
-    """As it is told, where somebody asked for that."""
+    choice: TokenChoice | None = None
+    """Its logprob and alternatives, when requested."""
 
 
 class ExactText:
-    """Keeps the ids in the session's state, so that another coordinator goes on from exactly these,
-    and commits whole characters as spans of one author each."""
+    """Stores the ids in the session's state, so that another coordinator resumes from exactly
+    these, and commits complete characters as spans of one author each."""
 
     def __init__(self, session: Session, tokenizer: Tokenizer) -> None:
         self._session, self._tokenizer = session, tokenizer
         state = session.state
         self.ids: list[int] = state.setdefault("ids", [])
         self._waiting = [
-            Written(id_, author, told and unpacked(told))
-            for id_, author, told in state.setdefault("waiting", [])
+            Written(id_, author, choice and unpacked(choice))
+            for id_, author, choice in state.setdefault("waiting", [])
         ]
-        """At the end of ``ids``: tokens since the last end of a character."""
+        """The end of ``ids``: tokens since the last complete character."""
 
     def take(self, tokens: Sequence[Written], end: Written | None = None) -> list[Span]:
-        """Adds tokens. ``end``: the EOS after them, which is no token of the text."""
+        """Adds tokens and returns the committed spans. ``end``: the EOS after them, not part of the
+        text."""
         self.ids += [token.id for token in tokens]
         self._waiting += tokens
         spans = self._commit(end)
         self._session.state["waiting"] = [
-            [token.id, token.author, token.told and packed(token.told)] for token in self._waiting
+            [token.id, token.author, token.choice and packed(token.choice)]
+            for token in self._waiting
         ]
         return spans
 
     def _commit(self, end: Written | None) -> list[Span]:
-        """What ends with a whole character, or all of it at the end."""
+        """Commits up to the last complete character, or all at the end."""
         ids = [token.id for token in self._waiting]
         whole = self._tokenizer.whole_characters(ids)
         if end is not None or len(ids) - whole >= LONGEST_WAIT:
@@ -77,8 +79,8 @@ class ExactText:
     def _by_character(
         self, tokens: Sequence[Written]
     ) -> tuple[list[tuple[str, list[Written]]], list[Written]]:
-        """Tokens that end with a whole character each, by the author of the last of them; and those
-        at the end that have no text, such as control tokens, which make no span of their own."""
+        """Groups of tokens that each complete a character, by the author of the last token; and the
+        tokens at the end without text, such as control tokens, which form no span."""
         parts: list[tuple[str, list[Written]]] = []
         open_: list[Written] = []
         for token in tokens:
@@ -93,10 +95,10 @@ class ExactText:
         return parts, open_
 
     def _span(self, author: str, tokens: Sequence[Written], end: Written | None) -> Span:
-        told = [token.told for token in tokens if token.told is not None]
-        if end is not None and end.told is not None:
-            told.append(replace(end.told, data=b""))
+        choices = [token.choice for token in tokens if token.choice is not None]
+        if end is not None and end.choice is not None:
+            choices.append(replace(end.choice, data=b""))
         text = self._tokenizer.decode([token.id for token in tokens])
         finish: EngineFinish = "length" if end is None else "eos"
         draft = Draft(author, text, (), final=end is not None, finish=finish)
-        return self._session.commit(draft, tokens=told)
+        return self._session.commit(draft, tokens=choices)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
-from policies.token.deferral.base import HandoverPolicy
-from policies.token.deferral.config import HandoverConfig
+from policies.base import Need
+from policies.token.deferral.base import DeferralPolicy
+from policies.token.deferral.config import DeferralConfig
 from runtime.artifacts.hot_reload import HotReloaded
 from runtime.artifacts.token_router import ABOUT, Router, load_router
 from runtime.errors import ConfigError
@@ -13,14 +15,16 @@ from runtime.session.connection import Connection
 from runtime.types.sampling import Signal
 
 
-class RoutedConfig(HandoverConfig):
+class RoutedConfig(DeferralConfig):
     router: str
-    """Folder of the exported router; a relative one counts from the working folder. A new export
-    is taken by the next request."""
+    """Folder of the exported router, relative to the working folder. The next request loads a new
+    export."""
 
 
-class Routed(HandoverPolicy[RoutedConfig]):
+class Routed(DeferralPolicy[RoutedConfig]):
     """Token-level routing by a trained router."""
+
+    needs: ClassVar[tuple[Need, ...]] = (*DeferralPolicy.needs, Need("states", of="small_member"))
 
     def __init__(self, config: RoutedConfig) -> None:
         super().__init__(config)
@@ -35,19 +39,19 @@ class Routed(HandoverPolicy[RoutedConfig]):
         if small is not None and router.reads != small.spec.model:
             raise ConfigError(
                 f"the router in {self.config.router} reads the states of {router.reads!r}, and "
-                f"{small.name!r} runs {small.spec.model!r}; train one for it"
+                f"{small.name!r} runs {small.spec.model!r}; train one for that model"
             )
         if small is not None and router.size != small.spec.hidden_size:
             raise ConfigError(
                 f"the router in {self.config.router} reads states of {router.size} values, but "
-                f"those of {small.name!r} have {small.spec.hidden_size}; train one for it"
+                f"those of {small.name!r} have {small.spec.hidden_size}; train one for that model"
             )
         return router
 
     def _check(self, router: Router) -> None:
-        """Raises ``ConfigError`` for a router of another method: their thresholds differ."""
+        """Raises ``ConfigError`` for a router trained for another method."""
         if router.method != self.config.type:
             raise ConfigError(
                 f"the router in {self.config.router} was trained for {router.method}, not "
-                f"{self.config.type}; configure that, or train one"
+                f"{self.config.type}; set type: {router.method}, or train one"
             )

@@ -1,11 +1,11 @@
-"""The state of one answer that two members write: who wrote what, and what is written ahead."""
+"""The state of one answer written by two members: tokens, authors and offered tokens."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Final
 
-from policies.token.deferral.config import HandoverConfig
+from policies.token.deferral.config import DeferralConfig
 from policies.token.deferral.exact_text import ExactText, Written
 from runtime.artifacts.token_router import Router
 from runtime.errors import ContextOverflow
@@ -19,45 +19,44 @@ LINE: Final = "\n"
 
 
 class Writing:
-    """One request. ``session.state`` holds the ids, what was offered, and how many tokens each has
-    written."""
+    """One request. ``session.state`` holds the ids, the offered tokens, and each member's count."""
 
     def __init__(
-        self, session: Session, config: HandoverConfig, by: Signal, router: Router | None
+        self, session: Session, config: DeferralConfig, by: Signal, router: Router | None
     ) -> None:
         self._session, self._config, self._by, self._router = session, config, by, router
         self._small, self._large = config.pair
-        asked = session.query.threshold
-        self._threshold = config.threshold if asked is None else asked
+        own = session.query.threshold
+        self._threshold = config.threshold if own is None else own
         state = session.state
         self._counts: dict[str, int] = state.setdefault("counts", dict.fromkeys(config.members, 0))
         self._offered = [
-            Written(id_, self._large, told and unpacked(told))
-            for id_, told in state.setdefault("offered", [])
+            Written(id_, self._large, choice and unpacked(choice))
+            for id_, choice in state.setdefault("offered", [])
         ]
-        seat = session.live.get(self._small) or session.live[self._large]
-        self._text = ExactText(session, seat.connection.tokenizer)
-        self._told = session.query.logprobs is not None or session.query.trace == "full"
+        member = session.live.get(self._small) or session.live[self._large]
+        self._text = ExactText(session, member.connection.tokenizer)
+        self._detailed = session.query.logprobs is not None or session.query.trace == "full"
         self._report()
 
     async def round(self) -> list[Span]:
-        """One call: a stretch of the small member's, or the large one's token where that handed
-        over. What one call has written is told before the next may fail."""
+        """One call: a run of the small member, or the large one's token after a deferral. Returns
+        the spans of one call, so that they are emitted before the next call may fail."""
         session, live = self._session, self._session.live
         if self._small not in live or self._large not in live:
             spans = await self._alone(next(iter(live)))
         elif session.state.get("due") is not None:
-            spans = await self._taken_over(session.state["due"])
+            spans = await self._large_token(session.state["due"])
         else:
-            spans = await self._stretch()
+            spans = await self._small_run()
         session.state["offered"] = [
-            [token.id, token.told and packed(token.told)] for token in self._offered
+            [token.id, token.choice and packed(token.choice)] for token in self._offered
         ]
         self._report()
         return spans
 
-    async def _stretch(self) -> list[Span]:
-        """The small member writes until it hands over; then the large one's token is due."""
+    async def _small_run(self) -> list[Span]:
+        """The small member writes until it defers; then the large one's token is due."""
         defer = Deferral(
             self._by,
             self._threshold,
@@ -71,20 +70,20 @@ class Writing:
             self._session.state["due"] = reply.confidences[-1]
         return self._take(reply)
 
-    async def _taken_over(self, sure: float) -> list[Span]:
-        """The large member's token; those that it writes beyond are offered."""
+    async def _large_token(self, sure: float) -> list[Span]:
+        """The large member's token; further ones are offered to the small member."""
         ahead = 0 if self._config.plain else self._config.ahead
         reply = await self._write(self._large, 1 + ahead, until=(LINE,) if ahead else ())
         if reply is None:
             return []
         self._session.state["due"] = None
         first, *self._offered = self._tokens(self._large, reply)
-        first = self._weighed(first, sure)
+        first = self._with_weights(first, sure)
         self._counts[self._large] += 1
         if reply.finish == "eos":
             if not self._offered:
                 return self._text.take([], first)
-            self._offered.pop()  # nobody else might know that id for an end
+            self._offered.pop()  # the other member may not treat that id as EOS
         return self._text.take([first])
 
     async def _alone(self, name: str) -> list[Span]:
@@ -105,7 +104,7 @@ class Writing:
         defer: Deferral | None = None,
         until: tuple[str, ...] = (),
     ) -> Generation | None:
-        """The member's next tokens; ``None`` once it is lost. Raises ``ContextOverflow``."""
+        """The member's next tokens; ``None`` once it is dropped. Raises ``ContextOverflow``."""
         session = self._session
 
         async def write(member: Member) -> Generation:
@@ -113,8 +112,8 @@ class Writing:
             limit = member.connection.spec.context_length
             if len(context) >= limit:
                 raise ContextOverflow(name, len(context), limit)
-            wish = self._sampling(member, most, defer, until)
-            return await member.write(context, wish, self._router, self._config.plain)
+            sampling = self._sampling(member, most, defer, until)
+            return await member.write(context, sampling, self._router, self._config.plain)
 
         return (await session.each(write, [name])).get(name)
 
@@ -124,21 +123,21 @@ class Writing:
         session = self._session
         # One more than is left, so that an answer of just that length can end.
         size = max(1, min(most, session.tokens_left + 1))
-        wish = session.sampling(
+        sampling = session.sampling(
             member, size, temperature=self._config.temperature, top_p=self._config.top_p
         )
         return replace(
-            wish, top_k=session.query.logprobs or 0, defer=defer, stop=(*wish.stop, *until)
+            sampling, top_k=session.query.logprobs or 0, defer=defer, stop=(*sampling.stop, *until)
         )
 
     # -- the text ----------------------------------------------------------------------------
 
     def _take(self, reply: Generation) -> list[Span]:
-        """The small member's stretch, with the offered tokens in it."""
+        """Adds the small member's run, including offered tokens that it took."""
         own = self._tokens(self._small, reply)
         end = own.pop() if reply.finish == "eos" else None
         taken: list[Written] = []
-        # One more than is left was asked for, lest an answer of just that length seem cut off.
+        # One more than is left was requested, so that an answer of just that length can end.
         left = self._session.tokens_left
         for token, sure in zip(own[:left], reply.confidences, strict=False):
             offer = self._offered.pop(0) if self._offered else None
@@ -147,15 +146,15 @@ class Writing:
                 token = offer
             elif offer is not None and offer.id != token.id:
                 self._offered = []
-            taken.append(self._weighed(token, sure))
+            taken.append(self._with_weights(token, sure))
         return self._add(taken, end)
 
-    def _weighed(self, token: Written, sure: float) -> Written:
+    def _with_weights(self, token: Written, sure: float) -> Written:
         """The token with the small member's confidence before it."""
-        if token.told is None:
+        if token.choice is None:
             return token
         weights = {self._small: sure, self._large: 1.0 - sure}
-        return replace(token, told=replace(token.told, weights=weights))
+        return replace(token, choice=replace(token.choice, weights=weights))
 
     def _add(self, tokens: list[Written], end: Written | None) -> list[Span]:
         for token in tokens if end is None else [*tokens, end]:
@@ -163,11 +162,11 @@ class Writing:
         return self._text.take(tokens, end)
 
     def _tokens(self, name: str, reply: Generation) -> list[Written]:
-        told: list[TokenChoice | None] = [None] * len(reply.tokens)
-        if self._told:
+        choices: list[TokenChoice | None] = [None] * len(reply.tokens)
+        if self._detailed:
             member = self._session.live[name]
-            told = list(member.told(reply.tokens, reply.logprobs, reply.top or ()))
-        return [Written(id_, name, one) for id_, one in zip(reply.tokens, told, strict=True)]
+            choices = list(member.told(reply.tokens, reply.logprobs, reply.top or ()))
+        return [Written(id_, name, one) for id_, one in zip(reply.tokens, choices, strict=True)]
 
     def _report(self) -> None:
         self._session.decision = {

@@ -1,25 +1,25 @@
-"""Who drafts, and how many tokens: learnt from what rounds bring, whatever the request.
+"""Chooses the drafting member and the draft length from the measured speed of earlier rounds.
 
-None of it changes a text, only how soon it is written. A choice is a member, a length, and whether
-it drafts on while the others judge; what is measured of it is tokens of the answer per second. That
-holds everything that matters: how fast members draft and judge, how much of a draft the ensemble
-keeps, whether members share a processor, and how busy it is.
+No choice changes a text, only its speed. A plan is a member, a length, and whether it drafts on
+while the others score; its measure is accepted tokens per second. That covers how fast members
+draft and score, how much of a draft is accepted, whether members share a processor, and the load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-AGAIN: Final = 32
-"""Every so many rounds a choice that looks worse is tried again: what was learnt grows old."""
-HOPELESS: Final = 0.6
-"""Below this share of the best speed it is not, nor are the other ways of its drafter tried."""
+RETRY_EVERY: Final = 32
+"""After this many rounds a slower plan is tried retry, since speeds change."""
+RETRY_SHARE: Final = 0.6
+"""Plans below this share of the best speed are not tried retry, nor are others of their drafter."""
 SHORT: Final = 4
 """Tokens of a short draft."""
-FORGET: Final = 0.9
-"""Share of its weight that a round keeps with each newer one."""
+DECAY: Final = 0.9
+"""Factor on a round's weight for each newer round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +28,45 @@ class Plan:
 
     drafter: str
     length: int
-    """Most tokens; 0: nobody drafts, and the drafter is only asked first where that matters."""
+    """Most tokens; 0: no draft, and ``drafter`` only sets whose distribution is requested first."""
     on: bool = False
-    """The drafter writes the next draft while the others judge this one: of use if all of it is
-    kept, wasted otherwise."""
+    """The drafter writes the next draft while the others score this one: used if all of this one is
+    accepted, wasted otherwise."""
 
 
 @dataclass
 class Rate:
-    """Tokens a second, the older rounds fading."""
+    """Tokens per second, older rounds weighing less."""
 
     tokens: float = 0.0
     seconds: float = 0.0
     last: int = 0
-    """The round in which it was tried last; 0: never."""
+    """Round of the last try; 0: none."""
 
     @property
     def speed(self) -> float:
         return self.tokens / self.seconds if self.seconds else float("inf")
 
     def add(self, tokens: int, seconds: float) -> None:
-        self.tokens = self.tokens * FORGET + tokens
-        self.seconds = self.seconds * FORGET + max(seconds, 1e-6)
+        self.tokens = self.tokens * DECAY + tokens
+        self.seconds = self.seconds * DECAY + max(seconds, 1e-6)
 
 
-class Pace:
-    """One ensemble's experience: a rate for every choice."""
+class DraftScheduler:
+    """One ensemble's measurements: a rate for every plan.
 
-    def __init__(self) -> None:
+    ``clock``: seconds, monotonic; rounds are timed with it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self._rates: dict[Plan, Rate] = {}
         self._rounds = 0
 
     def choose(self, names: Sequence[str], limit: int) -> Plan:
-        """Each choice once, if its drafter is any good, then the fastest, and now and then the one,
-        of those near it, that was not tried for longest."""
+        """The plan of the next round: each plan once, unless its drafter is far slower, then the
+        fastest; every ``RETRY_EVERY`` rounds that one of the nearly as fast whose last try is the
+        oldest. ``names``: members that may draft; ``limit``: most tokens of a draft."""
         self._rounds += 1
         plans = [
             Plan(name, length, on)
@@ -71,26 +76,26 @@ class Pace:
         ]
         rates = {plan: self._rates.setdefault(plan, Rate()) for plan in plans}
         tried = [p for p in plans if rates[p].seconds]
-        least = HOPELESS * max((rates[p].speed for p in tried), default=0.0)
-        poor = {
+        minimum = RETRY_SHARE * max((rates[p].speed for p in tried), default=0.0)
+        slow = {
             name
             for name in names
-            if 0 < max((rates[p].speed for p in tried if p.drafter == name), default=0.0) < least
+            if 0 < max((rates[p].speed for p in tried if p.drafter == name), default=0.0) < minimum
         }
-        worth = [p for p in plans if p in tried or p.drafter not in poor]
-        best = max(worth, key=lambda p: rates[p].speed)
-        near = [p for p in worth if rates[p].speed >= HOPELESS * rates[best].speed]
-        again = self._rounds % AGAIN == 0
-        plan = min(near, key=lambda p: rates[p].last) if again else best
+        usable = [p for p in plans if p in tried or p.drafter not in slow]
+        best = max(usable, key=lambda p: rates[p].speed)
+        near = [p for p in usable if rates[p].speed >= RETRY_SHARE * rates[best].speed]
+        retry = self._rounds % RETRY_EVERY == 0
+        plan = min(near, key=lambda p: rates[p].last) if retry else best
         rates[plan].last = self._rounds
         return plan
 
-    def note(self, plan: Plan, tokens: int, seconds: float) -> None:
-        """What a round of this choice brought."""
+    def record(self, plan: Plan, tokens: int, seconds: float) -> None:
+        """Adds a round: tokens accepted and seconds taken."""
         self._rates.setdefault(plan, Rate()).add(tokens, seconds)
 
     def speeds(self) -> dict[str, float]:
-        """What has been learnt, for people: tokens a second of each choice that was tried."""
+        """Tokens per second of each plan tried, for display."""
         return {
             f"{plan.drafter} x{plan.length}{'+' if plan.on else ''}": rate.speed
             for plan, rate in self._rates.items()
@@ -99,5 +104,5 @@ class Pace:
 
 
 def lengths(limit: int) -> list[int]:
-    """Draft lengths worth telling apart; drafts end by themselves where their writer is unsure."""
+    """Draft lengths to try; a draft also ends where its writer is unsure."""
     return [limit] if limit <= SHORT else [SHORT, limit]

@@ -1,4 +1,4 @@
-"""A draft: what one member writes ahead of the ensemble, with its rows along the way."""
+"""A draft: tokens that one member writes ahead of the ensemble, with its row at each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from runtime.vocab.union import NO_KEY
 class Drafted:
     pieces: list[bytes] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    """The drafter's own, before each piece; one at least."""
+    """The drafter's own, before each piece; at least one."""
     after: PieceContext | None = None
-    """Where the drafter stands after its draft, if it may write on from there."""
+    """The drafter's context after its draft, if it may continue from there."""
 
 
 async def draft(
@@ -36,15 +36,15 @@ async def draft(
     if len(context) >= limit:
         raise ContextOverflow(name, len(context), limit)
     length = max(min(length, request.session.tokens_left - before), 1)
-    wish = request.sampling(member, context, request.place + before, length)
-    reply = await member.write(context, wish)
-    ids, told = list(reply.tokens), reply.top or ()
+    sampling = request.sampling(member, context, request.place + before, length)
+    reply = await member.write(context, sampling)
+    ids, distributions = list(reply.tokens), reply.top or ()
     pieces: list[bytes] = []
     for key in request.union.map(name)[ids].tolist():
-        if key == NO_KEY:  # a control token: nobody else can follow
+        if key == NO_KEY:  # a control token: other members cannot read it
             break
         pieces.append(request.union.tokens[key])
-    # Only rows after a context that the member would have been given count
+    # Only rows after a context equal to the member's canonical one count
     # (runtime/text/pieces.py).
     ahead = start.ahead(pieces)
     same = [ahead.base + tail == context + ids[:n] for n, tail in enumerate(ahead.tails)]
@@ -53,4 +53,4 @@ async def draft(
     after = start.fork(pieces) if whole and len(context) + len(ids) + 1 < limit else None
     pieces = pieces[: max(true, 1)]
     count = max(len(pieces), 1)
-    return Drafted(pieces, [request.row(name, row) for row in told[:count]], after)
+    return Drafted(pieces, [request.row(name, row) for row in distributions[:count]], after)

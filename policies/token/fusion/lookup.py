@@ -13,8 +13,8 @@ from runtime.vocab.union import END_KEY, Union
 
 
 class Lookup:
-    """Which token of a member stands for a key: the one with the same bytes, else the first one
-    that the member would write for them."""
+    """Maps keys to a member's tokens: the one with the same bytes, else the first token of its
+    spelling of them."""
 
     def __init__(self, union: Union, tokenizers: Mapping[str, Tokenizer]) -> None:
         self._union = union
@@ -22,8 +22,8 @@ class Lookup:
         self._known: dict[str, dict[int, int | None]] = {name: {} for name in tokenizers}
 
     def id(self, member: str, key: int) -> int | None:
-        """``None`` when the member cannot write it at all, and for the end, which no one token
-        stands for."""
+        """The member's id for ``key``; ``None`` when it cannot spell it, and for ``END_KEY``, which
+        may be several ids."""
         known = self._known[member]
         if key not in known:
             ids = spell(self._tokenizers[member], self._union.tokens[key])
@@ -31,8 +31,7 @@ class Lookup:
         return known[key]
 
     def missing(self, rows: Mapping[str, Row], keys: Sequence[int]) -> dict[str, list[int]]:
-        """Of each member, the ids for ``keys`` that its row does not tell; for the end, all its
-        EOS."""
+        """member -> ids for ``keys`` missing from its row; for ``END_KEY`` all its EOS."""
         wanted: dict[str, list[int]] = {}
         for name, row in rows.items():
             ids = self._ids(name, keys)
@@ -44,7 +43,7 @@ class Lookup:
         return wanted
 
     def logprobs(self, member: str, row: Row, keys: Sequence[int]) -> np.ndarray:
-        """The member's logprob for each key, -inf where it has none; the end is all its EOS."""
+        """float64 [keys]: the member's logprobs, -inf where it has none; the end sums all EOS."""
         values = np.full(len(keys), -np.inf)
         at = row.find(self._ids(member, keys))
         values[at >= 0] = row.logprobs[at[at >= 0]]
@@ -54,12 +53,12 @@ class Lookup:
         return values
 
     def _ids(self, member: str, keys: Sequence[int]) -> np.ndarray:
-        """-1 for what no one token of the member stands for."""
-        found = [self.id(member, key) for key in keys]
-        return np.asarray([-1 if i is None else i for i in found], dtype=np.int64)
+        """int64 [keys]; -1 where the member has no single id."""
+        ids = [self.id(member, key) for key in keys]
+        return np.asarray([-1 if i is None else i for i in ids], dtype=np.int64)
 
 
 def candidates(rows: Mapping[str, Row], k: int, scored: int | None = None) -> list[int]:
-    """The keys of every member's ``k`` best tokens, and the one to be scored; ascending."""
+    """The keys of every member's ``k`` best tokens, and ``scored``; ascending."""
     keys = {int(key) for row in rows.values() for key in row.first(k).keys}
     return sorted(keys if scored is None else keys | {scored})

@@ -1,4 +1,4 @@
-"""One request's tokens: where each member stands in the text, and how a token is taken."""
+"""One request's tokens: each member's context, and how a token is taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 
 from policies.token.fusion.config import TokenConfig
 from policies.token.fusion.rows import Fused, Fuser, Row, normalised, row_of
-from policies.token.fusion.sampling import Wish, best
+from policies.token.fusion.sampling import SamplingParams, best
 from runtime.rng import END
 from runtime.session.member import Member
 from runtime.session.session import Session
@@ -24,22 +24,22 @@ from runtime.types.spans import Span, TokenChoice, packed, unpacked
 from runtime.vocab.union import END_KEY, NO_KEY, Union
 
 SMALL_VOCABULARY: Final = 4096
-"""Rows up to this size are told whole: that takes no more than what a call costs anyway."""
+"""Vocabularies up to this size are returned whole: their rows are small next to a call's cost."""
 
 LONGEST_WAIT: Final = 16
-"""Tokens that are held back at most for a border of a character to come."""
+"""Most tokens held back until a character is complete."""
 
 Rows = dict[int, dict[str, Row]]
-"""place (counted from the round's first) -> member -> its row there"""
+"""place (counted from the round's first) -> member -> its row"""
 
 
 class TokenRequest:
-    """The tokens are kept in the session's state, so another coordinator can go on from them."""
+    """Stores the tokens in the session's state, so another coordinator can resume from them."""
 
     def __init__(self, session: Session, config: TokenConfig, union: Union, fuser: Fuser) -> None:
         self.session, self.config, self.union, self.fuser = session, config, union, fuser
         query = session.query
-        self.wish = Wish(
+        self.params = SamplingParams(
             config.temperature if query.temperature is None else query.temperature,
             config.top_p if query.top_p is None else query.top_p,
             query.seed,
@@ -59,11 +59,11 @@ class TokenRequest:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         text = self._decoder.decode(b"".join(pieces))
         self._waiting = [(name, unpacked(token)) for name, token in state["waiting"]]
-        """Tokens since the last border of both a token and a character, with their authors; in the
-        state too, for whoever goes on from here."""
+        """Tokens since the last border of both a token and a character, with their authors; also in
+        the state, for a resuming coordinator."""
         self._text = text[len(session.text) :]
-        """Theirs, as far as its characters are whole."""
-        self._told = query.logprobs is not None or query.trace == "full"
+        """The text of the waiting tokens, as far as its characters are complete."""
+        self._detailed = query.logprobs is not None or query.trace == "full"
 
     @property
     def place(self) -> int:
@@ -71,21 +71,21 @@ class TokenRequest:
         return len(self._pieces)
 
     def top_k(self, member: Member) -> int:
-        """How many tokens of its distribution a member tells; those that end the answer do not
-        count where none may."""
+        """How many tokens of its distribution a member returns; EOS tokens come on top where the
+        answer may not end."""
         top_k, spec = self.config.top_k, member.connection.spec
         if top_k == "all" or spec.vocab_size <= SMALL_VOCABULARY:
             return ALL
         return top_k + (len(spec.eos_ids) if self.session.query.ignore_eos else 0)
 
     def sampling(self, member: Member, context: Sequence[int], place: int, length: int) -> Sampling:
-        """How a member drafts: as the ensemble would choose, were it alone."""
+        """How a member drafts: as the ensemble would choose with this member alone."""
         query = self.session.query
         return Sampling(
             max_tokens=length,
-            temperature=self.wish.temperature,
-            top_p=self.wish.top_p,
-            seed=self.wish.seed,
+            temperature=self.params.temperature,
+            top_p=self.params.top_p,
+            seed=self.params.seed,
             stop=query.stop if query.ignore_eos else (*query.stop, *member.stops),
             top_k=self.top_k(member),
             ignore_eos=query.ignore_eos,
@@ -93,26 +93,26 @@ class TokenRequest:
             text_noise_from=len(context) - place,
         )
 
-    def row(self, member: str, told: Distribution) -> Row:
-        return row_of(told, self.union, member, no_end=self.session.query.ignore_eos)
+    def row(self, member: str, distribution: Distribution) -> Row:
+        return row_of(distribution, self.union, member, no_end=self.session.query.ignore_eos)
 
     def ahead(self, member: str, pieces: Sequence[bytes]) -> Ahead:
-        """Where a member stands before and after each of ``pieces``."""
+        """A member's context before and after each of ``pieces``."""
         if self.config.safe is not None:
             return self.contexts[member].spelled(pieces)[0]
         return self.contexts[member].ahead(pieces)
 
     def borders(self, pieces: Sequence[bytes]) -> list[dict[str, bool]]:
-        """Before each of ``pieces``: which members have a token of their own that ends there."""
-        told = {name: context.spelled(pieces)[1] for name, context in self.contexts.items()}
+        """Before each of ``pieces``: member -> whether one of its own tokens ends there."""
+        spelled = {name: context.spelled(pieces)[1] for name, context in self.contexts.items()}
         return [
-            {name: borders[place] for name, borders in told.items()}
+            {name: borders[place] for name, borders in spelled.items()}
             for place in range(max(len(pieces), 1))
         ]
 
     @property
     def voices(self) -> list[str]:
-        """Members that are asked: those without any say are not, while there are others."""
+        """Members to call: those with weight, or all if none has any."""
         live = list(self.session.live)
         return [name for name in live if self.fuser.speaks(name)] or live
 
@@ -127,13 +127,13 @@ class TokenRequest:
         return fused
 
     def own(self, row: Row) -> Fused:
-        """One member's row as if it were the ensemble's."""
+        """One member's row as a fused distribution."""
         return normalised(row.keys, row.logprobs)
 
     def take(self, key: int, fused: Fused, rows: Mapping[str, Row]) -> None:
-        """Makes a token part of the text."""
+        """Appends a token to the text."""
         token = self.union.tokens[key]
-        choice = self.choice(key, fused, rows) if self._told else None
+        choice = self.choice(key, fused, rows) if self._detailed else None
         self._waiting.append((author(key, rows), choice or TokenChoice(token, None)))
         self._pieces.append(token.decode("latin-1"))
         for context in self.contexts.values():
@@ -145,22 +145,22 @@ class TokenRequest:
         self.session.state["waiting"] = [[name, packed(token)] for name, token in self._waiting]
 
     def release(self) -> None:
-        """Commits the whole characters of what waits: the rest of the last one will not come."""
+        """Commits the complete characters of the waiting tokens, when no further token comes."""
         if self._text:
             self._commit(final=False)
             self.session.state["waiting"] = []
 
     def _commit(self, final: bool) -> None:
-        """What waits becomes one span, by the author of its last token."""
+        """Commits the waiting tokens as one span, by the author of the last token."""
         text, self._text = self._text, ""
         name = self._waiting[-1][0]
-        tokens = tuple(choice for _, choice in self._waiting) if self._told else ()
+        tokens = tuple(choice for _, choice in self._waiting) if self._detailed else ()
         self._waiting = []
         draft = Draft(author=name, text=text, logprobs=(), final=final, finish="length")
         self.session.commit(draft, tokens=tokens)
 
     def choice(self, key: int, fused: Fused, rows: Mapping[str, Row]) -> TokenChoice:
-        """A token as it is told: with ``query.logprobs`` alternatives, and what members say."""
+        """A token with ``query.logprobs`` alternatives, and each member's choice and weight."""
         tokens = self.union.tokens
         count = self.session.query.logprobs or 0
         logprobs = fused.logprobs[fused.keys == key]
@@ -176,12 +176,12 @@ class TokenRequest:
 
 
 def author(key: int, rows: Mapping[str, Row]) -> str:
-    """The member that gives the token the highest probability; the first of equals."""
+    """The member that gives the token the highest probability; ties: the first."""
     return max(rows, key=lambda name: rows[name].of_key(key))
 
 
 def joined(session: Session, since: int) -> list[Span]:
-    """The spans committed from number ``since`` on, those of one author in a row as one."""
+    """The spans committed from number ``since`` on, adjacent ones of one author merged."""
     runs: list[Span] = []
     for _, group in groupby(session.spans[since:], key=lambda span: span.author):
         spans = list(group)

@@ -1,4 +1,4 @@
-"""What members say of one place, and what a method makes of it."""
+"""Members' distributions at one place, and the fused one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.vocab.union import END_KEY, NO_KEY, Union
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One member's next-token distribution at one place; ids that write nothing are left out."""
+    """One member's next-token distribution at one place, without ids that have no text."""
 
     ids: np.ndarray
     """int64 [k], the member's own."""
@@ -24,10 +24,10 @@ class Row:
     logprobs: np.ndarray
     """float64 [k]"""
     ordered: bool = False
-    """The ids ascend, as those of a whole row do."""
+    """Whether the ids ascend, as those of a whole row do."""
 
     def find(self, ids: np.ndarray) -> np.ndarray:
-        """Where each of ``ids`` stands in the row; -1: it does not."""
+        """The index of each of ``ids`` in the row, int64; -1 where it is missing."""
         if not len(self.ids):
             return np.full(len(ids), -1)
         if self.ordered:
@@ -38,16 +38,16 @@ class Row:
 
     @property
     def best(self) -> int:
-        """The key that the member itself would choose; ``NO_KEY`` when it can choose nothing."""
+        """The member's most probable key; ``NO_KEY`` for an empty row."""
         return int(self.keys[np.argmax(self.logprobs)]) if len(self.keys) else NO_KEY
 
     @property
     def top(self) -> float:
-        """The highest probability."""
+        """The highest probability; 0 for an empty row."""
         return float(np.exp(self.logprobs.max())) if len(self.keys) else 0.0
 
     def first(self, k: int) -> Row:
-        """Its ``k`` best; equals: lowest id first."""
+        """The ``k`` most probable tokens; ties: lowest id first."""
         if k >= len(self.ids):
             return self
         order = leading(self.ids, self.logprobs, k)
@@ -59,7 +59,7 @@ class Row:
 
 
 def leading(ids: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
-    """Where the ``k`` highest values are, best first; equals: lowest id first."""
+    """Indices of the ``k`` highest values, best first; ties: lowest id first."""
     k = min(k, len(ids))
     least = np.partition(values, len(ids) - k)[len(ids) - k]
     good = np.flatnonzero(values >= least)
@@ -67,76 +67,76 @@ def leading(ids: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
     return order
 
 
-def row_of(told: Distribution, union: Union, member: str, *, no_end: bool) -> Row:
-    """A member's row as the union knows it; with ``no_end`` the answer may not end there."""
-    logprobs = told.logprobs.astype(np.float64)
-    if told.ids is None:
+def row_of(distribution: Distribution, union: Union, member: str, *, no_end: bool) -> Row:
+    """A member's distribution with union keys; ``no_end`` removes tokens that end the answer."""
+    logprobs = distribution.logprobs.astype(np.float64)
+    if distribution.ids is None:
         keys = union.map(member)[: len(logprobs)]
         ids = np.arange(len(keys), dtype=np.int64)
         logprobs = logprobs[: len(keys)]
     else:
-        ids, keys = told.ids, union.keys(member, told.ids)
-    kept = keys != NO_KEY
-    if told.ids is not None:
-        # An id asked for by name may have come among the best in the meantime, by rounding.
-        _, first = np.unique(told.ids, return_index=True)
+        ids, keys = distribution.ids, union.keys(member, distribution.ids)
+    valid = keys != NO_KEY
+    if distribution.ids is not None:
+        # An id requested by name may also be among the best, by rounding.
+        _, first = np.unique(distribution.ids, return_index=True)
         if len(first) < len(ids):
             once = np.zeros(len(ids), dtype=bool)
             once[first] = True
-            kept &= once
+            valid &= once
     if no_end:
-        kept &= keys != END_KEY
-    return Row(ids[kept], keys[kept], logprobs[kept], ordered=told.ids is None)
+        valid &= keys != END_KEY
+    return Row(ids[valid], keys[valid], logprobs[valid], ordered=distribution.ids is None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fused:
-    """What a method makes of one place."""
+    """A fused distribution at one place."""
 
     keys: np.ndarray
     """int64 [m], each once, ascending."""
     logprobs: np.ndarray
-    """float64 [m]; their probabilities sum to 1 or less: what was cut off is missing."""
+    """float64 [m]; their probabilities sum to 1 or less, as mass outside the rows is missing."""
 
 
 def normalised(keys: np.ndarray, scores: np.ndarray) -> Fused:
-    """Scores in nats as a distribution over these keys."""
+    """The softmax of scores (nats) over these keys."""
     top = scores.max()
     return Fused(keys, scores - top - np.log(np.exp(scores - top).sum()))
 
 
 class Fuser(ABC):
-    """One request's way to fuse. Keeps nothing of a place: rows in, distribution out."""
+    """Fuses for one request. Stateless between places: rows in, distribution out."""
 
     heavy: ClassVar[bool] = False
-    """Whether fusing takes so long that it must not hold up other requests."""
+    """Whether fusing is slow enough to need a thread."""
     gate: str | None = None
-    """The member that is asked first, and alone where it is ``sure``."""
+    """The member that is called first, and alone where it is ``sure``."""
 
     def __init__(self, union: Union, weights: Mapping[str, float]) -> None:
         self.union = union
         self._weights = dict(weights)
 
     def speaks(self, member: str) -> bool:
-        """Whether a member has any say."""
+        """Whether a member has any weight."""
         return self._weights[member] > 0 or not any(self._weights.values())
 
     def weights(self, rows: Mapping[str, Row]) -> dict[str, float]:
-        """The weights of the members that spoke; they sum to 1."""
+        """The weights of the members in ``rows``, with sum 1."""
         total = sum(self._weights[name] for name in rows)
         if total <= 0:
             return dict.fromkeys(rows, 1 / len(rows))
         return {name: self._weights[name] / total for name in rows}
 
     def sure(self, row: Row) -> bool:
-        """Whether the gate's row needs no other."""
+        """Whether the gate's row is used alone."""
         return False
 
     def missing(self, rows: Mapping[str, Row], scored: int | None = None) -> dict[str, list[int]]:
-        """Ids of each member whose logprobs are still needed; ``scored`` is a key whose
-        probability is to be told, whether it could be chosen or not."""
+        """member -> its ids whose logprobs are still needed. ``scored``: a key whose probability is
+        needed whether it could be chosen or not."""
         return {}
 
     @abstractmethod
     def fuse(self, rows: Mapping[str, Row], scored: int | None = None) -> Fused:
-        """The distribution to choose from. With ``scored`` that key is a candidate too."""
+        """The distribution to choose from; ``scored`` adds that key as a candidate."""

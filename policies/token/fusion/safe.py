@@ -1,13 +1,13 @@
-"""SAFE (arXiv 2510.15346): where an ensemble need not fuse at all. Pure.
+"""SAFE (arXiv 2510.15346): decides where an ensemble does not fuse. Pure.
 
-A drafted token stands as it is
-- where the text before it does not end at a token of every other member's own spelling, since a
-  model that is asked inside one of its tokens says something it was never taught, or
+A drafted token is kept without fusing
+- where the text before it does not end at a token border of every other member's own spelling,
+  since a model called inside one of its tokens is outside its training distribution, or
 - where all others would choose it too, or the mean probability of all members for it is above
   ``agreement``.
 
-Deviation: the paper's sharpening of flat distributions is left out; it changes the fused choice,
-which is the method's that is made safe.
+Deviation: the paper's sharpening of flat distributions is left out; it would change the choice of
+the fusion method that SAFE is combined with.
 """
 
 from __future__ import annotations

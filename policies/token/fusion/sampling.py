@@ -11,30 +11,30 @@ from runtime.rng import gumbel
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """How a request wants its tokens drawn."""
+class SamplingParams:
+    """How one request's tokens are drawn."""
 
     temperature: float
     top_p: float
     seed: int
 
 
-def choose(fused: Fused, wish: Wish, place: int, noise_keys: np.ndarray) -> int:
-    """The key at ``place``. Greedy: the most probable, of equals the lowest key.
+def choose(fused: Fused, params: SamplingParams, place: int, noise_keys: np.ndarray) -> int:
+    """The key at ``place``. Greedy: the most probable; ties: the lowest key.
 
-    Sampled: the nucleus of the tempered distribution (arXiv 1904.09751) with Gumbel noise, which
-    hangs on seed, place and text alone, so it does not matter how the place was reached.
+    Sampled: the nucleus of the tempered distribution (arXiv 1904.09751) with Gumbel noise that
+    depends on seed, place and the token's bytes alone, so drafting does not change the choice.
     """
-    if wish.temperature == 0:
+    if params.temperature == 0:
         return int(fused.keys[np.argmax(fused.logprobs)])
-    scores = fused.logprobs / wish.temperature
-    kept = nucleus(scores, wish.top_p)
-    noise = gumbel(wish.seed, place, noise_keys[fused.keys[kept]])
-    return int(fused.keys[kept[np.argmax(scores[kept] + noise)]])
+    scores = fused.logprobs / params.temperature
+    inside = nucleus(scores, params.top_p)
+    noise = gumbel(params.seed, place, noise_keys[fused.keys[inside]])
+    return int(fused.keys[inside[np.argmax(scores[inside] + noise)]])
 
 
 def nucleus(scores: np.ndarray, top_p: float) -> np.ndarray:
-    """Places of the smallest set of most probable tokens that holds ``top_p`` of the mass."""
+    """Indices of the smallest set of most probable tokens that holds ``top_p`` of the mass."""
     if top_p >= 1:
         return np.arange(len(scores))
     probabilities = np.exp(scores - scores.max())

@@ -1,4 +1,4 @@
-"""A text that is there already: what the members, and the ensemble, say of each of its tokens."""
+"""Teacher forcing: members' distributions, and the fused one, at each token of a given text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from runtime.text.pieces import PieceContext
 from runtime.types.spans import TokenChoice
 
 WINDOW: Final = 64
-"""Tokens that members judge in one call."""
+"""Tokens that members score in one call."""
 
 
 Judge: TypeAlias = Callable[
     [TokenRequest, str, Sequence[bytes], Rows, Sequence[int]], Awaitable[Rows]
 ]
-"""``TokenPolicy.judge``, which asks the members."""
+"""``TokenPolicy.judge``, which calls the members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class Place:
 
     key: int
     rows: dict[str, Row]
-    """What the members say before it; empty where nothing stands before it."""
+    """member -> its row before the token; empty where a member has no context there."""
 
 
-async def teach(
+async def teacher_force(
     judge: Judge, request: TokenRequest, pieces: Sequence[bytes], skipped: int
 ) -> AsyncGenerator[Place, None]:
-    """The members' rows before each of ``pieces``, but for the first ``skipped``. The contexts of
-    ``request`` go along with the text."""
+    """The members' rows before each of ``pieces``, none for the first ``skipped``. Advances the
+    contexts of ``request`` along the text."""
     keys = [request.union.key(piece) for piece in pieces]
     for at in range(min(skipped, len(pieces))):
         _advance(request, pieces[at : at + 1])
@@ -47,8 +47,8 @@ async def teach(
         first = gate if gate in voices else voices[0]
         rows = await judge(request, first, window, {}, keys[at : at + WINDOW])
         for place in range(len(window)):
-            told = rows.get(place, {})
-            here = {name: told[name] for name in request.session.live if name in told}
+            at_place = rows.get(place, {})
+            here = {name: at_place[name] for name in request.session.live if name in at_place}
             yield Place(keys[at + place], here)
         _advance(request, window)
 
@@ -60,47 +60,50 @@ def _advance(request: TokenRequest, pieces: Sequence[bytes]) -> None:
 
 
 async def score_text(judge: Judge, request: TokenRequest) -> list[TokenChoice]:
-    """The prompt's tokens, as its reporting member reads them, under the fused distribution.
+    """The prompt's tokens in the reporting member's tokenizer, with fused logprobs.
 
-    Every member reads the text before a token in its own tokens, just as when it is written. The
-    first token has no logprob where some member has no BOS to begin from.
+    Every member reads the text before a token in its own tokens, as during generation. The first
+    token has no logprob where some member has no BOS.
 
-    Raises ``BadRequest`` for control tokens inside a prompt: only one member could read them.
+    Raises ``BadRequest`` for control tokens inside a prompt, which only one member could read, and
+    when the reporting member is unavailable.
     """
     session = request.session
     name = session.ids_of
     if name not in session.live:
-        raise BadRequest(f"{name!r}, in whose tokens the prompt is scored, is not there", "prompt")
+        raise BadRequest(
+            f"{name!r}, in whose tokens the prompt is scored, is unavailable", "prompt"
+        )
     reporter = session.live[name]
     ids = reporter.context.prompt_ids[session.unsent(reporter) :]
     table = reporter.connection.tokenizer.token_bytes
     pieces = [table[token] if token < len(table) else b"" for token in ids]
-    told: list[TokenChoice] = []
+    choices: list[TokenChoice] = []
     if pieces and not pieces[0]:  # the caller's own BOS
-        told.append(TokenChoice(b"", None))
+        choices.append(TokenChoice(b"", None))
         del pieces[0]
     if b"" in pieces:
         raise BadRequest(
-            f"token id {ids[len(told) + pieces.index(b'')]} of {name!r} is a control token: it has "
-            "no text that the other members could read; leave it out",
+            f"token id {ids[len(choices) + pieces.index(b'')]} of {name!r} is a control token: it "
+            "has no text that the other members could read; remove it",
             "prompt",
         )
     request.contexts = begin(session)
-    if session.query.prompt_ids is not None:  # nothing stands before the ids that were sent
-        own = PieceContext(reporter.connection.tokenizer, ids[: len(told)])
+    if session.query.prompt_ids is not None:  # the sent ids are the whole context
+        own = PieceContext(reporter.connection.tokenizer, ids[: len(choices)])
         request.contexts[name] = own
     alone = any(not context.ids for context in request.contexts.values())
-    async for place in teach(judge, request, pieces, skipped=int(alone)):
+    async for place in teacher_force(judge, request, pieces, skipped=int(alone)):
         if not place.rows:
-            told.append(TokenChoice(request.union.tokens[place.key], None))
+            choices.append(TokenChoice(request.union.tokens[place.key], None))
         else:
             fused = await request.fuse(place.rows, place.key)
-            told.append(request.choice(place.key, fused, place.rows))
-    return told
+            choices.append(request.choice(place.key, fused, place.rows))
+    return choices
 
 
 def begin(session: Session) -> dict[str, PieceContext]:
-    """Each member before any text: its BOS, if it has one."""
+    """member -> its context before any text: its BOS, if it has one."""
     return {
         name: PieceContext(
             member.connection.tokenizer, member.connection.tokenizer.encode_prompt("")

@@ -1,4 +1,4 @@
-"""The search of agreement-based ensembling: which tokens may stand together. Pure."""
+"""The search of agreement-based ensembling (arXiv 2502.21265): which tokens agree. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 END: Final = b""
 """A member's end of the answer, among its tokens."""
 END_HERE: Final = b"\xff\xffend"
-"""The same among texts: bytes that no text holds."""
+"""The same among texts: bytes that cannot occur in a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,11 @@ class Hypothesis:
     """Bytes."""
     tokens: int
     logprob: float
-    """Of all its tokens together."""
+    """Sum over its tokens."""
     ended: bool = False
 
     def mean(self, logprob: float = 0.0, tokens: int = 0) -> float:
-        """Logprob per token, with further ones."""
+        """Mean logprob per token, with ``tokens`` more of sum ``logprob``."""
         return (self.logprob + logprob) / max(self.tokens + tokens, 1)
 
 
@@ -40,9 +40,9 @@ class Offer:
 
 
 def may_follow(token: bytes, rest: bytes, closed: bool) -> bool:
-    """Whether a member that lacks ``rest`` of the common text may write ``token``: it spells a part
-    of it or all of it and more; nothing more once the text is ``closed``. It may end only where
-    nothing is left."""
+    """Whether a member that lacks ``rest`` of the common text may write ``token``: a prefix of
+    ``rest``, or ``rest`` and more unless the text is ``closed``. It may end only where ``rest`` is
+    empty."""
     if token == END:
         return not rest
     return rest.startswith(token) or (not closed and token.startswith(rest))
@@ -50,7 +50,7 @@ def may_follow(token: bytes, rest: bytes, closed: bool) -> bool:
 
 def active(hypotheses: Mapping[str, Hypothesis], length: int) -> list[str]:
     """Members that write next: those behind the common text of ``length`` bytes; if none is, all
-    that have not ended. The others wait."""
+    that have not ended."""
     behind = [n for n, h in hypotheses.items() if not h.ended and h.length < length]
     return behind or [n for n, h in hypotheses.items() if not h.ended]
 
@@ -61,16 +61,16 @@ def agree(
     hypotheses: Mapping[str, Hypothesis],
     weights: Mapping[str, float],
 ) -> dict[str, int] | None:
-    """The best combination of one token of each offer whose texts agree, as places in the offers;
+    """The best combination of one token of each offer whose texts agree, as indices in the offers;
     ``None`` when there is none. ``rests``: what each member lacks of the common text.
 
-    A combination's value is the weighted sum of the members' mean logprobs. Texts agree when each
-    is a beginning of the longest; who ends must be at the end of it. So for each text that could be
-    the longest, every member takes its best token that is a beginning of it: that finds the best of
-    the whole cross product.
+    The value of a combination is the weighted sum of the members' mean logprobs. Texts agree when
+    each is a prefix of the longest; a member that ends must be at its end. So for each text that
+    could be the longest, every member takes its best token that is a prefix of it, which gives the
+    best of the whole cross product.
     """
     best = {name: _best_by_text(offer, rests[name]) for name, offer in offers.items()}
-    found: tuple[float, dict[str, int]] | None = None
+    result: tuple[float, dict[str, int]] | None = None
     for longest in sorted({text for texts in best.values() for text in texts}):
         choice: dict[str, int] = {}
         value = 0.0
@@ -84,13 +84,13 @@ def agree(
             choice[name] = place
             value += weights[name] * hypotheses[name].mean(float(offers[name].logprobs[place]), 1)
         else:
-            if found is None or value > found[0]:
-                found = (value, choice)
-    return None if found is None else found[1]
+            if result is None or value > result[0]:
+                result = (value, choice)
+    return None if result is None else result[1]
 
 
 def _best_by_text(offer: Offer, rest: bytes) -> dict[bytes, int]:
-    """What each token adds beyond ``rest``, with the place of the first one that does."""
+    """text beyond ``rest`` -> index of the first token that adds it"""
     texts: dict[bytes, int] = {}
     for place, token in enumerate(offer.tokens):
         texts.setdefault(END_HERE if token == END else token[len(rest) :], place)

@@ -1,33 +1,34 @@
-"""EVA's maths: a sparse matrix carries distributions from one vocabulary to another.
+"""EVA's maths: a sparse matrix maps distributions from one vocabulary to another.
 
 Bridging the Gap between Different Vocabularies for LLM Ensemble (arXiv 2404.09492).
 
-1. The embeddings of tokens that both vocabularies have teach an orthogonal map of one space onto
-   the other (Procrustes, by one SVD).
+1. An orthogonal map of one embedding space onto the other is fitted to the tokens that both
+   vocabularies have (Procrustes, by one SVD).
 2. Similarity of a source token x and a pivot token y: CSLS, 2 cos(x, y) minus the mean cosine of y
    with its nearest source tokens (1 of them, as in the official README). The term of x is left
    out, as there: it is the same for all y.
 3. Each source token keeps its 10 best pivot tokens of at least 0.1. A row of more than 5 whose
-   values hardly differ (deviation up to 0.01) means nothing and is dropped. Control tokens stand
-   for themselves. Rows are normalised to one.
+   values hardly differ (deviation up to 0.01) is dropped. Control tokens map to themselves. Rows
+   are normalised to one.
 4. Online, each member's distribution goes through its matrix; a member whose best token is not
    among the 3 best of any other is left out of that step; the others are averaged.
 
-Shared tokens are the dictionary that the map is learned from; in the matrix they get no place of
-their own but are found like all others, as in the paper.
+Shared tokens are the dictionary for the map; in the matrix they are treated like all others, as in
+the paper.
 
 Deviations:
 - Input embeddings instead of the output layer's: they are the same numbers where a model ties them.
 - The orthogonal step only. VecMap's ``--supervised`` also whitens, and weighs by the singular
   values; its normalisation (unit length, centred, unit length) is kept.
 - Widths may differ (the paper's must not): singular vectors of the cross-covariance, as many as the
-  smaller width, are the common space, and both sides are brought there. With equal widths this is
-  the orthogonal map itself, seen from the middle.
+  smaller width, span the common space to which both sides are mapped. With equal widths this is
+  equivalent to the orthogonal map.
 - Tokens without bytes are left out on both sides before the best are picked, instead of after.
   Every EOS goes to the pivot's first EOS, BOS to BOS, other control tokens nowhere.
 
-Made in blocks, never V x V; kept in the cache. Two products of V_source x V_pivot x width: minutes
-on a small computer for 262,144 x 49,152 x 576. Memory: V_pivot x width x 4 bytes and some 500 MB.
+Computed in blocks, never V x V, and cached on disk. Two products of V_source x V_pivot x width:
+minutes on two CPU cores for 262,144 x 49,152 x 576. Memory: V_pivot x width x 4 bytes and about
+500 MB.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ from runtime.vocab import Table, aligned, npz_cache
 from runtime.vocab.single_flight import SingleFlight
 
 FORMAT: Final = 1
-"""Raise it when the same tables would give another matrix."""
+"""Version of the cached files; increase it when the same tables give another matrix."""
 _BLOCK_NUMBERS: Final = 48 * 2**20
 """Similarities held at a time, 4 bytes each."""
 
@@ -71,8 +72,8 @@ async def projection(
     threshold: float = 0.1,
     neighbours: int = 1,
 ) -> csr_array:
-    """Rows of weights, float32 [V_source, V_pivot], from the cache or made in a thread; ``ours``
-    and ``theirs`` are the embeddings of the source and of the pivot."""
+    """Rows of weights, float32 [V_source, V_pivot], from the cache or computed in a thread;
+    ``ours`` and ``theirs`` are the embeddings of the source and of the pivot."""
     pairs = await aligned(source.tokenizer, pivot.tokenizer)
     settings = f"{FORMAT} {ours.key} {theirs.key} {top} {threshold!r} {neighbours}"
 
@@ -80,9 +81,9 @@ async def projection(
         key = hashlib.sha256(settings.encode()).hexdigest()[:32]
         file = npz_cache.place("projections", f"{key}.npz")
         shape = (len(ours.rows), len(theirs.rows))
-        found = _read(npz_cache.load(file, settings), shape)
-        if found is not None:
-            return found
+        cached = _read(npz_cache.load(file, settings), shape)
+        if cached is not None:
+            return cached
         matrix = build(
             Side.of(ours.rows, _live(source, ours)),
             Side.of(theirs.rows, _live(pivot, theirs)),
@@ -124,9 +125,9 @@ def build(
     near = nearest((block for _, block in mapped()), targets, neighbours)
     rows, columns, values = [], [], []
     for ids, block in mapped():
-        places, found, similarity = best(block, targets, near, top, threshold)
+        places, hits, similarity = best(block, targets, near, top, threshold)
         rows.append(ids[places])
-        columns.append(pivot.live[found])
+        columns.append(pivot.live[hits])
         values.append(similarity)
     rows.append(np.array(list(controls), dtype=np.int64))
     columns.append(np.array(list(controls.values()), dtype=np.int64))
@@ -141,24 +142,23 @@ def build(
 
 
 MANY: Final = 4
-"""A row that holds one in so many of a vocabulary's tokens is carried over as a whole."""
+"""A row with more than 1 / ``MANY`` of a vocabulary's tokens is multiplied as a dense vector."""
 
 
 def project(
     matrix: csr_array, ids: np.ndarray, probabilities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pivot ids, best first (equals: lowest id), with their probabilities.
+    """Pivot ids, int64, best first (ties: lowest id), with their probabilities, float64.
 
-    These sum to what ``probabilities`` give to tokens that have a row: the rest is lost, and the
-    caller says whether to renormalise.
+    They sum to the mass of tokens that have a row; the rest is lost and not renormalised.
     """
     share, rows = np.asarray(probabilities, dtype=np.float64), np.asarray(ids, dtype=np.int64)
-    if MANY * len(rows) >= matrix.shape[0]:  # most of the matrix: its rows need not be picked out
+    if MANY * len(rows) >= matrix.shape[0]:  # most of the matrix: selecting rows would be slower
         whole = np.zeros(matrix.shape[0])
         np.add.at(whole, rows, share)
         dense = matrix.T @ whole
-        found = np.flatnonzero(dense)
-        order = found[np.lexsort((found, -dense[found]))]
+        nonzero = np.flatnonzero(dense)
+        order = nonzero[np.lexsort((nonzero, -dense[nonzero]))]
         return order.astype(np.int64), dense[order]
     carried = csr_array(share[None, :]) @ matrix[rows]
     carried.sum_duplicates()
@@ -171,13 +171,13 @@ def faithful(tops: Mapping[str, np.ndarray], drop: int) -> list[str]:
 
     ``tops`` holds each member's pivot ids, best first.
     """
-    kept = [
+    included = [
         member
         for member, ids in tops.items()
         if len(ids)
         and any(ids[0] in other[:drop] for name, other in tops.items() if name != member)
     ]
-    return kept or list(tops)
+    return included or list(tops)
 
 
 def _read(arrays: Mapping[str, np.ndarray] | None, shape: tuple[int, int]) -> csr_array | None:

@@ -12,21 +12,21 @@ the anchors, whichever model it comes from.
    that make softmax(z) R_main more like r: least KL(r || softmax(z) R_main).
 4. The next token is the best of z.
 
-Cost: no member calls; some 10 rows per member and token, which are remembered, then milliseconds.
+Cost: no member calls; about 10 rows per member and token, which are cached, then milliseconds.
 
-Deviations, all of them so that nothing of size V x |anchors| ever exists (the published code holds
-one such matrix per member: 48 GB for 262,144 tokens and 46,145 anchors):
-- Rows are computed when they are asked for, and the last used are kept.
+Deviations, all to avoid matrices of size V x |anchors| (the published code holds one per member:
+48 GB for 262,144 tokens and 46,145 anchors):
+- Rows are computed on request and cached, least recently used dropped.
 - p_i is cut to its k best tokens; the rest of its mass is spread evenly over the anchors, which
-  is what the rows of many tokens come to. (Renormalised instead, a member that knows nothing would
-  look as if it were sure of its k best.) The main member's z has one place for its own rest.
-- Only candidates take part in the search: the main member's k best and the tokens that mean the
-  others' k best. The published code moves all logits; one that is not a candidate has little
+  is the mean of the rows of many tokens. (Renormalised instead, a member with a flat distribution
+  would look confident in its k best.) The main member's z has one entry for its own rest.
+- Only candidates take part in the search: the main member's k best and its tokens with the bytes
+  of the others' k best. The published code moves all logits; one that is not a candidate has little
   probability, so its gradient is far below AdamW's epsilon and it stays where it is (see below).
-- z starts from log probabilities instead of logits: softmax, and the decay too, only know
-  differences.
-- A target that is met is left alone. Near it AdamW steps to and fro by the whole rate, driven by
-  rounding, so that members that agree would not keep what they agree on.
+- z starts from log probabilities instead of logits: softmax and the decay depend
+  on differences only.
+- The search stops when the target is met. Near it AdamW oscillates by the whole rate, driven by
+  rounding, so that members that agree would lose what they agree on.
 - Arithmetic in float64 on rows that are stored as float32.
 The gradient is written out by hand: it is two products with a matrix of some 20 x |anchors|, 3 ms
 with the pair below, and a coordinator needs no torch for it.
@@ -61,7 +61,7 @@ FLOOR: Final = 0.25
 """Of the learning rate, at the end of the annealing."""
 
 MET: Final = 1e-4
-"""Relative difference from the target that float32 rows may come to by themselves."""
+"""Relative difference from the target within float32 rounding of the rows."""
 
 REST: Final = 1e-6
 """Less mass than this beyond the candidates is rounding."""
@@ -95,7 +95,7 @@ def anchors_of(tokenizers: Mapping[str, Tokenizer], limit: int | None) -> dict[s
 
 
 class RelativeSpace:
-    """Rows of tokens in the space of the anchors.
+    """Rows of tokens in the space of the anchors, cached. Thread-safe.
 
     ``tables`` are the members' embeddings [V, width], ``anchors`` the anchors' ids in each
     vocabulary, in one order for all. Holds the anchors' embeddings as float32 (anchors x width x
@@ -123,11 +123,11 @@ class RelativeSpace:
 
     @property
     def kept_bytes(self) -> int:
-        """What the remembered rows take."""
+        """Bytes of the cached rows."""
         return 4 * self.anchors * len(self._kept)
 
     def rows(self, member: str, ids: np.ndarray) -> np.ndarray:
-        """float32 [len(ids), anchors]; each row sums to one. For any thread."""
+        """float32 [len(ids), anchors]; each row sums to one. Thread-safe."""
         with self._lock:
             return self._rows(member, ids)
 
@@ -190,8 +190,8 @@ def fuse(
     if rest > REST:
         matrix = np.vstack([matrix, np.full((1, space.anchors), even)])
         start = np.append(start, np.log(rest))
-    found = search(matrix, target, start, steps=steps, lr=lr)[: len(candidates)]
-    logprobs: np.ndarray = found - np.log(np.exp(found).sum())
+    result = search(matrix, target, start, steps=steps, lr=lr)[: len(candidates)]
+    logprobs: np.ndarray = result - np.log(np.exp(result).sum())
     return logprobs
 
 
@@ -241,9 +241,9 @@ def _exact(rows: np.ndarray) -> np.ndarray:
 def _directions(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """float32 rows of unit length (0 stays 0), a block at a time: fancy indexing of a whole
     memory-mapped table would hold everything twice."""
-    found = np.empty((len(ids), table.shape[1]), dtype=np.float32)
+    result = np.empty((len(ids), table.shape[1]), dtype=np.float32)
     for first in range(0, len(ids), _BLOCK):
         block = table[ids[first : first + _BLOCK]].astype(np.float32)
         block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), _TINY)
-        found[first : first + _BLOCK] = block
-    return found
+        result[first : first + _BLOCK] = block
+    return result

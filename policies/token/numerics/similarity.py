@@ -10,7 +10,7 @@ import numpy as np
 
 SAME: Final = 0.01
 MANY: Final = 5
-"""A row of more than ``MANY`` values that deviate by up to ``SAME`` tells nothing."""
+"""A row of more than ``MANY`` values with a deviation of at most ``SAME`` is uninformative."""
 
 CHUNK: Final = 8192
 """Tokens whose embeddings are read at a time."""
@@ -58,16 +58,16 @@ def common_space(source: Side, pivot: Side, same: np.ndarray) -> tuple[np.ndarra
 
 def nearest(parts: Iterator[np.ndarray], targets: np.ndarray, neighbours: int) -> np.ndarray:
     """Mean cosine of each target with its nearest source tokens, float32."""
-    kept = np.full((neighbours, len(targets)), -np.inf, dtype=np.float32)
+    highest_cosines = np.full((neighbours, len(targets)), -np.inf, dtype=np.float32)
     for block in parts:
         cosines = block @ targets.T
         if neighbours == 1:
-            np.maximum(kept[0], cosines.max(axis=0), out=kept[0])
+            np.maximum(highest_cosines[0], cosines.max(axis=0), out=highest_cosines[0])
         else:
-            both = np.concatenate((kept, cosines))
-            kept = np.partition(both, len(both) - neighbours, axis=0)[-neighbours:]
-    counted = np.isfinite(kept)  # fewer source tokens than neighbours
-    total = np.where(counted, kept, 0).sum(axis=0)
+            both = np.concatenate((highest_cosines, cosines))
+            highest_cosines = np.partition(both, len(both) - neighbours, axis=0)[-neighbours:]
+    counted = np.isfinite(highest_cosines)  # fewer source tokens than neighbours
+    total = np.where(counted, highest_cosines, 0).sum(axis=0)
     mean: np.ndarray = total / np.maximum(counted.sum(axis=0), 1)
     return mean.astype(np.float32)
 
@@ -75,18 +75,18 @@ def nearest(parts: Iterator[np.ndarray], targets: np.ndarray, neighbours: int) -
 def best(
     block: np.ndarray, targets: np.ndarray, near: np.ndarray, top: int, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The similarities that stay: place in ``block``, place in ``targets``, value; by place."""
+    """The retained similarities: index in ``block``, index in ``targets``, value; by the first."""
     similarity = (2 * block) @ targets.T
     similarity -= near
     bound = np.maximum(_bound(similarity, top), np.float32(threshold))
-    places, found = np.nonzero(similarity >= bound[:, None])
-    values = similarity[places, found]
-    order = np.lexsort((found, -values, places))
-    places, found, values = places[order], found[order], values[order]
+    places, columns = np.nonzero(similarity >= bound[:, None])
+    values = similarity[places, columns]
+    order = np.lexsort((columns, -values, places))
+    places, columns, values = places[order], columns[order], values[order]
     starts = np.searchsorted(places, np.arange(len(block)))
     rank = np.arange(len(places)) - starts[places]
     stay = rank < top
-    places, found, values = places[stay], found[stay], values[stay]
+    places, columns, values = places[stay], columns[stay], values[stay]
 
     count = np.bincount(places, minlength=len(block))
     share = np.maximum(count, 1)
@@ -94,11 +94,11 @@ def best(
     variance = np.bincount(places, (values - mean[places]) ** 2, len(block)) / share
     empty = (np.sqrt(variance) <= SAME) & (count > MANY)
     stay = ~empty[places]
-    return places[stay], found[stay], values[stay]
+    return places[stay], columns[stay], values[stay]
 
 
 def _bound(similarity: np.ndarray, top: int) -> np.ndarray:
-    """For each row a value that at least ``top`` of it reach, and few more: the ``top``-th of the
+    """For each row a value that at least ``top`` entries reach, and few more: the ``top``-th of the
     highest values of groups. Sorting whole rows would take longer than computing them."""
     width = similarity.shape[1]
     if width < _GROUPS or top > _GROUPS // 4:

@@ -1,0 +1,1 @@
+"""Scripted engines for tests and demonstrations, and fault injection."""

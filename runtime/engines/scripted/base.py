@@ -1,4 +1,4 @@
-"""Turns one function, context to next-token logprobs, into a whole engine. No torch."""
+"""Base of scripted engines: one function, context to next-token logprobs. No torch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from runtime.types.sampling import Sampling
 from runtime.weights.embeddings import checked
 
 HIDDEN = 32
-"""Size of a scripted embedding."""
+"""Hidden size of scripted engines."""
 
 
 class ScriptedLM(ABC):
-    """The whole protocol on one function: context to next-token logprobs."""
+    """The engine protocol on one function: context to next-token logprobs."""
 
     def __init__(self, model: str, tokenizer: TokenizerDefinition, context_length: int) -> None:
         self._tokenizer = Tokenizer(tokenizer)
@@ -52,7 +52,7 @@ class ScriptedLM(ABC):
         check_prompt(self._spec, prompt, room=int(sampling.max_tokens > 0))
         check_tail(prompt, score_tail)
         cut = len(prompt) - score_tail
-        tail, _ = self._teach(prompt[:cut], prompt[cut:], 0) if score_tail else ((), [])
+        tail, _ = self._teacher_forced(prompt[:cut], prompt[cut:], 0) if score_tail else ((), [])
         eos_ids, table = self._spec.eos_ids, self._tokenizer.token_bytes
         room = self._spec.context_length - len(prompt)
         ending = Ending(sampling, eos_ids, table, room)
@@ -62,7 +62,7 @@ class ScriptedLM(ABC):
         top: list[Distribution] = []
         finish: EngineFinish | None = None if sampling.max_tokens else "length"
         while finish is None:
-            # Lets a cancellation in, as a forward pass does in a real engine.
+            # Allows cancellation here, as a forward pass does in a real engine.
             await asyncio.sleep(0)
             row = self.row(known)
             token = pick(row, sampling, len(known), banned, self._tokenizer.noise_keys)
@@ -92,7 +92,7 @@ class ScriptedLM(ABC):
         scores = []
         for place, continuation in enumerate(continuations):
             wanted = also[place] if also else ()
-            logprobs, top = self._teach(prompt, continuation, top_k, wanted)
+            logprobs, top = self._teacher_forced(prompt, continuation, top_k, wanted)
             scores.append(Score(logprobs, tuple(top) if top_k else None))
         return scores
 
@@ -110,7 +110,8 @@ class ScriptedLM(ABC):
         ]
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
-        """A hashed bag of tokens: each id adds 32 signs taken from its hash; then unit length."""
+        """A hashed bag of tokens: the sum of 32 signs from each id's hash, scaled to unit
+        length."""
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=0)
         states = np.zeros((len(prompts), HIDDEN), dtype=np.float32)
@@ -126,8 +127,8 @@ class ScriptedLM(ABC):
         return await self.embed([known[:end] for end in range(len(prompt), len(known) + 1)])
 
     async def vectors(self, ids: Tokens) -> np.ndarray:
-        """32 signs taken from the hash of the token's bytes, so that tokens of two vocabularies
-        that stand for the same bytes have equal vectors; control tokens are hashed by id."""
+        """32 signs from the hash of the token's bytes, so that tokens of two vocabularies with the
+        same bytes have equal vectors; control tokens are hashed by id."""
         rows = np.empty((len(ids), HIDDEN), dtype=np.float32)
         for row, token in zip(rows, checked(ids, self._spec.vocab_size).tolist(), strict=True):
             data = self._tokenizer.token_bytes[token]
@@ -145,7 +146,7 @@ class ScriptedLM(ABC):
     async def close(self) -> None:
         self._closed = True
 
-    def _teach(
+    def _teacher_forced(
         self,
         prompt: Tokens,
         continuation: Tokens,
@@ -168,9 +169,9 @@ def weighted_row(weights: dict[int, float], vocab_size: int, floor: float) -> np
     """Logprobs, float32 [vocab]: ``weights`` share 1 - floor, all other tokens share ``floor``."""
     others = vocab_size - len(weights)
     row = np.full(vocab_size, floor / max(others, 1))
-    kept = 1.0 - floor if others else 1.0
+    named_mass = 1.0 - floor if others else 1.0
     total = sum(weights.values())
     for token, weight in weights.items():
-        row[token] = kept * weight / total
+        row[token] = named_mass * weight / total
     with np.errstate(divide="ignore"):
         return np.log(row).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Engines around engines that fail or dawdle on purpose, to rehearse faults."""
+"""Fault injection: engines that wrap another engine and fail or delay calls."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from runtime.types.outputs import Distribution, Generation, Score, Tokens
 from runtime.types.sampling import Sampling
 
 
-class _Around:
-    """Passes every verb on to another engine, after ``_enter``."""
+class _Wrapper:
+    """Forwards every call to another engine, after ``_enter``."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -66,8 +66,9 @@ class _Around:
         await self._engine.close()
 
 
-class FlakyLM(_Around):
-    """Raises ``EngineFault`` on the calls with these numbers, counted from 1 over all verbs."""
+class FlakyLM(_Wrapper):
+    """Raises ``EngineFault`` on the calls ``fails_at`` and from call ``fails_from`` on, counted
+    from 1 over all methods."""
 
     def __init__(
         self, engine: Engine, fails_at: Iterable[int] = (), fails_from: int | None = None
@@ -82,8 +83,8 @@ class FlakyLM(_Around):
             raise EngineFault(f"call {self._calls} fails as configured")
 
 
-class SlowLM(_Around):
-    """Sleeps before each call from number ``slow_from`` on."""
+class SlowLM(_Wrapper):
+    """Sleeps ``seconds`` before each call from number ``slow_from`` on."""
 
     def __init__(self, engine: Engine, seconds: float = 1.0, slow_from: int = 1) -> None:
         super().__init__(engine)

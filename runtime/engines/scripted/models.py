@@ -1,4 +1,4 @@
-"""Small real backends for tests, demonstrations and teaching."""
+"""Small scripted models for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ECHO_TEMPLATE = (
 
 
 class TableLM(ScriptedLM):
-    """Looks the next token up by the longest suffix of the context's text that the table names.
+    """Looks up the next token by the longest suffix of the context's text in the table.
 
-    A text that no suffix matches, when "" is not in the table either, gets a uniform row.
-    Raises ``ConfigError`` for tokens that the vocabulary lacks and rows that weigh nothing.
+    Without a matching suffix, and without "" in the table, the distribution is uniform. Raises
+    ``ConfigError`` for tokens outside the vocabulary and rows without positive weight.
     """
 
     def __init__(self, config: TableEngine) -> None:
@@ -78,9 +78,9 @@ class TableLM(ScriptedLM):
 class EchoLM(ScriptedLM):
     """Repeats the last user message, its words joined by single spaces, then ends.
 
-    Its tokens are single bytes; control tokens in its chat template mark whose turn it is. Where
-    the answer was continued with other text, it goes on after as many words as there are. A prompt
-    without a user's turn is answered with EOS.
+    Its tokens are single bytes; control tokens in its chat template mark the roles. If the answer
+    was continued with other text, it continues after the same number of words. A prompt without a
+    user message is answered with EOS.
     """
 
     FLOOR = 1e-6
@@ -98,7 +98,7 @@ class EchoLM(ScriptedLM):
         return weighted_row({token: 1.0}, self._spec.vocab_size, self.FLOOR)
 
     def _rest(self, context: list[int]) -> bytes:
-        """What is left of the answer; a byte's value is its id."""
+        """The rest of the answer; a byte's value is its id."""
         reply_at = _last(context, self._assistant)
         message_at = _last(context[:reply_at], self._user) or reply_at
         words = self._tokenizer.decode_bytes(context[message_at:reply_at]).split()

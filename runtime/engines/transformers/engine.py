@@ -1,4 +1,4 @@
-"""The embedded engine: a transformers model behind a batching loop with a prefix cache."""
+"""The embedded engine: a transformers model with continuous batching and a prefix cache."""
 
 from __future__ import annotations
 
@@ -36,15 +36,14 @@ T = TypeVar("T")
 
 
 class TransformersLM:
-    """Runs any causal model whose attention goes through transformers' attention interface.
+    """Runs any causal model that uses transformers' attention interface.
 
-    All calls share forward passes, whatever their verb; a call costs its new tokens, not its
-    context, as long as the cache holds the context (``cached_tokens`` says). Running sequences
-    are bounded by ``max_sequences`` times the window; the cache shrinks so that both together stay
-    within ``cache_mb`` while that is possible.
+    Calls of all kinds share forward passes. A call costs only its new tokens while the cache holds
+    its context (``cached_tokens``). Running sequences are bounded by ``max_sequences`` times the
+    context length; the cache shrinks to keep both together within ``cache_mb`` where possible.
 
-    ``threads`` sets torch's thread number, which is one for the whole process: two engines in one
-    process share the last value.
+    ``threads`` sets torch's thread count, which is global: two engines in one process share the
+    last value.
 
     Raises at construction: ``WeightsError``, ``ConfigError`` (both name the remedy).
     """
@@ -73,12 +72,12 @@ class TransformersLM:
             tokenizer=tokenizer.definition,
             capabilities=CAPABILITIES | {DEFERS, GUESSES},
         )
-        self._seen = LogitsCache(config.rows_mb * 2**20)
+        self._logits_cache = LogitsCache(config.rows_mb * 2**20)
         device, eos = loaded.shape.device, self._spec.eos_ids
         self._routers = Routers(config.weights, loaded.hidden_size, device)
-        self._loop = Scheduler(
+        self._scheduler = Scheduler(
             config.weights,
-            ModelRunner(loaded.model, device, tokenizer, eos, self._seen).step,
+            ModelRunner(loaded.model, device, tokenizer, eos, self._logits_cache).step,
             loaded.shape,
             Limits(
                 config.max_batch_tokens,
@@ -94,11 +93,11 @@ class TransformersLM:
 
     @property
     def occupancy(self) -> Occupancy:
-        """Queue, slots and cache at the moment, for health pages and tests."""
-        return self._loop.occupancy
+        """Current queue, slots and cache, for health checks and tests."""
+        return self._scheduler.occupancy
 
     async def generate(self, prompt: Tokens, sampling: Sampling, score_tail: int = 0) -> Generation:
-        """Continue ``prompt``; with ``score_tail`` also score its last tokens in the same pass."""
+        """As ``Engine.generate``."""
         check_sampling(sampling)
         writes, defer = sampling.max_tokens > 0, sampling.defer
         self._routers.check(defer)
@@ -119,7 +118,7 @@ class TransformersLM:
             ending=Ending(sampling, self._spec.eos_ids, self._token_bytes, room)
             if writes
             else None,
-            # The last token needs no guess: nothing is written after it.
+            # The last token needs no guess: no token follows it.
             guess=sampling.guess[: max(min(sampling.max_tokens, room) - 1, 0)]
             if defer is None
             else (),
@@ -136,7 +135,7 @@ class TransformersLM:
                 cached_tokens=sequence.cached,
                 top=sequence.tops(),
                 tail_logprobs=tuple(sequence.logprobs[:score_tail]),
-                confidences=tuple(sequence.handover.confidences) if sequence.handover else (),
+                confidences=tuple(sequence.deferral.confidences) if sequence.deferral else (),
             )
 
         return await self._answer([sequence], result)
@@ -148,17 +147,17 @@ class TransformersLM:
         top_k: int = 0,
         also: Sequence[Sequence[Tokens]] = (),
     ) -> list[Score]:
-        """Teacher-forced logprobs of each continuation given ``prompt``. A prompt that no cache
-        holds is computed once, with the first continuation; then all others share a pass."""
+        """As ``Engine.score``. An uncached prompt is computed once, with the first continuation;
+        then all others share a pass."""
         check_top_k(top_k)
         check_continuations(self._spec, prompt, continuations)
         check_also(self._spec, top_k, [len(c) for c in continuations], also)
         if any(len(ids) for entry in also for ids in entry):
-            self._loop.check()
-            seen = self._seen.score
-            known = await asyncio.to_thread(seen, prompt, continuations, top_k, also)
-            if known is not None:
-                return known
+            self._scheduler.check()
+            lookup = self._logits_cache.score
+            cached = await asyncio.to_thread(lookup, prompt, continuations, top_k, also)
+            if cached is not None:
+                return cached
         start = len(prompt) - 1
         by_place = {
             place: TokenSequence(
@@ -186,16 +185,16 @@ class TransformersLM:
     async def next_token(
         self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens] = ()
     ) -> list[Distribution]:
-        """The next-token distribution after each prompt."""
+        """As ``Engine.next_token``."""
         check_top_k(top_k, least=1)
         check_also(self._spec, top_k, [1] * len(prompts), [[ids] for ids in also])
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=1)
         if any(len(ids) for ids in also):
-            self._loop.check()
-            known = await asyncio.to_thread(self._seen.next_token, prompts, top_k, also)
-            if known is not None:
-                return known
+            self._scheduler.check()
+            cached = await asyncio.to_thread(self._logits_cache.next_token, prompts, top_k, also)
+            if cached is not None:
+                return cached
         sequences = [
             TokenSequence(
                 prompt,
@@ -210,7 +209,7 @@ class TransformersLM:
         return await self._answer(sequences, lambda: [s.top[0] for s in sequences])
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray:
-        """State of each prompt's last token after the final norm, float32 [n, hidden_size]."""
+        """As ``Engine.embed``; states are taken after the final norm."""
         for prompt in prompts:
             check_prompt(self._spec, prompt, room=0)
         sequences = [
@@ -224,7 +223,7 @@ class TransformersLM:
         return await self._answer(sequences, lambda: np.stack([s.states[0] for s in sequences]))
 
     async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
-        """States after the final norm, float32 [len(continuation) + 1, hidden_size]."""
+        """As ``Engine.states``, after the final norm."""
         check_prompt(self._spec, [*prompt, *continuation], room=0)
         check_prompt(self._spec, prompt, room=0)
         known = [*prompt, *continuation]
@@ -234,36 +233,36 @@ class TransformersLM:
         return await self._answer([sequence], lambda: np.stack(sequence.states))
 
     async def vectors(self, ids: Tokens) -> np.ndarray:
-        """The table's own rows: what a model such as Gemma scales on their way in is left out."""
-        self._loop.check()
+        """Rows of the embedding table, without the scaling that some models (Gemma) apply."""
+        self._scheduler.check()
         wanted = checked(ids, self._vectors.shape[0])
         return await asyncio.to_thread(_rows, self._vectors, wanted)
 
     async def check(self) -> None:
-        """Raises ``EngineFault`` when the batching loop has ended."""
-        self._loop.check()
+        """Raises ``EngineFault`` when the scheduler's thread has ended."""
+        self._scheduler.check()
 
     async def close(self) -> None:
-        """Ends the batching loop after its current pass; pending calls fail."""
-        await asyncio.to_thread(self._loop.close)
+        """Ends the scheduler after its current pass; pending calls fail."""
+        await asyncio.to_thread(self._scheduler.close)
 
     async def _answer(self, sequences: list[TokenSequence], result: Callable[[], T]) -> T:
         if not sequences:
             return result()
         call: Call[T] = Call(sequences, result)
-        self._loop.submit(call)
-        answered = False
+        self._scheduler.submit(call)
+        done = False
         try:
             answer = await call.wait()
-            answered = True
+            done = True
             return answer
         finally:
-            if not answered:
-                self._loop.cancel(call)
+            if not done:
+                self._scheduler.cancel(call)
 
 
 def _rows(table: torch.Tensor, ids: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        found = table[torch.as_tensor(ids, device=table.device)].float()
-        rows: np.ndarray = found.cpu().numpy()
+        selected = table[torch.as_tensor(ids, device=table.device)].float()
+        rows: np.ndarray = selected.cpu().numpy()
     return rows

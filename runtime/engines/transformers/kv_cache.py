@@ -1,4 +1,4 @@
-"""Keys and values of token sequences: growing buffers, and a prefix cache bounded in bytes."""
+"""KV cache: growing buffers of keys and values, and a prefix cache bounded in bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from runtime.engines.transformers.radix_tree import Node, RadixTree
 
 SMALLEST = 64
-"""Buffers grow by at least so many tokens."""
+"""Smallest growth of a buffer in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What every token's keys and values look like in one model."""
+    """Layout of the keys and values of one model."""
 
     layers: int
     heads: int
@@ -25,12 +25,13 @@ class Shape:
     device: torch.device
 
     def bytes(self, capacity: int) -> int:
+        """Bytes of a buffer of ``capacity`` tokens."""
         return self.layers * 2 * self.heads * capacity * self.head_dim * self.dtype.itemsize
 
 
 def capacity_for(tokens: int) -> int:
-    """The buffer size, in tokens, that holds ``tokens``. Each step is an eighth to a quarter of the
-    size: appends stay cheap, and the cache's bytes are not spent on empty room."""
+    """The buffer size, in tokens, that holds ``tokens``. Sizes grow by an eighth to a
+    quarter, so that appends stay cheap and little space is unused."""
     step = max(SMALLEST, 1 << max(0, tokens.bit_length() - 3))
     return -(-tokens // step) * step
 
@@ -56,20 +57,20 @@ class KeyValues:
         return self.shape.bytes(self.capacity)
 
     def reserve(self, tokens: int, held: int) -> None:
-        """Makes room for ``tokens``, keeping the first ``held``."""
+        """Grows to at least ``tokens``; the first ``held`` tokens are copied."""
         if tokens > self.capacity:
             grown = self._new(capacity_for(tokens))
             grown[:, :, :, :held].copy_(self._buffer[:, :, :, :held])
             self._buffer = grown
 
     def fork(self, held: int, tokens: int) -> KeyValues:
-        """A copy of the first ``held`` tokens with room for ``tokens``."""
+        """A copy of the first ``held`` tokens with a capacity of at least ``tokens``."""
         copy = KeyValues(self.shape, max(held, tokens))
         copy._buffer[:, :, :, :held].copy_(self._buffer[:, :, :, :held])
         return copy
 
     def places(self, start: int, stop: int) -> tuple[torch.Tensor, ...]:
-        """For each layer the place of those tokens, ``[2, kv_heads, stop - start, head_dim]``."""
+        """For each layer a view of those tokens, ``[2, kv_heads, stop - start, head_dim]``."""
         return self._buffer[:, :, :, start:stop].unbind(0)
 
     def span(self, start: int, stop: int) -> tuple[torch.Tensor, ...]:
@@ -79,6 +80,8 @@ class KeyValues:
 
 @dataclass(eq=False, slots=True)
 class Entry:
+    """A finished sequence in the prefix cache."""
+
     length: int
     """Tokens whose keys and values are held."""
     kv: KeyValues
@@ -86,7 +89,7 @@ class Entry:
 
 
 class PrefixCache:
-    """Finished sequences, least recently used out first; ``bytes`` never passes ``bound``."""
+    """LRU cache of finished sequences; ``bytes`` never exceeds ``bound``."""
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
@@ -98,14 +101,14 @@ class PrefixCache:
         return len(self._entries)
 
     def longest(self, ids: np.ndarray) -> tuple[Entry | None, int]:
-        """An entry that shares most leading tokens with ``ids`` (int64 [n]), and how many."""
+        """The entry with the longest common prefix with ``ids`` (int64 [n]), and its length."""
         found, shared = self._tree.longest(ids)
         if found is not None:
             self._entries.move_to_end(id(found))
         return found, shared
 
     def take(self, entry: Entry) -> KeyValues:
-        """Removes the entry and hands its buffer over."""
+        """Removes the entry and returns its buffer."""
         del self._entries[id(entry)]
         assert entry.leaf is not None
         self._tree.remove(entry.leaf)
@@ -113,7 +116,7 @@ class PrefixCache:
         return entry.kv
 
     def put(self, ids: np.ndarray, kv: KeyValues, bound: int) -> None:
-        """Keeps a sequence unless another covers it; ``bound`` may be tighter than the cache's."""
+        """Adds a sequence unless an entry begins with it; ``bound`` may be below the cache's."""
         bound = min(bound, self.bound)
         if len(ids) == 0 or kv.bytes > bound:
             return

@@ -1,4 +1,4 @@
-"""Loads a checkpoint folder so that its attention is ours, and finds out what it needs."""
+"""Loads a checkpoint with our attention function, and probes what it needs of it."""
 
 from __future__ import annotations
 
@@ -16,30 +16,36 @@ from runtime.engines.transformers.small_batch_linear import use_small_batch_line
 from runtime.errors import ConfigError, WeightsError
 from runtime.tokenization.files import eos_ids
 from runtime.weights.checkpoint import without_code
-from runtime.weights.torch_models import FORWARD_FAULTS, load_pretrained, pick_device
+from runtime.weights.torch_models import (
+    FORWARD_FAULTS,
+    context_length,
+    load_pretrained,
+    pick_device,
+    torch_dtype,
+)
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model ready for ragged passes."""
+    """A loaded model for ragged forward passes."""
 
     model: Any
     shape: Shape
     window: int
-    """Tokens that fit, prompt and new ones together."""
+    """Context length: prompt and new tokens together."""
     vocab_size: int
     hidden_size: int
     eos_ids: tuple[int, ...]
-    """From the model's configuration files; the tokenizer may know more."""
+    """From the model's configuration files; the tokenizer may add more."""
 
 
 def load(folder: Path, config: TransformersEngine) -> Checkpoint:
     """Raises ``WeightsError`` for a folder that cannot be read, ``ConfigError`` for a model that
-    this engine cannot run or a device that is not there."""
+    this engine cannot run or an unavailable device."""
     device = pick_device(config.device)
-    dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
+    dtype = torch_dtype(config.dtype)
     try:
         model = load_pretrained(
             AutoModelForCausalLM, folder, config.weights, dtype=dtype, attn_implementation=NAME
@@ -65,20 +71,19 @@ def load(folder: Path, config: TransformersEngine) -> Checkpoint:
 
 
 def window_of(text: Any, config: TransformersEngine) -> int:
-    """The model's window, narrowed by ``max_context``. Rotary scalings that change with the length
-    of a text would make a batch depend on its longest member, so they are left unused."""
-    limits = [getattr(text, "max_position_embeddings", None), config.max_context]
+    """The model's context length, limited by ``max_context``, and by the original length where
+    rotary scaling depends on the text's length, which would differ within a batch."""
     rope = getattr(text, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "longrope":
-        limits.append(rope.get("original_max_position_embeddings"))
-    known = [int(limit) for limit in limits if limit]
-    if not known:
-        raise ConfigError(f"{config.weights} does not say how long its window is; set max_context")
-    return min(known)
+    longrope = rope.get("rope_type") == "longrope"
+    original = rope.get("original_max_position_embeddings") if longrope else None
+    length = context_length(text, config.max_context, original)
+    if length is None:
+        raise ConfigError(f"{config.weights} does not define its context length; set max_context")
+    return length
 
 
 def _probe(model: Any, device: torch.device, config: TransformersEngine) -> tuple[Probe, int]:
-    """Runs two tokens to see that every layer's attention comes to us, and in one shape."""
+    """Runs two tokens to check that every layer uses our attention function, in one shape."""
     probe = Probe()
     try:
         with torch.inference_mode(), planned(probe):
@@ -97,9 +102,9 @@ def _probe(model: Any, device: torch.device, config: TransformersEngine) -> tupl
         raise _refusal(config, "its layers' keys and values have different shapes")
     for layer, kind in enumerate(getattr(text, "layer_types", None) or ()):
         if kind == "sliding_attention" and probe.windows[layer] is None:
-            raise _refusal(config, f"layer {layer} does not say how far it looks back")
+            raise _refusal(config, f"layer {layer} does not pass its sliding window")
     if model.base_model is model:
-        raise _refusal(config, "its last hidden state cannot be told from its logits")
+        raise _refusal(config, "its last hidden state cannot be separated from its logits")
     if bool(logits.isnan().any()):
         raise WeightsError(
             f"{config.weights} computes NaN from its first token on: the weights are damaged, so "

@@ -1,7 +1,7 @@
-"""Rows of logits that a model gave lately, so that to name more of their tokens takes no pass.
+"""Cache of recent rows of logits, so that logprobs of more of their tokens need no forward pass.
 
-Methods that look up a token of one member in the row of another (UniTe, DeePEn, PackLLM) learn
-which tokens these are from the rows themselves, and ask a second time.
+Methods that look up a token of one member in the row of another (UniTe, DeePEn, PackLLM) know the
+tokens only from the rows themselves, and call a second time.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from runtime.types.outputs import ALL, Distribution, Score, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The model's answer to one context."""
+class CachedRow:
+    """The logits after one context."""
 
     logits: torch.Tensor
     """float32 [vocab]"""
     norm: float
-    """log of the sum of their exponentials"""
+    """logsumexp of the logits"""
 
 
 class LogitsCache:
-    """The latest rows by the whole token context before them; used from several threads."""
+    """LRU cache of rows by their whole token context; thread-safe."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit, self._bytes = limit_bytes, 0
-        self._rows: OrderedDict[bytes, Seen] = OrderedDict()
+        self._rows: OrderedDict[bytes, CachedRow] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -40,7 +40,7 @@ class LogitsCache:
         return self._bytes
 
     def put(self, context: Sequence[int], logits: torch.Tensor, norm: float) -> None:
-        """Keeps a row until newer ones need its room."""
+        """Adds a row; evicts the oldest rows beyond the limit."""
         size = _size(logits)
         if size > self._limit:
             return
@@ -51,11 +51,11 @@ class LogitsCache:
             while self._bytes + size > self._limit:
                 _, oldest = self._rows.popitem(last=False)
                 self._bytes -= _size(oldest.logits)
-            self._rows[key] = Seen(logits, norm)
+            self._rows[key] = CachedRow(logits, norm)
             self._bytes += size
 
-    def find(self, contexts: Sequence[Sequence[int]]) -> list[Seen] | None:
-        """The rows after all of ``contexts``, or nothing."""
+    def find(self, contexts: Sequence[Sequence[int]]) -> list[CachedRow] | None:
+        """The rows of all ``contexts``; ``None`` if one is missing."""
         with self._lock:
             found = [self._rows.get(_key(context)) for context in contexts]
         rows = [row for row in found if row is not None]
@@ -68,7 +68,7 @@ class LogitsCache:
         top_k: int,
         also: Sequence[Sequence[Tokens]],
     ) -> list[Score] | None:
-        """What ``Engine.score`` answers, where every row that it takes is here."""
+        """The result of ``Engine.score``, if all its rows are cached."""
         scores = []
         for tokens, wanted in zip(continuations, also, strict=True):
             whole = [*prompt, *tokens]
@@ -78,18 +78,22 @@ class LogitsCache:
             logprobs = [
                 float(row.logits[t]) - row.norm for row, t in zip(rows, tokens, strict=True)
             ]
-            scores.append(Score(tuple(logprobs), tuple(_told(rows, top_k, wanted)), len(whole)))
+            scores.append(
+                Score(tuple(logprobs), tuple(_distributions(rows, top_k, wanted)), len(whole))
+            )
         return scores
 
     def next_token(
         self, prompts: Sequence[Tokens], top_k: int, also: Sequence[Tokens]
     ) -> list[Distribution] | None:
-        """What ``Engine.next_token`` answers, where every row that it takes is here."""
+        """The result of ``Engine.next_token``, if all its rows are cached."""
         rows = self.find(prompts)
-        return None if rows is None else _told(rows, top_k, also)
+        return None if rows is None else _distributions(rows, top_k, also)
 
 
-def _told(rows: Sequence[Seen], top_k: int, also: Sequence[Tokens]) -> list[Distribution]:
+def _distributions(
+    rows: Sequence[CachedRow], top_k: int, also: Sequence[Tokens]
+) -> list[Distribution]:
     if not rows:
         return []
     logits = torch.stack([row.logits for row in rows])
@@ -100,14 +104,14 @@ def _told(rows: Sequence[Seen], top_k: int, also: Sequence[Tokens]) -> list[Dist
 def tops(
     logits: torch.Tensor, norms: torch.Tensor, top_k: int, also: Sequence[Tokens]
 ) -> list[Distribution]:
-    """The best of each row ``[n, vocab]`` (equals: lowest id first) and the ids wanted besides, or
-    all of it; as logprobs."""
+    """Logprobs of each row of ``logits [n, vocab]``: the ``top_k`` best (ties: lowest id first),
+    then the ids of ``also``; with ``ALL`` the dense row."""
     if top_k == ALL:
         dense = (logits - norms[:, None]).cpu().numpy()
         return [Distribution(None, np.array(row, dtype=np.float32)) for row in dense]
     best = logits.topk(min(top_k, logits.shape[1]), dim=-1)
     values = (best.values - norms[:, None]).cpu().numpy()
-    told = []
+    distributions = []
     for place, (ids, logprobs) in enumerate(zip(best.indices.cpu().numpy(), values, strict=True)):
         order = np.lexsort((ids, -logprobs))
         ids, logprobs = ids[order], logprobs[order]
@@ -115,8 +119,8 @@ def tops(
             extra = logits[place, torch.as_tensor(wanted, device=logits.device)] - norms[place]
             ids = np.concatenate((ids, np.asarray(wanted, dtype=np.int64)))
             logprobs = np.concatenate((logprobs, extra.cpu().numpy()))
-        told.append(Distribution(ids, logprobs))
-    return told
+        distributions.append(Distribution(ids, logprobs))
+    return distributions
 
 
 def _key(context: Sequence[int]) -> bytes:

@@ -1,4 +1,4 @@
-"""One forward pass: pieces of many sequences in, what the model says about their tokens out."""
+"""The forward pass: chunks of many sequences in, their logprobs, tokens and states out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from runtime.errors import EngineFault
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.outputs import ALL, Distribution
 
-MOST_KEPT: Final = 64
-"""Rows of one pass that are remembered: who scores a long text does not come back for each."""
-FEW: Final = 16
-"""Rows of a pass that may share its memory."""
+MAX_CACHED_ROWS: Final = 64
+"""A pass with more rows is not cached: the rows of a long scored text are rarely read again."""
+SHARED_ROWS: Final = 16
+"""Up to so many rows of a pass are cached as views, without a copy."""
 
 
 class ModelRunner:
@@ -31,10 +31,10 @@ class ModelRunner:
         device: torch.device,
         tokenizer: Tokenizer,
         eos_ids: tuple[int, ...],
-        seen: LogitsCache,
+        logits_cache: LogitsCache,
     ) -> None:
         self._model, self._device, self._eos_ids = model, device, eos_ids
-        self._tokenizer, self._seen = tokenizer, seen
+        self._tokenizer, self._logits_cache = tokenizer, logits_cache
         self._hidden: torch.Tensor | None = None
         model.base_model.register_forward_hook(self._keep_hidden)
 
@@ -42,15 +42,15 @@ class ModelRunner:
         self._hidden = output[0]
 
     def step(self, work: Sequence[tuple[TokenSequence, int]]) -> None:
-        """Computes the next so many tokens of each sequence, and gives each its results.
+        """Computes the given number of next tokens of each sequence and adds the results to it.
 
-        Raises ``EngineFault`` for numbers that are not numbers, and whatever the model raises.
+        Raises ``EngineFault`` for NaN, and whatever the model raises.
         """
         ids: list[int] = []
         positions: list[int] = []
         keep: list[int] = []
         rows: list[Row] = []
-        watched: list[tuple[TokenSequence, slice]] = []
+        with_states: list[tuple[TokenSequence, slice]] = []
         pieces: list[Piece] = []
         for sequence, length in work:
             assert sequence.kv is not None
@@ -64,7 +64,7 @@ class ModelRunner:
             first = sequence.states_from
             if first is not None and stop > first:
                 start = offset + max(first, sequence.done)
-                watched.append((sequence, slice(start, offset + stop)))
+                with_states.append((sequence, slice(start, offset + stop)))
             pieces.append(Piece(sequence.kv, sequence.done, length))
         with planned(Plan(pieces)):
             logits = self._model(
@@ -79,7 +79,7 @@ class ModelRunner:
         assert hidden is not None
         if rows:
             self._read(logits, rows, hidden[0], keep)
-        for sequence, places in watched:
+        for sequence, places in with_states:
             sequence.states += list(hidden[0, places].float().cpu().numpy())
 
     def _read(
@@ -91,17 +91,17 @@ class ModelRunner:
         if bool(norms.isnan().any()):
             raise EngineFault("the model computes NaN; load it in float32 or check its weights")
         targets = self._targets(logits, rows)
-        deferred = self._hand_over(targets, rows, logits, norms, hidden, keep)
+        deferred = self._apply_deferral(targets, rows, logits, norms, hidden, keep)
         index = torch.tensor(targets, device=logits.device)[:, None]
         logprobs = (logits.gather(1, index)[:, 0] - norms).tolist()
-        told = self._tops(logits, norms, rows)
+        alternatives = self._tops(logits, norms, rows)
         for i, row in enumerate(rows):
             if i in deferred:
                 row.sequence.defer()
             else:
-                row.sequence.accept(row, targets[i], logprobs[i], told.get(i))
+                row.sequence.accept(row, targets[i], logprobs[i], alternatives.get(i))
 
-    def _hand_over(
+    def _apply_deferral(
         self,
         targets: list[int],
         rows: list[Row],
@@ -110,22 +110,22 @@ class ModelRunner:
         hidden: torch.Tensor,
         keep: list[int],
     ) -> set[int]:
-        """Puts what somebody else has offered in the place of what was picked, where the model had
-        better not write itself; the rows where nothing was offered."""
+        """Replaces sampled targets by offered tokens where the confidence is too low; returns the
+        rows that defer, because no token was offered."""
         places = [
             i
             for i, row in enumerate(rows)
-            if row.sequence.handover is not None and row.target is None
+            if row.sequence.deferral is not None and row.target is None
         ]
         if not places:
             return set()
         states = hidden[[keep[i] for i in places]]
-        told = confidences([rows[i] for i in places], logits[places], norms[places], states)
+        values = confidences([rows[i] for i in places], logits[places], norms[places], states)
         deferred: set[int] = set()
-        for i, value in zip(places, told, strict=True):
-            handover = rows[i].sequence.handover
-            assert handover is not None
-            token = handover.choose(value, targets[i])
+        for i, value in zip(places, values, strict=True):
+            deferral = rows[i].sequence.deferral
+            assert deferral is not None
+            token = deferral.choose(value, targets[i])
             if token is None:
                 deferred.add(i)
             else:
@@ -133,7 +133,7 @@ class ModelRunner:
         return deferred
 
     def _targets(self, logits: torch.Tensor, rows: list[Row]) -> list[int]:
-        """The known next token of each row, or the one that is picked there."""
+        """The known next token of each row, or the sampled one."""
         targets: list[int] = []
         greedy: list[int] = []
         for i, row in enumerate(rows):
@@ -150,7 +150,7 @@ class ModelRunner:
                     target = pick(line, sampling, row.position + 1, banned, keys)
             targets.append(target or 0)
         if greedy:
-            # argmax gives the first, that is, the lowest id among equals.
+            # argmax gives the first of equals, the lowest id.
             for i, token in zip(greedy, logits[greedy].argmax(dim=-1).tolist(), strict=True):
                 targets[i] = token
         return targets
@@ -162,13 +162,14 @@ class ModelRunner:
         for i, row in enumerate(rows):
             if row.sequence.top_k and row.position >= row.sequence.top_from:
                 by_k.setdefault(row.sequence.top_k, []).append(i)
-        told: dict[int, Distribution] = {}
+        alternatives: dict[int, Distribution] = {}
         for k, places in by_k.items():
             wanted = [rows[i].sequence.wanted(rows[i].position) for i in places]
-            told.update(zip(places, tops(logits[places], norms[places], k, wanted), strict=True))
-            if k != ALL and len(places) <= MOST_KEPT:
+            best = tops(logits[places], norms[places], k, wanted)
+            alternatives.update(zip(places, best, strict=True))
+            if k != ALL and len(places) <= MAX_CACHED_ROWS:
                 for i, norm in zip(places, norms[places].tolist(), strict=True):
-                    # A row that is not copied keeps its whole pass in memory.
-                    line = logits[i].clone() if len(rows) > FEW else logits[i]
-                    self._seen.put(rows[i].context, line, norm)
-        return told
+                    # A view keeps the logits of its whole pass in memory.
+                    line = logits[i].clone() if len(rows) > SHARED_ROWS else logits[i]
+                    self._logits_cache.put(rows[i].context, line, norm)
+        return alternatives

@@ -1,4 +1,4 @@
-"""Token sequences by their beginnings: a radix tree of which no sequence begins another."""
+"""A radix tree of token sequences, none of which is a prefix of another."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Node(Generic[V]):
     """The end of an edge. Leaves hold values; inner nodes have two children or more."""
 
     label: np.ndarray
-    """int64 [n]: the ids on the way from the parent."""
+    """int64 [n]: the ids on the edge from the parent."""
     parent: Node[V] | None = None
     value: V | None = None
     children: dict[int, Node[V]] = field(default_factory=dict)
-    """By the first id of their labels."""
+    """By the first id of the child's label."""
 
 
 class RadixTree(Generic[V]):
-    """A lookup takes time in the length of the sequence, not in the number of those held."""
+    """A lookup takes time linear in the sequence's length, independent of the number of entries."""
 
     def __init__(self) -> None:
         self._root: Node[V] = Node(np.empty(0, dtype=np.int64))
 
     def longest(self, ids: np.ndarray) -> tuple[V | None, int]:
-        """The value of a sequence that shares the most leading ids, and how many those are."""
+        """The value of a sequence with the longest common prefix, and the prefix's length."""
         node, done, inside = self._walk(ids)
         done += inside
         if done == 0:
@@ -49,7 +49,7 @@ class RadixTree(Generic[V]):
         return node.value, done
 
     def add(self, ids: np.ndarray, value: V) -> Node[V]:
-        """Takes a sequence in; none that is held may begin it, or begin with it."""
+        """Adds a sequence; neither it nor any entry may be a prefix of the other."""
         node, done, inside = self._walk(ids)
         if inside:
             node = self._split(node.children[int(ids[done])], inside)
@@ -59,7 +59,7 @@ class RadixTree(Generic[V]):
         return leaf
 
     def remove(self, leaf: Node[V]) -> None:
-        """Takes out what ``add`` returned."""
+        """Removes a leaf that ``add`` returned."""
         parent = leaf.parent
         assert parent is not None, "the leaf is in no tree"
         del parent.children[int(leaf.label[0])]
@@ -71,8 +71,8 @@ class RadixTree(Generic[V]):
             parent.parent.children[int(only.label[0])] = only
 
     def _walk(self, ids: np.ndarray) -> tuple[Node[V], int, int]:
-        """The last node whose whole way from the root ``ids`` follow, the length of that way, and
-        how many ids more lie on the edge to one of its children."""
+        """The deepest node on the path of ``ids``, its depth in ids, and the number of further ids
+        that match the edge to one of its children."""
         node, done = self._root, 0
         while done < len(ids):
             child = node.children.get(int(ids[done]))
@@ -85,7 +85,7 @@ class RadixTree(Generic[V]):
         return node, done, 0
 
     def _split(self, child: Node[V], at: int) -> Node[V]:
-        """Puts a node on the edge that leads to ``child``."""
+        """Inserts a node after the first ``at`` ids of the edge to ``child``."""
         parent = child.parent
         assert parent is not None
         middle: Node[V] = Node(child.label[:at], parent)

@@ -1,8 +1,8 @@
-"""Attention over many sequences laid end to end in one row: no padding, nothing to mask out.
+"""Ragged attention over many sequences concatenated in one row, without padding.
 
 A pass flattens the new tokens of all its sequences into ``input_ids [1, N]``. Linear layers see one
-matrix; only attention must know where a sequence begins. transformers calls ``ragged_attention``
-for it, which finds the pass's plan in a thread-local: keyword arguments do not reach the attention
+matrix; only attention needs the boundaries of sequences. transformers calls ``ragged_attention``,
+which reads the plan of the pass from a thread-local: keyword arguments do not reach the attention
 of every model class.
 """
 
@@ -22,11 +22,12 @@ from runtime.errors import ConfigError
 
 NAME = "orchestrion_ragged"
 FOLD = 128
-"""Up to this many folded query rows a query group shares one read of its keys."""
+"""Up to this many folded query rows, a query group shares one read of its keys."""
 
 
 class Attends(Protocol):
-    """Does the attention of one layer: query ``[1, heads, N, head_dim]``, result ``[1, N, …]``."""
+    """Attention of one layer: query ``[1, heads, N, head_dim]``, result ``[1, N, heads,
+    head_dim]``."""
 
     def attend(
         self,
@@ -68,18 +69,18 @@ def ragged_attention(
     softcap: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The attention function registered with transformers. Raises ``ConfigError`` for kinds of
-    attention that it does not compute, which the probe at load time brings to light."""
+    """The attention function registered with transformers. Raises ``ConfigError`` for unsupported
+    kinds of attention, which the probe at load time detects."""
     plan = _CURRENT.plan
     if plan is None:
-        raise ConfigError("the model was called outside the engine's own pass")
-    strange = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
+        raise ConfigError("the model was called outside the engine's forward pass")
+    unsupported = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
     if attention_mask is not None:
-        strange.append("a mask of its own")
+        unsupported.append("its own attention mask")
     if not getattr(module, "is_causal", True) or others.get("is_causal") is False:
-        strange.append("bidirectional attention")
-    if strange:
-        raise ConfigError(f"its attention uses {', '.join(strange)}")
+        unsupported.append("bidirectional attention")
+    if unsupported:
+        raise ConfigError(f"its attention uses {', '.join(unsupported)}")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     return plan.attend(layer, query, key, value, scaling, sliding_window, softcap), None
 
@@ -88,7 +89,7 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, ragged_attention)
 
 
 class Piece:
-    """The next ``length`` tokens of one sequence, after the ``start`` its buffer holds."""
+    """The next ``length`` tokens of one sequence, after the ``start`` tokens of its buffer."""
 
     def __init__(self, kv: KeyValues, start: int, length: int) -> None:
         self.start, self.length = start, length
@@ -136,7 +137,7 @@ class Piece:
         return out.permute(2, 0, 1, 3)
 
     def _mask(self, window: int | None, low: int, group: int, like: torch.Tensor) -> torch.Tensor:
-        """0 where a token may look, -inf elsewhere: ``[length * group, stop - low]``."""
+        """Additive mask, 0 or -inf: ``[length * group, stop - low]``."""
         mask = self._masks.get((window, group))
         if mask is None:
             stop = self.start + self.length
@@ -170,7 +171,7 @@ class Piece:
 
 
 class Plan:
-    """Which tokens of the flat row belong to which sequence, for one forward pass."""
+    """The pieces of the flat row of one forward pass."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = pieces
@@ -199,7 +200,7 @@ class Plan:
 
 
 class Probe:
-    """Stands in for a plan once, at load time, to learn what the model asks of attention."""
+    """A plan that records the attention calls of a model at load time."""
 
     def __init__(self) -> None:
         self.layers: list[int] = []

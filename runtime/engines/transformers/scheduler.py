@@ -1,4 +1,4 @@
-"""The batching loop: one thread, one model, many calls in shared forward passes."""
+"""The scheduler: one thread runs the calls of one model in shared forward passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from runtime.errors import EngineFault, Overloaded
 from runtime.weights.torch_models import FORWARD_FAULTS
 
 WORTH_WAITING = 16
-"""A sequence waits for another that is computing at least so many tokens of its prefix."""
+"""A sequence waits for a running one that will compute at least so many more tokens of its
+prefix."""
 
 
 Step = Callable[[Sequence[tuple[TokenSequence, int]]], None]
@@ -25,30 +26,32 @@ Step = Callable[[Sequence[tuple[TokenSequence, int]]], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """Limits of a scheduler."""
+
     max_batch_tokens: int
     max_sequences: int
     max_queue: int
     cache_bytes: int
-    """Bound of cached plus running keys and values; the cache gives way to what runs."""
+    """Bound of cached plus running keys and values; running sequences have precedence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """What a loop holds at the moment."""
+    """Current state of a scheduler."""
 
     queued: int
-    """Calls of which nothing has begun."""
+    """Calls without a started sequence."""
     running: int
-    """Sequences that take a slot."""
+    """Sequences in a slot."""
     cached: int
     cached_bytes: int
 
 
 class Scheduler:
-    """Takes calls from any thread and settles their futures.
+    """Accepts calls from any thread and resolves their futures.
 
-    Each pass runs the sequences that need one token first, then fills up with pieces of longer
-    ones, so that a long prompt never holds up those that are writing.
+    Each pass runs the sequences that need one token first, then chunks of longer ones, so that a
+    long prompt never delays decoding.
     """
 
     def __init__(self, name: str, step: Step, shape: Shape, limits: Limits) -> None:
@@ -65,7 +68,7 @@ class Scheduler:
         self._thread.start()
 
     def submit(self, call: Call[Any]) -> None:
-        """Queues a call. Raises ``Overloaded`` or ``EngineFault`` (closed, or the thread died)."""
+        """Queues a call. Raises ``Overloaded``, or ``EngineFault`` when closed."""
         with self._wake:
             if self._closing:
                 raise EngineFault(f"the engine of {self._name!r} is closed")
@@ -76,17 +79,17 @@ class Scheduler:
             self._wake.notify()
 
     def cancel(self, call: Call[Any]) -> None:
-        """Frees the call's place in the queue at once and its slots before the next pass."""
+        """Frees the call's queue place at once and its slots before the next pass."""
         with self._wake:
             self._end(call)
             self._wake.notify()
 
     def check(self) -> None:
         if not self._thread.is_alive():
-            raise EngineFault(f"the batching loop of {self._name!r} has ended")
+            raise EngineFault(f"the scheduler thread of {self._name!r} has ended")
 
     def close(self) -> None:
-        """Ends the thread after its current pass; calls that are not answered fail."""
+        """Ends the thread after its current pass; pending calls fail."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -109,7 +112,7 @@ class Scheduler:
             self._abandon()
 
     def _collect(self) -> bool:
-        """Waits for something to do; false when the loop must end."""
+        """Waits for work; false when the thread must end."""
         with self._wake:
             while not (self._closing or self._inbox or self._waiting or self._running):
                 self._wake.wait()
@@ -124,24 +127,24 @@ class Scheduler:
             self._retire(sequence)
 
     def _admit(self) -> None:
-        """Gives free slots to waiting sequences, first come first served, except those that had
-        better wait for a running one to compute their prefix."""
+        """Gives free slots to waiting sequences in order of arrival, except those that wait for a
+        running one to compute their prefix."""
         held: list[TokenSequence] = []
         for place, sequence in enumerate(self._waiting):
             if len(self._running) >= self._limits.max_sequences:
                 held += self._waiting[place:]
                 break
             try:
-                begun = sequence.call.over or self._begin(sequence)
+                started = sequence.call.over or self._start(sequence)
             except (RuntimeError, MemoryError) as fault:
                 self._cache.shrink(0)
-                self._fail(sequence.call, f"no room for keys and values: {fault}")
+                self._fail(sequence.call, f"out of memory for keys and values: {fault}")
                 continue
-            if not begun:
+            if not started:
                 held.append(sequence)
         self._waiting = held
 
-    def _begin(self, sequence: TokenSequence) -> bool:
+    def _start(self, sequence: TokenSequence) -> bool:
         if sequence.waits_for is not None:
             donor, needed = sequence.waits_for
             if donor.done < needed and donor in self._running:
@@ -188,8 +191,8 @@ class Scheduler:
         return self._limits.cache_bytes - live
 
     def _schedule(self) -> list[tuple[TokenSequence, int]]:
-        """The next pass: single tokens first (those that waited longest lead), then prompts in
-        the order of their arrival."""
+        """The next pass: single tokens first (longest waiting first), then prompts in order of
+        arrival."""
         left = self._limits.max_batch_tokens
         work: list[tuple[TokenSequence, int]] = []
 
@@ -213,12 +216,12 @@ class Scheduler:
                 self._grow(sequence, sequence.done + length)
             self._step(work)
         except FORWARD_FAULTS as fault:
-            # What the buffers hold is unknown now, and out of memory is the likeliest reason.
+            # The buffers are invalid now, and out of memory is the likeliest reason.
             self._cache.shrink(0)
-            told = f"{type(fault).__name__} in a forward pass: {fault}"
+            reason = f"{type(fault).__name__} in a forward pass: {fault}"
             for sequence, _ in work:
                 sequence.done = 0
-                self._fail(sequence.call, told)
+                self._fail(sequence.call, reason)
             return
         for sequence, _ in work:
             if sequence.complete:
@@ -235,7 +238,7 @@ class Scheduler:
             sequence.kv.reserve(tokens, sequence.done)
 
     def _retire(self, sequence: TokenSequence) -> None:
-        """Frees a slot; what was computed goes to the cache."""
+        """Frees a slot; the computed keys and values go to the cache."""
         self._running.remove(sequence)
         kv, sequence.kv = sequence.kv, None
         if kv is not None:

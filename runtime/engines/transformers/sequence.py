@@ -1,4 +1,4 @@
-"""What the batching loop works on: calls, and the token sequences each is made of."""
+"""Units of work of the scheduler: calls, and their token sequences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import torch
 
-from runtime.engines.deferral import Handover
+from runtime.engines.deferral import DeferralState
 from runtime.engines.sampling import Ending
 from runtime.engines.transformers.kv_cache import KeyValues
 from runtime.types.outputs import Distribution, EngineFinish, Tokens
@@ -22,7 +22,7 @@ Layers: TypeAlias = list[tuple[torch.Tensor, torch.Tensor]]
 """Weights ``[out, in]`` and biases ``[out]`` of a router, on the model's device."""
 
 HEADROOM = 128
-"""Most new tokens that room is made for before they are written."""
+"""Upper bound of new tokens for which a buffer is allocated in advance."""
 
 
 @dataclass(eq=False)
@@ -39,21 +39,21 @@ class Row:
 
     @property
     def target(self) -> int | None:
-        """The token to score there; ``None`` when it is still to be picked."""
+        """The next token, to be scored; ``None`` when it is to be sampled."""
         place = self.position + 1
         return self.sequence.known[place] if place < self.sequence.certain else None
 
 
 class TokenSequence:
-    """One token list on its way through the model.
+    """One token sequence to run through the model.
 
-    The first ``feed`` of the ``known`` tokens go through the model; logits are wanted from position
-    ``rows_from`` on. At most ``reuse`` tokens may come from the cache, since what is wanted at a
-    position needs that position computed.
+    The first ``feed`` of the ``known`` tokens go through the model; logits are needed from position
+    ``rows_from`` on. At most ``reuse`` tokens may come from the cache, since positions with results
+    must be computed.
 
-    A sequence that writes may have a ``guess`` at what it will write. It stands after what is
-    ``certain`` and goes through the model with it; a token of it is kept if it is what is picked
-    there, else the picked one takes its place, and the pass says nothing of what comes after.
+    A generating sequence may have a ``guess`` of its next tokens, placed after the ``certain``
+    tokens and verified in the same pass (speculative decoding). A guessed token is accepted if it
+    equals the sampled one, else the sampled one replaces it and later rows of the pass are ignored.
     """
 
     def __init__(
@@ -74,30 +74,31 @@ class TokenSequence:
         self.ids = np.asarray(known, dtype=np.int64)
         self.known = [*known, *guess]
         self.certain = len(known)
-        """So many of the ``known`` tokens are not guessed."""
+        """Number of ``known`` tokens that are not guessed."""
         self._right = 0
-        """Guesses that proved right since one was wrong."""
+        """Accepted guesses since the last wrong one."""
         self.feed, self.rows_from = feed + len(guess), rows_from
         self.reuse = min(rows_from, feed - 1 if states_from is None else states_from)
         self.expected = feed + (min(sampling.max_tokens, HEADROOM) if sampling else 0)
-        """Tokens a new buffer is made for."""
+        """Tokens for which a new buffer is allocated."""
         self.top_k, self.top_from = top_k, top_from
         self.also = also
-        """Ids wanted whatever their rank, for each row from ``top_from`` on."""
+        """Further ids to return, for each row from ``top_from`` on."""
         self.sampling, self.ending = sampling, ending
         self.states_from = states_from
-        """The first position whose state is wanted; ``None``: of none."""
+        """The first position whose hidden state is needed; ``None`` for none."""
         self.router = router
-        """Tells where the text is handed over, if ``sampling`` asks one."""
+        """The router of ``sampling.defer``, if it uses one."""
         defer = None if sampling is None else sampling.defer
-        self.handover = None if defer is None else Handover(defer)
+        self.deferral = None if defer is None else DeferralState(defer)
         self.call: Call[Any]
         self.kv: KeyValues | None = None
         self.done = 0
         """Tokens whose keys and values are in ``kv``."""
         self.cached = 0
         self.waits_for: tuple[TokenSequence, int] | None = None
-        """A running sequence that will have computed that many tokens of this one's prefix."""
+        """A running sequence, and the number of tokens of this one's prefix that it will
+        compute."""
         self.last_pass = -1
         self.logprobs: list[float] = []
         self.top: list[Distribution] = []
@@ -114,21 +115,21 @@ class TokenSequence:
         return self.pending == 0
 
     def rows(self, length: int) -> list[Row]:
-        """The rows wanted of the next ``length`` tokens."""
+        """The rows needed of the next ``length`` tokens."""
         start = max(self.done, self.rows_from)
         return [Row(self, position) for position in range(start, self.done + length)]
 
     def wanted(self, position: int) -> Tokens:
-        """Ids whose logprobs are told at a position besides the best."""
+        """Further ids whose logprobs are returned at a position."""
         place = position - self.top_from
         return self.also[place] if 0 <= place < len(self.also) else ()
 
     def defer(self) -> None:
-        """Ends before the token that is due."""
+        """Ends the generation before the next token."""
         self.finish = "deferred"
 
     def accept(self, row: Row, token: int, logprob: float, top: Distribution | None) -> None:
-        """Takes what the model says about one position, in order of positions."""
+        """Adds the result of one position; called in order of positions."""
         if row.position >= self.done:  # it was computed after a wrong guess
             return
         self.logprobs.append(logprob)
@@ -144,8 +145,8 @@ class TokenSequence:
         if self.finish is None and self.known[place : place + 1] == [token]:
             self._right += 1
             return
-        # What comes after a wrong guess may still come, a name later, say; but where none was
-        # right before it, nothing else is likely to be.
+        # Tokens after a wrong guess may still match later; they are kept only if a guess was
+        # accepted before it.
         left = self.known[place + 1 :] if self.finish is None and self._right else []
         self._right = 0
         self.known[place:] = [token, *left]
@@ -158,21 +159,21 @@ class TokenSequence:
 
 @dataclass(eq=False)
 class Call(Generic[T]):
-    """One verb of the protocol, awaited by one task."""
+    """One engine call, awaited by one task."""
 
     sequences: list[TokenSequence]
     result: Callable[[], T]
-    """Builds the answer once every sequence is complete."""
+    """Builds the result once every sequence is complete."""
     future: Future[T] = field(default_factory=Future)
     queued: bool = True
-    """No sequence of it has begun."""
+    """No sequence of it has started."""
     over: bool = False
-    """Answered, failed or cancelled: what is left of it is dropped before the next pass."""
+    """Done, failed or cancelled: its sequences are dropped before the next pass."""
 
     def __post_init__(self) -> None:
         for sequence in self.sequences:
             sequence.call = self
-        # As running it cannot be cancelled: only the loop settles it.
+        # A running future cannot be cancelled: only the scheduler resolves it.
         self.future.set_running_or_notify_cancel()
 
     def wait(self) -> asyncio.Future[T]:

@@ -1,9 +1,9 @@
-"""Linear layers that are fast for a few tokens at once on a CPU.
+"""Linear layers that are fast for a few rows on a CPU.
 
-Judging a short draft multiplies weights with two to eight rows. MKL's product for that, behind
-``torch.nn.functional.linear``, lays the weights out anew in every call: four rows took 1.4 to 3
-times as long as one. Asked for the transposed product it multiplies four rows in one walk over the
-weights as they lie, in hardly more time than one row. So a few rows are filled up to fours.
+Scoring a short draft multiplies weights with two to eight rows. MKL's product behind
+``torch.nn.functional.linear`` repacks the weights in every call: four rows took 1.4 to 3 times as
+long as one. Its transposed product reads the weights in place once for four rows, in hardly more
+time than for one. So a few rows are padded to multiples of four.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from torch import nn
 from torch.nn.functional import linear, pad
 
 WIDTH = 4
-"""Rows that one walk over the weights takes."""
+"""Rows of one read of the weights."""
 MOST = 8
-"""From more rows on the ordinary product is faster, even for the widest layers."""
+"""For more rows the ordinary product is faster, even for the widest layers."""
 LEAST = 2**18
-"""Entries of a matrix from which on its size matters more than the number of operations."""
+"""Smallest number of matrix entries for which memory bandwidth dominates."""
 WIDE = 8
-"""A layer with so many times more outputs than inputs (that is, one over a vocabulary) gains up to
-``MOST`` rows; others up to ``WIDTH``."""
+"""A layer with this ratio of outputs to inputs (one over a vocabulary) gains up to ``MOST`` rows;
+others up to ``WIDTH``."""
 
 
 def use_small_batch_linears(model: nn.Module) -> None:
-    """Changes the model's float32 linear layers on a CPU with MKL in place; what they compute
-    differs by rounding only. Other layers and machines stay as they are."""
+    """Replaces the model's large float32 linear layers in place, on a CPU with MKL; results differ
+    by rounding only. Other layers are not changed."""
     if not torch.backends.mkl.is_available():
         return
     for module in model.modules():

@@ -1,0 +1,1 @@
+"""The vLLM engine. Import it only where vLLM is installed."""

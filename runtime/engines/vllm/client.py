@@ -1,4 +1,4 @@
-"""One ``AsyncLLM``: its requests, its faults in our words, and its end."""
+"""Client of one ``AsyncLLM``: requests, typed errors, shutdown."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from runtime.errors import EngineFault
 
 
 class Client:
-    """Asks one engine on the terms of the task that asks; ``lora`` goes with every request.
+    """Sends requests to one engine with the current call context; ``lora`` goes with every request.
 
-    A request whose generator is closed is aborted; one that the engine's end breaks off gives a
-    last output without an answer.
+    Closing a request's generator aborts it. A request aborted by the engine's shutdown ends without
+    a result.
     """
 
     def __init__(self, model: str, engine: Any, lora: Any = None) -> None:
@@ -28,21 +28,21 @@ class Client:
         self.closed = False
 
     def generate(self, ids: list[int], params: Any, priority: int = 0) -> AsyncGenerator[Any, None]:
-        """vLLM's outputs for a text to go on from."""
+        """vLLM's outputs of a generation after ``ids``."""
         return self._outputs(lambda engine: engine.generate, ids, params, priority)
 
     def encode(self, ids: list[int], params: Any) -> AsyncGenerator[Any, None]:
-        """vLLM's outputs for a text to pool."""
+        """vLLM's outputs of pooling ``ids``."""
         return self._outputs(lambda engine: engine.encode, ids, params, 0)
 
     async def check(self) -> None:
         """Raises ``EngineFault`` when the engine is closed or its processes are gone."""
-        self._open()
+        self._check_open()
         with typed_faults(self._model):
             await self._engine.check_health()
 
     async def close(self) -> None:
-        """Breaks off what is under way and stops the engine's processes."""
+        """Aborts running requests and stops the engine's processes."""
         if self.closed:
             return
         self.closed = True
@@ -50,22 +50,22 @@ class Client:
         self._engine.shutdown()  # not in a thread: its own task must not run meanwhile
         del self._engine  # or it would try again when the interpreter ends
 
-    def _open(self) -> None:
+    def _check_open(self) -> None:
         if self.closed:
             raise EngineFault(f"the engine of {self._model} is closed")
 
     async def _outputs(
         self, verb: Callable[[Any], Any], ids: list[int], params: Any, priority: int
     ) -> AsyncGenerator[Any, None]:
-        self._open()
+        self._check_open()
         id_ = f"{current_call_context().request or 'call'}-{next(self._count)}"
-        asked = verb(self._engine)(
+        stream = verb(self._engine)(
             tokens_input(ids), params, id_, lora_request=self._lora, priority=priority
         )
         self._running.add(id_)
         try:
             with typed_faults(self._model):
-                async with aclosing(asked) as outputs:
+                async with aclosing(stream) as outputs:
                     async for out in outputs:
                         yield out
         finally:

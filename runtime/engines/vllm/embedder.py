@@ -1,4 +1,4 @@
-"""States of last tokens, which vLLM's writing engines do not give, from a model at their side."""
+"""Hidden states, which vLLM's generating engines do not return, from a separate model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.types.outputs import Tokens
 
 
 class Embedder(Protocol):
-    """The part of an engine that ``embed`` needs."""
+    """The part of the engine protocol for hidden states."""
 
     async def embed(self, prompts: Sequence[Tokens]) -> np.ndarray: ...
 
@@ -31,7 +31,7 @@ class Embedder(Protocol):
 
 
 def build_embedder(config: VllmEngine, folder: Path) -> Embedder | None:
-    """As ``config.embedding`` says; ``None`` without one."""
+    """The embedder that ``config.embedding`` names; ``None`` for "none". Raises ``ConfigError``."""
     if config.embedding == "none":
         return None
     if config.embedding == "pooling":
@@ -61,10 +61,10 @@ class PoolingEmbedder:
         return np.stack(states)
 
     async def states(self, prompt: Tokens, continuation: Tokens) -> np.ndarray:
-        """float32 ``[len(continuation) + 1, hidden_size]``; vLLM tells all of them, and computes
-        the whole context each time."""
-        told = await self._pooled([*prompt, *continuation], "token_embed")
-        return told[len(prompt) - 1 :]
+        """float32 ``[len(continuation) + 1, hidden_size]``; vLLM computes the whole context each
+        time."""
+        states = await self._pooled([*prompt, *continuation], "token_embed")
+        return states[len(prompt) - 1 :]
 
     async def _pooled(self, prompt: Tokens, task: Literal["embed", "token_embed"]) -> np.ndarray:
         params = PoolingParams(task=task, use_activation=False)
@@ -73,7 +73,7 @@ class PoolingEmbedder:
             async for out in outputs:
                 state = out.outputs.data
         if state is None or not state.numel():
-            raise EngineFault(f"vLLM broke off an embedding of {self._model}")
+            raise EngineFault(f"vLLM ended an embedding of {self._model} without a result")
         return np.asarray(state.float().numpy(), dtype=np.float32)
 
     async def check(self) -> None:

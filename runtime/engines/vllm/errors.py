@@ -1,4 +1,4 @@
-"""vLLM's errors in our words."""
+"""Maps vLLM's errors to our types."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from runtime.errors import BadRequest, EngineFault, Overloaded
 
 @contextmanager
 def typed_faults(model: str) -> Iterator[None]:
-    """Raises ``Overloaded`` when the queue is full, ``BadRequest`` for what vLLM will not do, and
-    ``EngineFault`` when it cannot go on."""
+    """Raises ``Overloaded`` when the queue is full, ``BadRequest`` when vLLM rejects a call, and
+    ``EngineFault`` when it fails."""
     try:
         yield
     except (QueueOverflowError, MaxQueuedTokensError) as full:
         raise Overloaded(f"the queue of {model}") from full
     except VLLMClientError as refused:
-        raise BadRequest(f"vLLM refuses the call: {refused}") from refused
+        raise BadRequest(f"vLLM rejects the call: {refused}") from refused
     except VLLMServerError as broken:
         cause = broken.__cause__ or broken
-        raise EngineFault(f"vLLM could not serve {model}: {cause!r}") from broken
+        raise EngineFault(f"vLLM failed to serve {model}: {cause!r}") from broken

@@ -1,4 +1,4 @@
-"""Starts vLLM engines from our configuration: environment, arguments, refusals."""
+"""Starts vLLM engines from our configuration: environment, arguments, typed errors."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from runtime.weights.checkpoint import header
 CPU_KV_BYTES = 2**30
 CPU_BLOCK = 32
 VLLM_SHARE = 0.92
-"""What vLLM takes of a card when it is not told."""
+"""vLLM's default share of a GPU's memory."""
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 TOKEN_BUCKETS = [float(m * 10**e) for e in range(6) for m in (1, 2, 5)]
 
 
 def prepare_environment(config: VllmEngine) -> None:
-    """What vLLM reads from the environment, before its first import; what is set stays.
+    """Sets the environment variables that vLLM reads at import; those already set are kept.
 
-    The processes of an engine inherit it.
+    The processes of an engine inherit them. Raises ``ConfigError`` as ``is_cpu_build``.
     """
-    wanted = {
+    variables = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for results
-        # A forked child of a process with threads, such as a replica, may hang.
+        # A forked child of a multi-threaded process, such as a replica, may hang.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if is_cpu_build():
-        wanted |= {
+        variables |= {
             "VLLM_TARGET_DEVICE": "cpu",
-            # Bound by vLLM, all engines of a machine would sit on the same cores. Without binding
-            # there is no need for a worker process besides the core's, which spins while it waits.
+            # With vLLM's binding all engines of a machine would use the same cores. Without binding
+            # no worker process next to the core's is needed, which spins while it waits.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
         if config.enforce_eager in (None, True):
             # Otherwise the first request for logprobs waits 20 s for a C++ compiler.
-            wanted["TORCHDYNAMO_DISABLE"] = "1"
-    for key, value in wanted.items():
+            variables["TORCHDYNAMO_DISABLE"] = "1"
+    for key, value in variables.items():
         os.environ.setdefault(key, value)
     if config.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(config.threads)
 
 
 def is_cpu_build() -> bool:
-    """Raises ``ConfigError`` when vLLM is missing, or when both builds lie over each other."""
+    """Whether the CPU build is installed. Raises ``ConfigError`` for no build or for both."""
     found = {name for name in ("vllm", "vllm-cpu") if _installed(name)}
     if not found:
         raise ConfigError(
@@ -78,8 +78,8 @@ def _installed(name: str) -> bool:
 
 
 def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, Any]:
-    """Arguments of ``vllm.AsyncEngineArgs`` for an engine that writes; ``name`` is what vLLM's
-    metrics call the model."""
+    """Arguments of ``vllm.AsyncEngineArgs`` for a generating engine; ``name`` is the model's name
+    in vLLM's metrics. Raises ``ConfigError``, ``WeightsError``."""
     args: dict[str, Any] = {
         "model": str(folder),
         "served_model_name": name or None,
@@ -88,13 +88,14 @@ def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, A
         "trust_remote_code": False,
         "load_format": config.load_format,
         "enable_prefix_caching": True,
-        # Of sliding windows vLLM keeps few states by default, so that a span's context would hardly
-        # ever be found again; None keeps them all.
+        # By default vLLM keeps few states of sliding windows, so that a span's context would rarely
+        # be cached; None keeps all.
         "prefix_cache_retention_interval": None,
         "logprobs_mode": "raw_logprobs",
         "max_logprobs": -1,
         "disable_log_stats": True,
-        # vLLM's own depend on the window, and Ray drops what has other buckets than a node's first.
+        # vLLM's own buckets depend on the context length, and Ray drops a metric whose buckets
+        # differ from the first of a node.
         "custom_histogram_buckets": {"request_tokens": TOKEN_BUCKETS},
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
@@ -110,7 +111,7 @@ def engine_args(config: VllmEngine, folder: Path, name: str = "") -> dict[str, A
         "kv_cache_memory_bytes": config.kv_cache_memory_bytes,
     }
     share = config.gpu_memory_utilization
-    if config.embedding == "pooling":  # two engines on the card
+    if config.embedding == "pooling":  # two engines on the GPU
         share = (VLLM_SHARE if share is None else share) / 2
     if share is not None:
         args["gpu_memory_utilization"] = share
@@ -138,7 +139,7 @@ def check_adapter(path: str) -> None:
 
 
 def lora_rank(path: str) -> int:
-    """The least of the ranks that vLLM has room for and that holds the adapter in a folder.
+    """The smallest rank of ``LORA_RANKS`` that holds the adapter in a folder.
 
     Raises ``ConfigError``.
     """
@@ -152,11 +153,11 @@ def lora_rank(path: str) -> int:
     for room in LORA_RANKS:
         if rank <= room:
             return room
-    raise ConfigError(f"the adapter {path!r} has rank {rank}; vLLM takes up to {LORA_RANKS[-1]}")
+    raise ConfigError(f"the adapter {path!r} has rank {rank}; vLLM supports up to {LORA_RANKS[-1]}")
 
 
 def lora_request(config: VllmEngine) -> Any:
-    """What vLLM wants with each call for the member's adapter; ``None`` without one."""
+    """The ``LoRARequest`` of the member's adapter, sent with each call; ``None`` without one."""
     if config.lora_path is None:
         return None
     from vllm.lora.request import LoRARequest
@@ -167,17 +168,17 @@ def lora_request(config: VllmEngine) -> Any:
 def start(
     config: VllmEngine, folder: Path, name: str = "", stat_loggers: Sequence[Any] = ()
 ) -> Any:
-    """An ``AsyncLLM`` that writes; blocks until it can.
+    """A generating ``AsyncLLM``; blocks until it is ready.
 
-    Raises ``ConfigError`` for settings that vLLM refuses, before its processes start where it can
-    tell, and for an engine that does not come up.
+    Raises ``ConfigError`` for settings that vLLM rejects, if possible before its processes start,
+    and for an engine that does not start.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from runtime.engines.vllm.logits_processor import NAME
 
-    with _refusals(config):
+    with _typed_errors(config):
         args = AsyncEngineArgs(**engine_args(config, folder, name))
         if not args.create_engine_config().use_v2_model_runner:
             args = replace(args, logits_processors=[NAME])
@@ -185,7 +186,7 @@ def start(
 
 
 def start_pooling(config: VllmEngine, folder: Path) -> Any:
-    """An ``AsyncLLM`` over the same weights that gives the last token's state."""
+    """An ``AsyncLLM`` over the same weights that returns the last token's hidden state."""
     from vllm.config import PoolerConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -193,20 +194,20 @@ def start_pooling(config: VllmEngine, folder: Path) -> Any:
     writing_only = {"logprobs_mode", "max_logprobs", "enable_prefix_caching"}
     args = {k: v for k, v in engine_args(config, folder).items() if k not in writing_only}
     pooler = PoolerConfig(pooling_type="LAST", use_activation=False)
-    with _refusals(config):
+    with _typed_errors(config):
         return AsyncLLM.from_engine_args(
             AsyncEngineArgs(**args, runner="pooling", convert="embed", pooler_config=pooler)
         )
 
 
 @contextmanager
-def _refusals(config: VllmEngine) -> Iterator[None]:
+def _typed_errors(config: VllmEngine) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, NotImplementedError) as fault:
         raise ConfigError(f"vLLM refuses to serve {config.weights}: {fault}") from fault
     except (RuntimeError, OSError) as fault:
         raise ConfigError(
-            f"vLLM could not start {config.weights}: {fault}; its own log above says why, and "
-            "orchestrion doctor what fits this machine"
+            f"vLLM could not start {config.weights}: {fault}; see its log above, and run "
+            "orchestrion doctor for what fits this machine"
         ) from fault

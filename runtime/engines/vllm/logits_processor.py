@@ -1,8 +1,8 @@
-"""Sampling in vLLM's first model runner with our noise, so that chunks do not change the text.
+"""Samples with keyed noise in vLLM's first model runner, so that chunks do not change the text.
 
-That runner restarts a seeded generator with each request, so a text written in spans would draw the
-same noise in each. Its second runner (GPU) keys noise by seed and position itself and needs none of
-this. The class is loaded by vLLM in its own process, by name.
+That runner restarts a seeded generator with each request, so a text written in spans would use the
+same noise in each span. Its second runner (GPU) keys noise by seed and position itself. vLLM loads
+the class by name in its own process.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ KEY = "orchestrion_noise"
 
 
 def noise_arguments(sampling: Sampling) -> dict[str, Any]:
-    """``SamplingParams`` fields that make the engine draw as ``sampling`` says. vLLM itself is told
-    to be greedy: it takes the one token that ``KeyedNoise`` leaves."""
+    """``SamplingParams`` fields for ``KeyedNoise``. vLLM itself samples greedily: it takes the only
+    token that ``KeyedNoise`` leaves."""
     names = ("temperature", "top_p", "seed", "text_noise_from")
     drawn = {name: getattr(sampling, name) for name in names}
     return {"temperature": 0.0, "extra_args": {KEY: drawn}}
 
 
 class KeyedNoise(AdapterLogitsProcessor):
-    """Picks the token by (seed, absolute position) and rules out all others.
+    """Samples the token by (seed, absolute position) and masks all others.
 
     vLLM reports logprobs from before any processor, so they stay the model's own. Tokens that vLLM
-    has ruled out (an EOS before ``min_tokens``) are not drawn.
+    has masked (an EOS before ``min_tokens``) are not sampled.
     """
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
@@ -46,7 +46,7 @@ class KeyedNoise(AdapterLogitsProcessor):
 
     @cached_property
     def _keys(self) -> np.ndarray:
-        """Read when the first text asks for noise keyed by bytes."""
+        """Loaded at the first request for noise keyed by bytes."""
         return Tokenizer.from_folder(self._folder).noise_keys
 
     def is_argmax_invariant(self) -> bool:

@@ -1,4 +1,4 @@
-"""Which prefixes an engine's cache probably holds, kept by whoever sends the requests."""
+"""Estimates which prefixes an engine's cache holds, from the requests sent to it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from runtime.types.outputs import Tokens
 
 
 class PrefixTracker:
-    """Remembers the whole blocks of texts that were computed, the least recently used forgotten
-    first. Only a guess: the cache itself may have dropped them, which costs time, not truth."""
+    """LRU set of the whole blocks of computed texts. Only an estimate: the cache may have evicted
+    them, which costs time but changes no result."""
 
     def __init__(self, block: int, capacity: int = 65_536) -> None:
         self._block, self._capacity = block, capacity
         self._known: OrderedDict[int, None] = OrderedDict()
 
     def add(self, tokens: Tokens) -> None:
-        """``tokens`` were computed just now."""
+        """Records that ``tokens`` were computed."""
         for key in self._keys(tokens):
             self._known[key] = None
             self._known.move_to_end(key)
@@ -25,7 +25,7 @@ class PrefixTracker:
             self._known.popitem(last=False)
 
     def missing(self, tokens: Tokens) -> int:
-        """Tokens after the longest known prefix."""
+        """Number of tokens after the longest known prefix."""
         blocks = 0
         for key in self._keys(tokens):
             if key not in self._known:

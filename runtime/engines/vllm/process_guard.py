@@ -1,10 +1,10 @@
-"""Sees to it that an engine's processes die with their parent, however that ends.
+"""Ends an engine's processes with their parent, however the parent ends.
 
-vLLM runs its core and workers as processes of their own. A parent that is killed cannot stop them,
-and they would hold their memory, or a GPU, for ever (vllm-project/vllm#55510). Ray kills a worker's
-process group, but only as long as its raylet lives; without Ray nothing does.
+vLLM runs its core and workers as separate processes. A killed parent cannot stop them, and they
+would hold their memory, or a GPU, forever (vllm-project/vllm#55510). Ray kills a worker's process
+group, but only while its raylet lives; without Ray nothing does.
 
-Run as a script, this file is the process that watches.
+Run as a script, this file is the monitoring process.
 """
 
 from __future__ import annotations
@@ -23,39 +23,40 @@ STOPPED_S = 10.0
 
 _lock = threading.Lock()
 _engines = 0
-_watcher: Watcher | None = None
+_monitor: Monitor | None = None
 
 
 def engage() -> None:
-    """To be called before an engine starts its processes. One watcher serves all engines here."""
-    global _engines, _watcher
+    """Call before an engine starts its processes. One monitor serves all engines of this
+    process."""
+    global _engines, _monitor
     with _lock:
         _engines += 1
-        if _watcher is None:
-            _watcher = Watcher()
+        if _monitor is None:
+            _monitor = Monitor()
 
 
 def release() -> None:
-    """An engine has stopped its processes in an orderly way."""
-    global _engines, _watcher
+    """Call after an engine has stopped its processes."""
+    global _engines, _monitor
     with _lock:
         _engines -= 1
-        if _engines == 0 and _watcher is not None:
-            _watcher.close()
-            _watcher = None
+        if _engines == 0 and _monitor is not None:
+            _monitor.close()
+            _monitor = None
 
 
-class Watcher:
-    """A small process that outlives this one only to kill what its engines leave behind."""
+class Monitor:
+    """A small process that outlives this one to kill the processes that its engines leave."""
 
     def __init__(self) -> None:
-        read, self._write = os.pipe()  # its writing end dies with this process, in whatever way
+        read, self._write = os.pipe()  # the writing end closes with this process, however it ends
         try:
             self._process = subprocess.Popen(
-                # isolated: this folder, which holds a vllm.py, stays off the path
+                # isolated: this folder, whose modules could shadow others, stays off the path
                 [sys.executable, "-I", __file__, str(os.getpid()), str(read)],
                 pass_fds=(read,),
-                start_new_session=True,  # not to be killed along with a process group
+                start_new_session=True,  # not killed with this process group
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
@@ -63,24 +64,24 @@ class Watcher:
             os.close(read)
 
     def close(self) -> None:
-        with suppress(BrokenPipeError):  # somebody killed it
+        with suppress(BrokenPipeError):  # the monitor was killed
             os.write(self._write, b".")
         os.close(self._write)
         self._process.wait(timeout=STOPPED_S)
 
 
-def watch(parent: psutil.Process, pipe: int) -> None:
-    """Returns when it is told to, or when the parent is gone and nothing of its engines is left."""
-    charges: set[psutil.Process] = set()
+def monitor(parent: psutil.Process, pipe: int) -> None:
+    """Returns on a byte from ``pipe``, or after the parent's end once its engines are killed."""
+    engines: set[psutil.Process] = set()
     while _alive(parent):
-        charges = {child for child in charges | _engine_processes(parent) if _alive(child)}
+        engines = {child for child in engines | _engine_processes(parent) if _alive(child)}
         ready, _, _ = select.select([pipe], [], [], POLL_S)
         if ready:
             if os.read(pipe, 1):
                 return
             break
-    late = {process for child in charges for process in _descendants(child)}
-    for child in charges | late:
+    new_descendants = {process for child in engines for process in _descendants(child)}
+    for child in engines | new_descendants:
         with suppress(psutil.NoSuchProcess):
             child.kill()
 
@@ -94,7 +95,7 @@ def _engine_processes(parent: psutil.Process) -> set[psutil.Process]:
             if "multiprocessing" in title or "VLLM::" in title:
                 found |= {child, *child.children(recursive=True)}
     except psutil.Error:
-        return found  # one of them is just ending; the next look will tell
+        return found  # a process is just ending; the next poll sees the rest
     return found
 
 
@@ -113,4 +114,4 @@ def _alive(process: psutil.Process) -> bool:
 
 
 if __name__ == "__main__":
-    watch(psutil.Process(int(sys.argv[1])), int(sys.argv[2]))
+    monitor(psutil.Process(int(sys.argv[1])), int(sys.argv[2]))

@@ -1,4 +1,5 @@
-"""vLLM's answers as ours: rows of logprobs, and which of them the prefix cache swallowed. Pure."""
+"""Converts vLLM's logprobs to our types, and finds rows missing because of the prefix cache.
+Pure."""
 
 from __future__ import annotations
 
@@ -15,34 +16,34 @@ from runtime.types.outputs import ALL, Distribution, Tokens
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the model says at one position about the token that follows."""
+    """Logprobs at one position for the token that follows."""
 
     logprob: float
-    """Of the token that does follow."""
+    """Of the actual next token."""
     top: Distribution | None = None
 
 
 def row(flat: Any, index: int, top_k: int) -> Row:
     """Row ``index`` of a ``vllm.logprobs.FlatLogprobs``: first the token itself, then the best.
 
-    The token stands among the best once more if it is one of them; not so where vLLM has put the
-    outputs of a slow reader together, which leaves each id once.
+    The token may be repeated among the best; after vLLM merged outputs for a slow reader each id
+    occurs once. Raises ``EngineFault`` for a row without values.
     """
     start, end = flat.start_indices[index], flat.end_indices[index]
     if end <= start:
-        raise EngineFault("vLLM gave no logprobs for a position that was asked for")
+        raise EngineFault("vLLM returned no logprobs for a requested position")
     logprob = float(flat.logprobs[start])
     if not top_k:
         return Row(logprob)
     ids, places = np.unique(
         np.asarray(flat.token_ids[start:end], dtype=np.int64), return_index=True
     )
-    told = np.asarray(flat.logprobs[start:end], dtype=np.float32)[places]
-    return Row(logprob, distribution(ids, told, top_k))
+    values = np.asarray(flat.logprobs[start:end], dtype=np.float32)[places]
+    return Row(logprob, distribution(ids, values, top_k))
 
 
 def distribution(ids: np.ndarray, logprobs: np.ndarray, top_k: int) -> Distribution:
-    """``ids [k]`` and their logprobs in vLLM's order as a ``Distribution``; equals: lowest id
+    """``ids [k]`` and their logprobs in vLLM's order as a ``Distribution``; ties: lowest id
     first. With ``ALL`` the ids are a permutation of the vocabulary and become a dense row."""
     if top_k == ALL:
         dense = np.empty(len(ids), dtype=np.float32)
@@ -52,22 +53,23 @@ def distribution(ids: np.ndarray, logprobs: np.ndarray, top_k: int) -> Distribut
     return Distribution(ids[order], logprobs[order])
 
 
-def given(out: Any, fed: int, start: int, top_k: int) -> list[Row]:
-    """Rows of the prompt tokens from ``start`` on, without those that the cache swallowed.
+def prompt_rows(out: Any, fed: int, start: int, top_k: int) -> list[Row]:
+    """Rows of the ``fed`` prompt tokens from ``start`` on, without those missing because of the
+    cache.
 
-    Tokens are counted from the end: one of vLLM's runners leaves out the rows of cached positions,
-    the other fills them with what happened to be in memory.
+    Tokens are counted from the end: one of vLLM's runners omits the rows of cached positions, the
+    other leaves them uninitialised.
     """
     if start >= fed:
         return []
     flat = out.prompt_logprobs
-    # A prompt that was interrupted and found more of itself in the cache has fewer rows still.
-    first = max(start + swallowed(start, out.num_cached_tokens or 0), fed - len(flat) + 1)
+    # A preempted prompt that found more of itself in the cache has even fewer rows.
+    first = max(start + missing_rows(start, out.num_cached_tokens or 0), fed - len(flat) + 1)
     return [row(flat, len(flat) - fed + i, top_k) for i in range(first, fed)]
 
 
 def tops(rows: list[Row], top_k: int) -> tuple[Distribution, ...] | None:
-    """The alternatives of each row, where any were asked for."""
+    """The alternatives of each row; ``None`` with ``top_k`` 0."""
     if not top_k:
         return None
     return tuple(row.top for row in rows if row.top is not None)
@@ -76,28 +78,28 @@ def tops(rows: list[Row], top_k: int) -> tuple[Distribution, ...] | None:
 def reduced(
     dense: Sequence[Distribution], top_k: int, also: Sequence[Tokens]
 ) -> tuple[Distribution, ...]:
-    """Whole rows cut down to their ``top_k`` best and the ids asked for also."""
+    """Dense rows reduced to their ``top_k`` best and the ids of ``also``."""
     return tuple(
         cut(row.logprobs, top_k, also[place] if place < len(also) else ())
         for place, row in enumerate(dense)
     )
 
 
-def swallowed(start: int, cached: int) -> int:
-    """How many rows of a text scored from token ``start`` on are missing.
+def missing_rows(start: int, cached: int) -> int:
+    """Number of missing rows of a text that is scored from token ``start`` on.
 
-    The row of token ``i`` is made at position ``i - 1``; vLLM computes the positions from
+    The row of token ``i`` is computed at position ``i - 1``; vLLM computes positions from
     ``cached`` on.
     """
     return max(0, cached - (start - 1))
 
 
-def pieces(start: int, end: int, block: int) -> list[tuple[int, int]]:
-    """Cuts the tokens ``start`` to ``end`` into ranges that the cache cannot swallow.
+def uncached_ranges(start: int, end: int, block: int) -> list[tuple[int, int]]:
+    """Splits the tokens ``start`` to ``end`` into ranges whose rows cannot come from the cache.
 
-    The row of a range's first token is made at the start of a block or later, and its last token is
-    not fed to the model. So the prompt of a range ends within or with that block, and a cache of
-    whole blocks that leaves the prompt's last token to be computed holds none of its rows.
+    The row of a range's first token is computed in one block, and its last token is not fed to the
+    model. So the prompt of a range ends in or with that block. The cache holds whole blocks and
+    never the prompt's last token, so it holds none of the range's rows.
     """
     cut = []
     while start < end:

@@ -42,8 +42,8 @@ def config(tmp_path: Path) -> Path:
 
 def test_two_members_are_compared_both_ways(config: Path) -> None:
     """cat: 6 words; dog: 9 pieces of words; both: 256 bytes, <bos> and <eos>."""
-    asked = ["align", "cat", "dog", "--config", str(config), "--json"]
-    result = runner.invoke(cli.app, asked)
+    request = ["align", "cat", "dog", "--config", str(config), "--json"]
+    result = runner.invoke(cli.app, request)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     there, back = report["directions"]
@@ -56,7 +56,7 @@ def test_two_members_are_compared_both_ways(config: Path) -> None:
     assert (there["unwritable"], there["cached"], back["cached"]) == (2, False, False)
     assert Path(there["file"]).stat().st_size == there["bytes"]
 
-    again = json.loads(runner.invoke(cli.app, asked).stdout)
+    again = json.loads(runner.invoke(cli.app, request).stdout)
     assert [direction["cached"] for direction in again["directions"]] == [True, True]
     assert again["overlap"] == report["overlap"]
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from deployments.cli import app as cli
-from deployments.cli.ask import Palette, Shown, ledger, picture
+from deployments.cli.ask import ColouredAnswer, Palette, ledger, to_svg
 from deployments.config.app_config import AppConfig
 from deployments.credentials import api_key
 from deployments.http.auth.keys import KeyStore
@@ -85,9 +85,9 @@ def test_a_known_fault_is_one_line_and_no_traceback(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
-    told = capsys.readouterr().err
-    assert "absent.yaml" in told
-    assert "Traceback" not in told
+    values = capsys.readouterr().err
+    assert "absent.yaml" in values
+    assert "Traceback" not in values
 
 
 def test_a_taken_port_is_told_before_anything_starts() -> None:
@@ -104,7 +104,7 @@ def test_the_picture_of_an_answer_holds_all_of_it_in_its_authors_colours() -> No
     answer = Text()
     for n in range(80):
         answer.append(f"word{n} ", style=("cyan", "magenta")[n % 2])
-    svg = picture(Shown(answer, Table()), "model: question", width=60)
+    svg = to_svg(ColouredAnswer(answer, Table()), "model: question", width=60)
     assert all(f"word{n}" in svg for n in range(80))
     assert len(set(re.findall(r"fill: (#\w+)", svg))) >= 3
     assert "font-face" not in svg
@@ -122,7 +122,7 @@ def test_accounts_say_why_a_member_was_dropped_only_when_one_was() -> None:
 
 def test_a_new_key_comes_with_its_entry_for_the_file(tmp_path: Path) -> None:
     result = runner.invoke(cli.app, ["key", "ann"])
-    key = result.output.splitlines()[0].removeprefix("# the key, told only here: ")
+    key = result.output.splitlines()[0].removeprefix("# the key, shown only once: ")
     file = tmp_path / "keys.yaml"
     file.write_text("keys:\n" + result.output)
     found = KeyStore(AccessConfig(keys_file=str(file))).find(key.encode())
@@ -152,4 +152,4 @@ def test_what_starts_a_server_and_asks_it_wants_the_key_first(
     file = tmp_path / "app.yaml"
     file.write_text(yaml.safe_dump({"applications": [application]}, allow_unicode=True))
     result = runner.invoke(cli.app, ["demo", str(file)])
-    assert "put it into ORCHESTRION_API_KEY" in str(result.exception)
+    assert "set ORCHESTRION_API_KEY" in str(result.exception)

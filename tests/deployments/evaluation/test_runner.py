@@ -15,7 +15,7 @@ from runtime.config.evaluation import EvaluationConfig
 from runtime.data.grading import given_answer, same_answer
 from runtime.data.questions import Question, read_questions
 from runtime.errors import ConfigError
-from tests.support.http_ensembles import served
+from tests.support.http.ensembles import served
 from tests.support.local_stack import animals
 
 PATTERN = r"Answer:\s*(.+?)\s*$"
@@ -69,21 +69,21 @@ def test_every_model_gets_a_row_with_the_documented_keys() -> None:
     for member in config["members"].values():
         member["price"] = {"input": 1, "output": 1}
     stack = LocalStack(AppConfig.model_validate(config))
-    asked = EvaluationConfig(questions="-", answer_pattern=r"the (\w+)", concurrency=4)
+    request = EvaluationConfig(questions="-", answer_pattern=r"the (\w+)", concurrency=4)
     questions = [Question("Who?", "dog"), Question("Who now?", "cat")]
     with served(stack.api()) as url:
-        rows = asyncio.run(compare(f"{url}/v1", questions, asked))
+        rows = asyncio.run(compare(f"{url}/v1", questions, request))
     asyncio.run(stack.close())
-    told = {row["name"]: row for row in json.loads(as_json(rows))["rows"]}
-    assert list(told) == ["e", "cat", "dog"]
-    assert told["e"]["kind"] == "ensemble"
-    assert told["cat"]["kind"] == "member"
-    assert [told[name]["accuracy"] for name in told] == [0.5, 0.5, 0.5]
-    for row in told.values():
+    result = {row["name"]: row for row in json.loads(as_json(rows))["rows"]}
+    assert list(result) == ["e", "cat", "dog"]
+    assert result["e"]["kind"] == "ensemble"
+    assert result["cat"]["kind"] == "member"
+    assert [result[name]["accuracy"] for name in result] == [0.5, 0.5, 0.5]
+    for row in result.values():
         assert row["calls"] > 0
         assert row["tokens"] > 0
         assert row["cost"] > 0
         assert row["seconds"] > 0
         assert sum(row["share"].values()) == pytest.approx(1)
-    assert told["cat"]["share"] == {"cat": 1.0}
+    assert result["cat"]["share"] == {"cat": 1.0}
     assert table(rows).row_count == 3

@@ -17,8 +17,8 @@ from deployments.launch.in_process import LocalStack
 from runtime.config.evaluation import EvaluationConfig, SweepConfig
 from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from tests.support.deferral_pair import by, config
-from tests.support.http_ensembles import served
+from tests.support.http.ensembles import served
+from tests.support.models.deferral_pair import by, config
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def url() -> Iterator[str]:
     asyncio.run(stack.close())
 
 
-def told(url: str, model: str, **options: Any) -> dict[str, Any]:
+def summary_of(url: str, model: str, **options: Any) -> dict[str, Any]:
     with OpenAI(base_url=url, api_key="any", max_retries=0) as client:
         reply = client.chat.completions.create(
             model=model,
@@ -41,16 +41,16 @@ def told(url: str, model: str, **options: Any) -> dict[str, Any]:
 
 
 def test_a_request_names_its_threshold(url: str) -> None:
-    assert told(url, "m")["tokens"] == {"small": 2, "large": 3}
-    asked = told(url, "m", threshold=1.0)
-    assert asked["threshold"] == 1.0 and asked["tokens"]["small"] == 0
+    assert summary_of(url, "m")["tokens"] == {"small": 2, "large": 3}
+    reply = summary_of(url, "m", threshold=1.0)
+    assert reply["threshold"] == 1.0 and reply["tokens"]["small"] == 0
 
 
 def test_a_model_that_hands_nothing_over_has_no_threshold(url: str) -> None:
-    with pytest.raises(BadRequestError, match="model 'small' has no threshold"):
-        told(url, "small", threshold=0.5)
+    with pytest.raises(BadRequestError, match="model 'small' does not support threshold"):
+        summary_of(url, "small", threshold=0.5)
     with pytest.raises(BadRequestError, match="threshold"):
-        told(url, "m", threshold=1.5)
+        summary_of(url, "m", threshold=1.5)
 
 
 WISH = EvaluationConfig(
@@ -74,7 +74,7 @@ def test_a_sweep_asks_at_every_threshold(url: str, tmp_path: Path) -> None:
 
 def test_a_sweep_without_both_members_is_refused_before_anything_is_asked(url: str) -> None:
     wrong = WISH.model_copy(update={"models": ("m",)})
-    with pytest.raises(ConfigError, match="list just these two members"):
+    with pytest.raises(ConfigError, match="list exactly these two members"):
         asyncio.run(compare(url, [Question("Who?", "the dog ran")], wrong))
 
 
@@ -91,5 +91,5 @@ def test_curves_by_hand() -> None:
     curve = threshold_sweep.curves(rows, WISH)["m"]
     assert curve.shares == (0.0, 0.2, 0.4, 1.0)
     assert curve.at(0.1) == pytest.approx(0.4) and curve.at(0.3) == pytest.approx(0.75)
-    assert curve.needed(0.75) == pytest.approx(0.3)
-    assert curve.needed(0.1) == 0.0 and curve.needed(0.95) == pytest.approx(0.7)
+    assert curve.share_for(0.75) == pytest.approx(0.3)
+    assert curve.share_for(0.1) == 0.0 and curve.share_for(0.95) == pytest.approx(0.7)

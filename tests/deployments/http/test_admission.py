@@ -10,7 +10,7 @@ import pytest
 from deployments.http.admission import Admission
 from runtime.errors import Overloaded
 from runtime.observability.metrics import REFUSED, REQUESTS_IN_PROGRESS, Counts
-from tests.support.http_ensembles import Chorus, Reply, api_of, body, call
+from tests.support.http.ensembles import Chorus, Reply, api_of, body, call
 
 CHAT = "/v1/chat/completions"
 
@@ -41,11 +41,11 @@ async def test_requests_beyond_the_limit_are_refused_and_the_others_are_answered
 async def test_the_room_of_clients_that_left_is_free_again() -> None:
     api = api_of({"m": Chorus(pause=0.1)}, max_answers=1)
     leave = asyncio.Event()
-    asked = asyncio.create_task(call(api, "POST", CHAT, body(stream=True), leave=leave))
+    request = asyncio.create_task(call(api, "POST", CHAT, body(stream=True), leave=leave))
     await asyncio.sleep(0.15)
     assert (await call(api, "POST", CHAT, body())).status == 429
     leave.set()
-    await asked
+    await request
     assert (await call(api, "POST", CHAT, body())).status == 200
 
 

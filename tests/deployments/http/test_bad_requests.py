@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.http_ensembles import Chorus, Reply, api_of, body, call
+from tests.support.http.ensembles import Chorus, Reply, api_of, body, call
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
@@ -14,11 +14,11 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 def said(error: Reply, status: int = 400) -> tuple[str | None, str | None]:
     """(code, param) of an error reply."""
     assert error.status == status, error.content
-    told = error.json()["error"]
-    assert set(told) == {"message", "type", "param", "code"}
-    assert told["message"] and told["type"] == "invalid_request_error"
+    result = error.json()["error"]
+    assert set(result) == {"message", "type", "param", "code"}
+    assert result["message"] and result["type"] == "invalid_request_error"
     assert error.headers["x-request-id"] and error.headers["content-type"] == "application/json"
-    return told["code"], told["param"]
+    return result["code"], result["param"]
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ async def test_values_that_ask_for_nothing_pass() -> None:
 
 
 async def test_what_has_no_effect_is_told() -> None:
-    asked = {"top_k": 5, "user": "me", "presence_penalty": 0, "metadata": {"a": 1}}
-    asked["stream_options"] = {"include_usage": True}
-    asked["messages"] = [{"role": "user", "content": "hi", "name": "Bo", "refusal": None}]
-    reply = await call(api_of({"m": Chorus()}), "POST", CHAT, body(**asked))
-    told = reply.json()["ensemble"]["ignored_params"]
+    params = {"top_k": 5, "user": "me", "presence_penalty": 0, "metadata": {"a": 1}}
+    params["stream_options"] = {"include_usage": True}
+    params["messages"] = [{"role": "user", "content": "hi", "name": "Bo", "refusal": None}]
+    reply = await call(api_of({"m": Chorus()}), "POST", CHAT, body(**params))
+    result = reply.json()["ensemble"]["ignored_params"]
     expected = {"top_k", "user", "presence_penalty", "metadata", "stream_options"}
-    assert set(told) == expected | {"messages[].name"}
+    assert set(result) == expected | {"messages[].name"}
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ async def test_any_64_bit_seed_is_taken(seed: int) -> None:
 )
 async def test_the_ensemble_object_is_strict(options: Any, code: str, param: str) -> None:
     reply = await call(api_of({"m": Chorus()}), "POST", CHAT, body(ensemble=options))
-    told, where = said(reply)
-    assert told == code and where is not None and where.startswith(param)
+    result, where = said(reply)
+    assert result == code and where is not None and where.startswith(param)
 
 
 async def test_an_unsupported_ensemble_key_is_answered_with_those_that_are() -> None:
@@ -147,13 +147,13 @@ async def test_options_reach_the_ensemble() -> None:
     options = {"members": ["bob"], "budget": budget, "trace": "full"}
     sampling = {"temperature": 0, "top_p": 0.5, "stop": "x", "ignore_eos": True}
     limits = {"max_tokens": 9, "max_completion_tokens": 5}
-    asked = body(ensemble=options, **sampling, **limits)
-    reply = await call(api_of({"m": ensemble}), "POST", CHAT, asked)
+    params = body(ensemble=options, **sampling, **limits)
+    reply = await call(api_of({"m": ensemble}), "POST", CHAT, params)
     assert reply.status == 200
     query = ensemble.queries[0]
     assert (query.members, query.trace) == (("bob",), "full")
-    told = query.budget
-    assert (told.calls, told.tokens, told.cost, told.seconds) == (3, 50, 0.5, 2)
+    result = query.budget
+    assert (result.calls, result.tokens, result.cost, result.seconds) == (3, 50, 0.5, 2)
     assert (query.temperature, query.top_p, query.stop) == (0, 0.5, ("x",))
     assert (query.max_tokens, query.ignore_eos) == (5, True)
 

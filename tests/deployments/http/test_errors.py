@@ -21,7 +21,7 @@ from runtime.errors import (
     QuorumLost,
     Unsupported,
 )
-from tests.support.http_ensembles import Faulty, Loading, Mute, api_of, body, call, served
+from tests.support.http.ensembles import Faulty, Loading, Mute, api_of, body, call, served
 
 CHAT = "/v1/chat/completions"
 LOST = QuorumLost(2, {"ann": "no reply in 2.0 s", "bob": "dead"})

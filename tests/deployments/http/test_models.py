@@ -10,7 +10,7 @@ import pytest
 from deployments.http.gateway import build_api
 from runtime.config.gateway import GatewayConfig
 from runtime.errors import MemberFailed, QuorumLost
-from tests.support.http_ensembles import Chorus, Loading, api_of, body, call
+from tests.support.http.ensembles import Chorus, Loading, api_of, body, call
 
 CHAT = "/v1/chat/completions"
 STARTING = Loading(QuorumLost(1, {"ann": "loading weights"}))
@@ -46,9 +46,9 @@ async def test_live_and_ready_are_different_things() -> None:
     assert (await call(waiting, "GET", "/health")).status == 200
     reply = await call(waiting, "GET", "/ready")
     assert reply.status == 503 and reply.headers["retry-after"]
-    told = reply.json()["error"]
-    assert told["type"] == "ensemble_unavailable"
-    assert told["members"]["up"] == "ready" and told["members"]["m"].startswith("not ready")
+    result = reply.json()["error"]
+    assert result["type"] == "ensemble_unavailable"
+    assert result["members"]["up"] == "ready" and result["members"]["m"].startswith("not ready")
     ready = await call(api_of({"up": Chorus()}), "GET", "/ready")
     assert (ready.status, ready.json()["status"]) == (200, "ready")
     assert (await call(waiting, "HEAD", "/health")).status == 200
@@ -76,11 +76,11 @@ async def test_a_card_that_never_comes_counts_as_loading(monkeypatch: pytest.Mon
             await asyncio.Event().wait()
             raise AssertionError
 
-    monkeypatch.setattr("deployments.http.gateway.CARD_PATIENCE_S", 0.05)
+    monkeypatch.setattr("deployments.http.gateway.CARD_TIMEOUT_S", 0.05)
     api = api_of({"up": Chorus(), "m": Hanging()})
     ready = await call(api, "GET", "/ready")
-    asked = await call(api, "POST", CHAT, body(model="m"))
-    for reply in (ready, asked):
+    params = await call(api, "POST", CHAT, body(model="m"))
+    for reply in (ready, params):
         assert (reply.status, reply.headers["retry-after"]) == (503, "5")
         assert reply.json()["error"]["members"]["m"].startswith("loading")
     assert (await call(api, "POST", CHAT, body(model="up"))).status == 200
@@ -137,23 +137,23 @@ async def test_a_model_that_lacks_an_ability_says_so() -> None:
         async def card(self) -> dict[str, Any]:
             return {**await super().card(), "supports": {"n": False, "stream": False}}
 
-    for asked, param in (({"n": 2}, "n"), ({"stream": True}, "stream")):
-        reply = await call(api_of({"m": Plain()}), "POST", CHAT, body(**asked))
+    for params, param in (({"n": 2}, "n"), ({"stream": True}, "stream")):
+        reply = await call(api_of({"m": Plain()}), "POST", CHAT, body(**params))
         assert (reply.status, reply.json()["error"]["param"]) == (400, param)
 
 
 async def test_many_who_ask_whether_all_is_ready_at_one_time_cost_one_question() -> None:
     class Counted(Chorus):
-        asked = 0
+        params = 0
 
         async def card(self) -> dict[str, Any]:
-            self.asked += 1
+            self.params += 1
             await asyncio.sleep(0.05)
             return await super().card()
 
     counted = Counted()
     api = api_of({"m": counted})
     replies = await asyncio.gather(*(call(api, "GET", "/ready") for _ in range(50)))
-    assert {reply.status for reply in replies} == {200} and counted.asked == 1
+    assert {reply.status for reply in replies} == {200} and counted.params == 1
     await call(api, "GET", "/ready")
-    assert counted.asked == 2
+    assert counted.params == 2

@@ -14,9 +14,9 @@ from opentelemetry.trace import StatusCode
 
 from runtime.errors import QuorumLost
 from runtime.observability.logs import logging_to
-from tests.support.http_ensembles import Chorus, Loading, api_of, body, call
+from tests.support.http.ensembles import Chorus, Loading, api_of, body, call
 from tests.support.local_stack import animals, running
-from tests.support.otel_spans import facts, named, own_id, parent, recorded
+from tests.support.observability.otel_spans import facts, named, own_id, parent, recorded
 
 CHAT = "/v1/chat/completions"
 CLIENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -36,12 +36,12 @@ async def test_line_parquet_and_trace_map_the_clients_id_to_ours(tmp_path: Path)
         with logging_to(stream, "json"):
             reply = await call(api, "POST", CHAT, body(model="e"), headers=MINE)
         trace_id = reply.headers["x-ensemble-trace-id"]
-        told = (await call(api, "GET", f"/v1/traces/{trace_id}")).json()
+        result = (await call(api, "GET", f"/v1/traces/{trace_id}")).json()
     [row] = pq.read_table(tmp_path).to_pylist()
     [line] = lines(stream)
     for known in (row, line):
         assert (known["trace_id"], known["request_id"]) == (trace_id, "mine")
-    assert (told["id"], told["request_id"]) == (trace_id, "mine")
+    assert (result["id"], result["request_id"]) == (trace_id, "mine")
 
 
 async def test_a_request_without_an_id_gets_one_that_the_log_knows() -> None:
@@ -79,17 +79,17 @@ async def test_a_refused_request_leaves_a_line_without_what_was_sent() -> None:
 async def test_the_gateways_activity_holds_the_answers(stream: bool) -> None:
     with recorded() as spans:
         async with running(animals(e=SWEET)) as stack:
-            asked = body(model="e", n=2, stream=stream)
+            params = body(model="e", n=2, stream=stream)
             headers = MINE | {"traceparent": CLIENT}
-            reply = await call(stack.api(), "POST", CHAT, asked, headers=headers)
+            reply = await call(stack.api(), "POST", CHAT, params, headers=headers)
             await call(stack.api(), "GET", "/v1/models")
     [server] = named(spans, f"POST {CHAT}")
-    told = facts(server)
+    result = facts(server)
     assert parent(server) == int(CLIENT.split("-")[2], 16)
-    assert told["http.response.status_code"] == 200 and told["http.route"] == CHAT
-    assert told["orchestrion.trace_id"] == reply.headers["x-ensemble-trace-id"]
-    assert told["orchestrion.request_id"] == "mine"
-    assert (told["gen_ai.request.choice.count"], told["gen_ai.request.stream"]) == (2, stream)
+    assert result["http.response.status_code"] == 200 and result["http.route"] == CHAT
+    assert result["orchestrion.trace_id"] == reply.headers["x-ensemble-trace-id"]
+    assert result["orchestrion.request_id"] == "mine"
+    assert (result["gen_ai.request.choice.count"], result["gen_ai.request.stream"]) == (2, stream)
     answers = named(spans, "chat e")
     assert {parent(answer) for answer in answers} == {own_id(server)} and len(answers) == 2
     # A stream is written while its reply is sent, so the reply ends last.

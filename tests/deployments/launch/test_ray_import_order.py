@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 NAME = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 CONFIG = """
-from deployments.config import AppConfig
+from deployments.config.app_config import AppConfig
 config = AppConfig.model_validate(
     {"members": {"one": {"engine": {"type": "echo"}, "replica": {"num_cpus": 0.1}}}}
 )
@@ -23,7 +23,7 @@ START = f"""
 import os, socket
 import psutil
 import ray._private.ray_constants as constants
-from deployments.cluster import serving
+from deployments.launch.local_ray import serving
 {CONFIG}
 before = constants.ENABLE_RAY_CLUSTER
 with socket.socket() as probe:
@@ -81,7 +81,7 @@ def test_ray_that_runs_already_is_left_alone_and_the_remedy_told() -> None:
         f"""
 import ray
 ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-from deployments.cluster import serving
+from deployments.launch.local_ray import serving
 from runtime.errors import ConfigError
 {CONFIG}
 try:

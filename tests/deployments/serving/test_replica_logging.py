@@ -63,9 +63,9 @@ def test_serves_formatters_show_our_ids(serves_own: io.StringIO) -> None:
         tell(logger, logging.INFO, "answer ended", ensemble="e")
         handler.setFormatter(ServeFormatter("ensemble-e", "f8v2"))
         tell(logger, logging.INFO, "answer ended", ensemble="e")
-    told, text = serves_own.getvalue().splitlines()
+    result, text = serves_own.getvalue().splitlines()
     assert (
-        json.loads(told).items()
+        json.loads(result).items()
         >= {"trace_id": "abc", "request_id": "mine", "ensemble": "e"}.items()
     )
     assert text.endswith("ensemble-e f8v2 mine -- [abc] answer ended ensemble=e")

@@ -14,7 +14,7 @@ from envs.dynamic_ensemble.env import (
     DynamicEnsembleVectorEnv,
 )
 from envs.dynamic_ensemble.mdp import RewardConfig
-from tests.support.table_members import Table, world
+from tests.support.models.table_members import Table, world
 
 SUMS, ANIMALS, BROKEN, STOP = range(4)
 

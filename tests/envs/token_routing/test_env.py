@@ -16,7 +16,7 @@ from envs.token_routing.preferences import Round, collect, counts, read, states,
 from runtime.artifacts.token_router import Router
 from runtime.data.questions import Question
 from runtime.errors import ConfigError
-from tests.support.table_pair import FIRST, QUALITY, TASKS, WIDTH, Pair, world
+from tests.support.models.table_pair import FIRST, QUALITY, TASKS, WIDTH, Pair, world
 
 
 def figures() -> Router:

@@ -16,8 +16,8 @@ from envs.token_routing import model_pair as pairs
 from envs.token_routing.model_pair import LivePair
 from runtime.errors import ConfigError
 from runtime.observability.metrics import Counts
-from tests.support.deferral_pair import LARGE, NAMES, SMALL
 from tests.support.local_stack import DOG
+from tests.support.models.deferral_pair import LARGE, NAMES, SMALL
 
 
 @contextmanager

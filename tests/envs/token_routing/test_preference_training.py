@@ -18,8 +18,8 @@ from envs.token_routing.router_net import RouterNet, folded
 from envs.training.config import PPOSettings
 from runtime.artifacts.token_router import ABOUT, WEIGHTS, Router, load_router
 from runtime.errors import ConfigError
+from tests.support.models.table_pair import FIRST, QUALITY, TASKS, Pair, world
 from tests.support.ray_cluster import small_ray
-from tests.support.table_pair import FIRST, QUALITY, TASKS, Pair, world
 
 SETTINGS = PreferenceSettings(rate=0.05, batch=16, epochs=6, patience=6, seed=2)
 
@@ -84,6 +84,7 @@ def test_co_llm_defers_where_the_large_member_knows_better() -> None:
     assert loss < 0.3
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_preferences_and_tuning_learn_to_hand_figures_over(tmp_path: Path) -> None:
     from envs.token_routing.rl_module import RouterModule

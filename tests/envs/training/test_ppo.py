@@ -19,12 +19,13 @@ from envs.training.config import PPOSettings
 from envs.training.ppo import ppo
 from policies.cascade.sequential.agent import load_agent
 from policies.cascade.sequential.transfer_prompt import TRANSFER
+from tests.support.models.table_members import TASKS, world
 from tests.support.ray_cluster import small_ray
-from tests.support.table_members import TASKS, world
 
 SETTINGS = PPOSettings(iterations=12, batch=256, minibatch=64, environments=8, hidden=(32,), seed=3)
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.timeout(300),
     # RLlib registers its own environment anew for each algorithm of a process.
     pytest.mark.filterwarnings("ignore:.*already in registry"),

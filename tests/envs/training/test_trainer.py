@@ -23,14 +23,15 @@ from envs.training.trainer import CHECKPOINTS, CURVE, Told, Training
 from policies.cascade.sequential.agent import Agent
 from runtime.data.query_log import Ask, Replay, write
 from runtime.errors import ConfigError
+from tests.support.models.table_members import KNOWN, TASKS, Table, world
 from tests.support.ray_cluster import small_ray
-from tests.support.table_members import KNOWN, TASKS, Table, world
 
 SETTINGS = PPOSettings(iterations=4, batch=64, minibatch=32, environments=4, hidden=(16,), seed=5)
 QUICK = SETTINGS.model_copy(update={"rate": 1e-2})
 ABOUT = {"what": "a test"}
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:.*already in registry"),
     # Ray Data warns of its own defaults.

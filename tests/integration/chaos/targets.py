@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.config.app_config import AppConfig
-from tests.support.agents import agent, by_calls
+from tests.support.models.agents import agent, by_calls
 
 LINES, WIDTH = 20, 5
 ROWS = [[f" {WIDTH * row + column}" for column in range(1, WIDTH + 1)] for row in range(LINES)]

@@ -4,30 +4,30 @@ them: what is tested is that searches run from end to end."""
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from deployments.config.app_config import AppConfig
-from deployments.config.serve_file import load
 from deployments.launch.in_process import LocalStack
 from policies.process.tree import Tree
+from runtime.engines import Engine
 from runtime.types.query import Budget, Message
 from tests.support.local_stack import ask
 from tests.support.paths import SHARED
-from tests.support.pretrained import QUICKSTART, config, folders
 
-__all__ = ["config", "folders"]
-
-pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.pretrained,
+    pytest.mark.timeout(900),
+]
 QUESTIONS = SHARED / "data" / "questions" / "gsm8k_test.jsonl"
 
 
 @pytest.mark.skipif(not QUESTIONS.exists(), reason=f"no GSM8K questions at {QUESTIONS}")
 async def test_gsm8k_questions_are_searched_by_the_members_own_likelihood(
-    folders: dict[str, Path],
+    quickstart: AppConfig, engines: dict[str, Engine]
 ) -> None:
-    document = load(QUICKSTART)[1].model_dump(mode="json")
+    document = quickstart.model_dump(mode="json")
     ensemble = {"type": "le-mcts", "members": list(document["members"]), "reward": "likelihood"}
     fields = {"n_iter": 8, "step_tokens": 24, "max_steps": 4}
     document["ensembles"] = {
@@ -35,7 +35,7 @@ async def test_gsm8k_questions_are_searched_by_the_members_own_likelihood(
         "beams": ensemble | {"type": "ebs", "beams": 2, "step_tokens": 24, "max_steps": 2},
     }
     lines = QUESTIONS.read_text().splitlines()[:2]
-    stack = LocalStack(AppConfig.model_validate(document))
+    stack = LocalStack(AppConfig.model_validate(document), engines)
     try:
         for line in lines:
             asked = (Message("user", json.loads(line)["question"]),)

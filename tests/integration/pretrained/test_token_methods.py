@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments.config.app_config import AppConfig
-from deployments.config.serve_file import load
 from deployments.launch.in_process import LocalStack
+from runtime.engines import Engine
 from runtime.types.query import Message
 from tests.support.local_stack import ask
-from tests.support.pretrained import QUICKSTART, folders
 
-__all__ = ["folders"]
-
-pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.pretrained,
+    pytest.mark.timeout(1800),
+]
 PROMPTS = (
     "Write two sentences about the sea.",
     "What is the capital of France, and why is it famous?",
@@ -40,8 +40,8 @@ SAMPLED: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95}
 
 
 @pytest.fixture(scope="module")
-def config() -> AppConfig:
-    document = load(QUICKSTART)[1].model_dump(mode="json")
+def config(quickstart: AppConfig) -> AppConfig:
+    document = quickstart.model_dump(mode="json")
     members = list(document["members"])
     ensembles = {name: {"members": members, **fields} for name, fields in METHODS.items()}
     ensembles |= {f"{name}-plain": {**fields, "draft": 0} for name, fields in ensembles.items()}
@@ -49,10 +49,10 @@ def config() -> AppConfig:
 
 
 async def test_real_prompts_are_answered_alike_by_both_loops(
-    config: AppConfig, folders: dict[str, Path]
+    config: AppConfig, engines: dict[str, Engine]
 ) -> None:
     """All ten, greedy and drawn."""
-    stack = LocalStack(config)
+    stack = LocalStack(config, engines)
     try:
         for method in METHODS:
             for wish in ({}, SAMPLED):

@@ -20,7 +20,7 @@ from deployments.http.auth.keys import hash_of
 from deployments.launch.local_ray import APP, serving
 from runtime.errors import ConfigError
 from tests.support.local_stack import animals
-from tests.support.serve import COUNT, NUMBERS, free_port
+from tests.support.serve import COUNT, NUMBERS, deployed, free_port
 
 ANN, BOB, EVE = "key-of-ann-0123456789", "key-of-bob-0123456789", "key-of-eve-0123456789"
 
@@ -60,9 +60,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(keys: Path) -> Iterator[str]:
+def url(keys: Path, serve_port: int) -> Iterator[str]:
     settings = config(access={"keys_file": str(keys)}, body_timeout_s=1.0)
-    with serving(settings, port=free_port()) as base_url:
+    with deployed(serve_port, settings) as base_url:
         yield base_url
 
 

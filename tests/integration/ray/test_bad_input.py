@@ -10,14 +10,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import psutil
 import pytest
 
 from deployments.config.app_config import AppConfig
-from deployments.launch.local_ray import serving
-from tests.support.method_families import families
-from tests.support.request_bodies import BYTES, GOOD
-from tests.support.serve import free_port
+from tests.support.http.request_bodies import BYTES, GOOD
+from tests.support.models.method_families import families
+from tests.support.serve import deployed
 
 pytestmark = pytest.mark.ray
 
@@ -35,12 +33,9 @@ def config() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def root() -> Iterator[str]:
-    children = psutil.Process().children(recursive=True)
-    with serving(AppConfig.model_validate(config()), port=free_port()) as base_url:
+def root(serve_port: int) -> Iterator[str]:
+    with deployed(serve_port, AppConfig.model_validate(config())) as base_url:
         yield base_url.removesuffix("v1")
-    left = [p for p in psutil.Process().children(recursive=True) if p not in children]
-    assert not left, f"processes left behind: {left}"
 
 
 def said(reply: httpx2.Response) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Logs and spans of a request through the processes of Ray Serve: one cluster for this file."""
+"""Logs and spans of a request through the processes of Ray Serve."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import httpx2
 import pytest
 
 from deployments.config.app_config import AppConfig
-from deployments.launch.local_ray import serving
 from tests.support.local_stack import DOG, animals
-from tests.support.otlp_collector import Collector, collecting
-from tests.support.prometheus import OFTEN, SERVE, samples, wait_for
-from tests.support.serve import free_port
+from tests.support.observability.otlp_collector import Collector, collecting
+from tests.support.observability.prometheus import SERVE, samples, wait_for
+from tests.support.serve import deployed
 
 pytestmark = pytest.mark.ray
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
+EARLIER: set[Path] = set()
+"""Logs of applications that ran in this Serve before."""
 ASKED = {"model": "e", "messages": [{"role": "user", "content": "Who on earth?"}]}
 
 
@@ -32,19 +33,16 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def url(collector: Collector) -> Iterator[str]:
+def url(collector: Collector, serve_port: int) -> Iterator[str]:
     config = animals(e={"type": "sweetspan", "span_words": 1})
     config["tracing"] = {"endpoint": collector.url}
     # Its second call fails once, so that there is a line of every process.
     config["members"]["dog"]["engine"] = {"type": "flaky", "engine": DOG, "fails_at": [2]}
     for member in config["members"].values():
         member["replica"] = {"num_cpus": 0.1}
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(*OFTEN)
-        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
-        settings, logs = AppConfig.model_validate(config), {"encoding": "JSON"}
-        with serving(settings, port=free_port(), logs=logs) as base_url:
-            yield base_url
+    EARLIER.update(log_files())
+    with deployed(serve_port, AppConfig.model_validate(config), {"encoding": "JSON"}) as base_url:
+        yield base_url
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +53,15 @@ def reply(url: str) -> httpx2.Response:
     return answer
 
 
-def lines(deployment: str) -> list[dict[str, Any]]:
+def log_files(pattern: str = "*.log") -> set[Path]:
     import ray
 
     logs = Path(ray._private.worker._global_node.get_logs_dir_path()) / "serve"
-    files = logs.glob(f"*{deployment}*.log")
+    return set(logs.glob(pattern))
+
+
+def lines(deployment: str) -> list[dict[str, Any]]:
+    files = sorted(log_files(f"*{deployment}*.log") - EARLIER)
     return [json.loads(line) for path in files for line in path.read_text().splitlines()]
 
 

@@ -8,23 +8,23 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from deployments.config.app_config import AppConfig
-from deployments.launch.local_ray import APP, serving
+from deployments.launch.local_ray import APP
 from deployments.serving.names import ensemble_deployment, reward_deployment
 from runtime.types.query import Message
 from tests.support.local_stack import answers
-from tests.support.maze import GOLD, maze
-from tests.support.prometheus import OFTEN, wait_for
-from tests.support.serve import free_port, replica_pid
+from tests.support.models.maze import GOLD, maze
+from tests.support.observability.prometheus import wait_for
+from tests.support.serve import deployed, replica_pid
 
 pytestmark = pytest.mark.ray
 
 ASK: list[Any] = [{"role": "user", "content": "Which way?"}]
 SECONDS = 0.2
+JUDGE = "guide"
 
 
 def config() -> dict[str, Any]:
@@ -35,20 +35,19 @@ def config() -> dict[str, Any]:
         whole["members"][f"slow-{name}"] = {"engine": engine}
     slow = {"members": ["slow-a", "slow-b"]}
     whole["ensembles"]["slowly"] = whole["ensembles"]["search"] | slow
+    # A name of its own, since Ray's metrics outlive an application.
+    whole["reward_models"] = {JUDGE: whole["reward_models"]["prm"]}
+    for ensemble in whole["ensembles"].values():
+        ensemble["reward"] = JUDGE
     for served in (*whole["members"].values(), *whole["reward_models"].values()):
         served["replica"] = {"num_cpus": 0.1}
     return whole
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    children = psutil.Process().children(recursive=True)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(*OFTEN)
-        with serving(AppConfig.model_validate(config()), port=free_port()) as base_url:
-            yield base_url
-    left = [p for p in psutil.Process().children(recursive=True) if p not in children]
-    assert not left, f"processes left behind: {left}"
+def url(serve_port: int) -> Iterator[str]:
+    with deployed(serve_port, AppConfig.model_validate(config())) as base_url:
+        yield base_url
 
 
 async def test_ray_serve_searches_as_one_process_does(url: str) -> None:
@@ -68,7 +67,7 @@ async def test_ray_serve_searches_as_one_process_does(url: str) -> None:
 async def test_chains_of_many_requests_are_judged_together(url: str) -> None:
     from ray import serve
 
-    handle = serve.get_deployment_handle(reward_deployment("prm"), APP)
+    handle = serve.get_deployment_handle(reward_deployment(JUDGE), APP)
     before = await handle.stats.remote()
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
         asked = (
@@ -84,7 +83,7 @@ async def test_chains_of_many_requests_are_judged_together(url: str) -> None:
     assert after["batches"] - before["batches"] < 0.8 * chains
     for name, counted in (("questions_total", "chains"), ("batch_seconds_count", "batches")):
         metric = f"ray_orchestrion_aide_{name}"
-        assert wait_for(metric, after[counted], aide="prm") == after[counted]
+        assert wait_for(metric, after[counted], aide=JUDGE) == after[counted]
 
 
 def test_a_search_survives_its_coordinator(url: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.config.app_config import AppConfig
 from deployments.handles.channels import ServeChannel
-from deployments.launch.local_ray import APP, serving
+from deployments.launch.local_ray import APP
 from deployments.serving.names import member_deployment
 from runtime.call_context import CallContext, use_call_context
 from runtime.calls.messages import Call
@@ -25,6 +24,7 @@ from runtime.calls.remote_engine import RemoteEngine
 from runtime.errors import EngineFault
 from runtime.types.sampling import Sampling
 from tests.support.local_stack import CAT
+from tests.support.serve import deployed
 
 pytestmark = pytest.mark.ray
 
@@ -45,15 +45,9 @@ def config() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    children = psutil.Process().children(recursive=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with serving(AppConfig.model_validate(config()), port=port):
+def application(serve_port: int) -> Iterator[None]:
+    with deployed(serve_port, AppConfig.model_validate(config())):
         yield
-    left = [p for p in psutil.Process().children(recursive=True) if p not in children]
-    assert not left, f"processes left behind: {left}"
 
 
 def handle(member: str) -> DeploymentHandle:

@@ -1,4 +1,4 @@
-"""The same wiring under Ray Serve: one cluster on loopback for all tests of this file."""
+"""The same wiring under Ray Serve, on loopback."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 
 from deployments.config.app_config import AppConfig
-from deployments.launch.local_ray import APP, scrape_url, serving
+from deployments.launch.local_ray import APP, scrape_url
 from tests.support.local_stack import animals, answers
-from tests.support.prometheus import OFTEN, samples, wait_for
-from tests.support.serve import COUNT, NUMBERS, free_port, replica_pid
+from tests.support.observability.prometheus import samples, wait_for
+from tests.support.serve import COUNT, NUMBERS, deployed, replica_pid
 
 pytestmark = pytest.mark.ray
 
@@ -39,14 +39,9 @@ def config() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    children = psutil.Process().children(recursive=True)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(*OFTEN)
-        with serving(AppConfig.model_validate(config()), port=free_port()) as base_url:
-            yield base_url
-    left = [p for p in psutil.Process().children(recursive=True) if p not in children]
-    assert not left, f"processes left behind: {left}"
+def url(serve_port: int) -> Iterator[str]:
+    with deployed(serve_port, AppConfig.model_validate(config())) as base_url:
+        yield base_url
 
 
 @pytest.fixture

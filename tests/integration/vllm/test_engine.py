@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import json
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import pytest_asyncio
-import torch
-from safetensors.torch import load_file, save_file
 
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
 from runtime.call_context import CallContext, use_call_context
-from runtime.config import vllm_args
-from runtime.config.engines import TransformersEngine, VllmEngine
-from runtime.engines import Engine, build_engine
-from runtime.engines.vllm import launch
-from runtime.errors import BadRequest, ConfigError, EngineFault, Overloaded, Unsupported
+from runtime.config.engines import VllmEngine
+from runtime.engines import Engine
+from runtime.errors import BadRequest, Overloaded, Unsupported
 from runtime.types.outputs import Generation
 from runtime.types.sampling import Sampling
 from tests.integration.vllm.conftest import SMALL, Start
-from tests.support.deferral_pair import QUESTION, router
 from tests.support.engine_parity import CLOSE, agree, both, text
 from tests.support.local_stack import ask
-from tests.support.paths import ZOO
+from tests.support.models.deferral_pair import QUESTION, router
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 Zoo = dict[str, Engine]
-ZOO_FOLDER = ZOO
 LONG = Sampling(max_tokens=300, ignore_eos=True)
 
 
@@ -185,122 +176,6 @@ async def test_meaningless_calls_are_refused_before_vllm_sees_them(zoo_on_vllm: 
             await engine.generate([5], wrong)
     with pytest.raises(BadRequest, match="score_tail"):
         await engine.generate([5], Sampling(), 1)
-
-
-@pytest.mark.slow
-async def test_a_lora_adapter_writes_as_the_merged_weights_do(start: Start, tmp_path: Path) -> None:
-    adapter, merged = adapted(ZOO_FOLDER / "small", tmp_path)
-    tuned = await start(
-        VllmEngine(
-            weights=str(ZOO_FOLDER / "small"),
-            lora_path=str(adapter),
-            embedding="pooling",
-            **SMALL,
-        )
-    )
-    plain = build_engine(TransformersEngine(weights=str(merged), device="cpu", threads=1))
-    try:
-        prompt = text(tuned, 8, 40)
-        await both((tuned, plain), "score", prompt, [text(tuned, 9, 12)])
-        await both((tuned, plain), "generate", prompt, Sampling(max_tokens=10))
-        await both((tuned, plain), "embed", [prompt])
-    finally:
-        await plain.close()
-
-
-def adapted(folder: Path, to: Path, rank: int = 4, alpha: int = 8) -> tuple[Path, Path]:
-    """A random adapter of all query projections, and the weights with it merged in."""
-    weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
-    torch.manual_seed(3)
-    parts: dict[str, torch.Tensor] = {}
-    for name in [name for name in weights if name.endswith("q_proj.weight")]:
-        out, into = weights[name].shape
-        a, b = torch.randn(rank, into) * 0.2, torch.randn(out, rank) * 0.2
-        stem = "base_model.model." + name.removesuffix(".weight")
-        parts |= {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
-        weights[name] = weights[name].float() + alpha / rank * b @ a
-    adapter, merged = to / "adapter", to / "merged"
-    adapter.mkdir()
-    save_file(parts, adapter / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": ["q_proj"]}
-    (adapter / "adapter_config.json").write_text(json.dumps(settings))
-    merged.mkdir()
-    for file in folder.glob("*.json*"):
-        (merged / file.name).write_bytes(file.read_bytes())
-    save_file(weights, merged / "model.safetensors", {"format": "pt"})
-    return adapter, merged
-
-
-@pytest.mark.slow
-async def test_a_closed_engine_fails_its_pending_calls(start: Start) -> None:
-    engine = await start(VllmEngine(weights="zoo:small", embedding="pooling", **SMALL))
-    prompt = text(engine, 1, 5)
-    longest = Sampling(max_tokens=480, ignore_eos=True)
-    pending = [asyncio.ensure_future(engine.generate(prompt, longest)) for _ in range(3)]
-    await asyncio.sleep(0.05)
-    pending.append(asyncio.ensure_future(engine.embed([text(engine, 2, 500)] * 20)))
-    await asyncio.sleep(0.01)
-    await engine.close()
-    replies = await asyncio.gather(*pending, return_exceptions=True)
-    assert all(isinstance(reply, EngineFault) for reply in replies), replies
-    with pytest.raises(EngineFault, match="closed"):
-        await engine.check()
-    for late in (engine.generate(prompt, LONG), engine.embed([prompt])):
-        with pytest.raises(EngineFault, match="closed"):
-            await late
-
-
-@pytest.mark.slow
-async def test_an_engine_whose_core_died_says_so(start: Start) -> None:
-    before = {p.pid for p in psutil.Process().children(recursive=True)}
-    engine = await start(VllmEngine(weights="zoo:small", **SMALL))
-    await engine.check()
-    prompt = text(engine, 1, 5)
-    pending = asyncio.ensure_future(engine.generate(prompt, LONG))
-    await asyncio.sleep(0.05)
-    children = psutil.Process().children(recursive=True)
-    [core] = [p for p in children if p.pid not in before and "EngineCore" in "".join(p.cmdline())]
-    core.kill()
-    with pytest.raises(EngineFault):
-        async with asyncio.timeout(30):
-            await pending
-    with pytest.raises(EngineFault):
-        await engine.check()
-
-
-async def test_settings_that_vllm_refuses_are_told_before_anything_starts() -> None:
-    before = {p.pid for p in psutil.Process().children(recursive=True)}
-    with pytest.raises(ConfigError, match="max_model_len"):
-        build_engine(VllmEngine(weights="zoo:small", max_model_len=10**6, **SMALL))
-    started = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
-    assert not [p for p in started if "EngineCore" in "".join(p.cmdline())]
-
-
-async def test_an_adapter_gets_the_least_room_that_holds_it(tmp_path: Path) -> None:
-    from vllm.config.lora import MaxLoRARanks
-
-    assert launch.LORA_RANKS == get_args(MaxLoRARanks)
-    for rank, room in ((1, 1), (4, 8), (12, 16), (512, 512)):
-        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
-        assert launch.lora_rank(str(tmp_path)) == room
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 513}))
-    with pytest.raises(ConfigError, match="up to 512"):
-        launch.lora_rank(str(tmp_path))
-
-
-async def test_an_adapter_that_is_none_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="adapter_config.json"):
-        build_engine(VllmEngine(weights="zoo:small", lora_path=str(tmp_path), **SMALL))
-
-
-async def test_the_list_of_names_is_that_of_the_installed_vllm() -> None:
-    import vllm
-    from vllm.engine.arg_utils import AsyncEngineArgs
-
-    assert vllm.__version__.startswith(vllm_args.VERSION + ".")
-    names = {f.name for f in dataclasses.fields(AsyncEngineArgs) if not f.name.startswith("_")}
-    assert names == set(vllm_args.NAMES)
-    assert names >= {*vllm_args.OURS, *vllm_args.SET}
 
 
 async def test_a_request_for_whole_rows_does_not_disturb_its_batch(zoo_on_vllm: Zoo) -> None:

@@ -17,14 +17,13 @@ from runtime.config.engines import TransformersEngine, VllmEngine
 from runtime.data.grading import given_answer, same_answer
 from runtime.data.questions import read_questions
 from runtime.engines import Engine, build_engine
-from runtime.errors import WeightsError
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.query import Message
-from runtime.weights import resolve
 from tests.integration.vllm.conftest import SMALL, Start
 from tests.support.engine_parity import both, every_verb_agrees, text
 from tests.support.local_stack import ask
 from tests.support.paths import ROOT
+from tests.support.pretrained import weight_folders
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 QUESTIONS = ROOT.parent / "shared" / "data" / "questions" / "gsm8k_test.jsonl"
@@ -101,16 +100,7 @@ def quickstart() -> AppConfig:
 
 @pytest.fixture(scope="module")
 def folders(quickstart: AppConfig) -> dict[str, str]:
-    found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ORCHESTRION_OFFLINE", "1")
-        for name, member in quickstart.members.items():
-            assert isinstance(member.engine, TransformersEngine)
-            try:
-                found[name] = str(resolve(member.engine.weights, member.engine.sha256))
-            except WeightsError as fault:
-                pytest.skip(f"run: orchestrion fetch examples/quickstart.yaml ({fault})")
-    return found
+    return {name: str(folder) for name, folder in weight_folders(quickstart).items()}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

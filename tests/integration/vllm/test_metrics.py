@@ -12,8 +12,8 @@ from openai import OpenAI
 
 from deployments.config.app_config import AppConfig
 from deployments.launch.local_ray import serving
+from tests.support.observability.prometheus import OFTEN, samples, wait_for
 from tests.support.paths import ROOT
-from tests.support.prometheus import OFTEN, samples, wait_for
 from tests.support.serve import free_port
 
 pytestmark = [

@@ -25,6 +25,7 @@ MARGIN = 0.2
 """Of accuracy. The novice alone answers about a third, the large one all."""
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:.*already in registry"),

@@ -25,6 +25,7 @@ MARGIN = 1.5
 """Of reward: what a good end pays more than a bad one is 2 gamma = 4."""
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:.*already in registry"),

@@ -19,7 +19,7 @@ import yaml
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
 from runtime.tokenization.tokenizer import Tokenizer
-from tests.support.http_ensembles import served
+from tests.support.http.ensembles import served
 from tests.support.paths import ZOO
 
 pytestmark = [

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from deployments.config.app_config import AppConfig
-from policies.process.beam_search import Beam, best
-from policies.process.cbs import next_quotas, shared_out
+from policies.process.base import Line
+from policies.process.beam_search import Beam
+from policies.process.cbs import apportion, next_quotas
 from runtime.types.events import Ended, Searched, Written
 from runtime.types.query import Budget, Message, Query
 from tests.support.local_stack import ask, running
-from tests.support.maze import GOLD, maze
+from tests.support.models.maze import GOLD, maze
 
 QUESTION = (Message("user", "Which way?"),)
 BASELINES: dict[str, dict[str, Any]] = {
@@ -80,29 +82,26 @@ async def test_a_beam_search_goes_on_elsewhere(name: str) -> None:
     async with running(world()) as stack:
         events = [event async for event in stack.models[name].answer(query)]
         whole = "".join(event.text for event in events if isinstance(event, Written))
-        told = [event for event in events if isinstance(event, Searched)]
-        assert len(told) == 3
-        for event in told:
+        searched = [event for event in events if isinstance(event, Searched)]
+        assert len(searched) == 3
+        for event in searched:
             more = [e async for e in stack.models[name].answer(query, event.checkpoint)]
             assert "".join(e.text for e in more if isinstance(e, Written)) == whole
             assert isinstance(more[-1], Ended)
 
 
 def test_quotas_by_hand() -> None:
-    assert shared_out({"a": 1, "b": 1, "c": 1}, 8) == {"a": 3, "b": 3, "c": 2}
-    assert shared_out({"a": 2.6, "b": 1.4}, 4) == {"a": 3, "b": 1}
+    assert apportion({"a": 1, "b": 1, "c": 1}, 8) == {"a": 3, "b": 3, "c": 2}
+    assert apportion({"a": 2.6, "b": 1.4}, 4) == {"a": 3, "b": 1}
     assert next_quotas({"a": 2, "b": 2}, 0.1, 8) == {"a": 4, "b": 4}
     assert next_quotas({"a": 3, "b": 1}, 0.1, 8) == {"a": 8, "b": 0}
     # exp(0) to exp(-1): 0.731 and 0.269 of 8 are 5.85 and 2.15.
     assert next_quotas({"a": 2, "b": 1}, 1.0, 8) == {"a": 6, "b": 2}
 
 
-def test_the_best_beams_and_of_equals_the_first() -> None:
-    beams = [Beam(score=score, finished=done) for score, done in ((0.2, False), (0.9, True))]
-    first, second = Beam(score=0.5), Beam(score=0.5, finished=True)
-    kept = best([*beams, first, second], 2)
-    assert kept == [beams[1], first] and kept[1] is first
-    assert Beam.load(beams[1].dump()) == beams[1]
+def test_a_beam_survives_json() -> None:
+    beam = Beam((Line("up\n", "a", 0.7, False),), 0.7, finished=True)
+    assert Beam.load(json.loads(json.dumps(beam.dump()))) == beam
 
 
 def test_best_of_n_is_of_one_member() -> None:

@@ -14,7 +14,7 @@ from runtime.errors import ConfigError, MemberFailed
 from runtime.types.events import Ended, Searched, Written
 from runtime.types.query import Budget, Message, Query
 from tests.support.local_stack import ask, running
-from tests.support.maze import GOLD, JUDGE, STARTS_WELL, maze, table
+from tests.support.models.maze import GOLD, JUDGE, STARTS_WELL, maze, table
 
 QUESTION = (Message("user", "Which way?"),)
 
@@ -85,13 +85,15 @@ async def test_a_search_goes_on_elsewhere_from_what_it_told(
     query = Query(id="q", model="search", messages=QUESTION, seed=5, trace="full")
     async with running(maze(search={})) as stack:
         events = [event async for event in stack.models["search"].answer(query)]
-        told = [event for event in events if isinstance(event, Searched)]
+        searched = [event for event in events if isinstance(event, Searched)]
         written = [event for event in events if isinstance(event, Written)]
-        assert len(told) > 4 and [t.progress.done for t in told] == list(range(1, len(told) + 1))
-        assert told[-1].progress.found["answers"] >= 1
+        assert len(searched) > 4 and [event.progress.done for event in searched] == list(
+            range(1, len(searched) + 1)
+        )
+        assert searched[-1].progress.found["answers"] >= 1
         end = events[-1]
         assert isinstance(end, Ended)
-        for event in (told[1], told[len(told) // 2], told[-1]):
+        for event in (searched[1], searched[len(searched) // 2], searched[-1]):
             more = [e async for e in stack.models["search"].answer(query, event.checkpoint)]
             last = more[-1]
             assert isinstance(last, Ended)
@@ -190,3 +192,21 @@ async def test_full_windows_bound_a_search_and_fail_nothing(where: str) -> None:
         for model in ("search", "ebs", "boe"):
             answer = await ask(stack, model, messages=(), prompt=prompt)
             assert "gold" not in answer.text and answer.end.stop_reason in ("length", "eos")
+
+
+async def test_the_order_in_which_parallel_steps_arrive_changes_no_tree() -> None:
+    async def tree(slow: str | None, seconds: float) -> list[dict[str, Any]]:
+        config = maze(search={"parallel": 3, "n_iter": 12})
+        if slow is not None:
+            engine = config["members"][slow]["engine"]
+            slowed = {"type": "slow", "engine": engine, "seconds": seconds}
+            config["members"][slow]["engine"] = slowed
+        async with running(config) as stack:
+            answer = await ask(stack, "search", messages=QUESTION, trace="full", seed=4)
+            nodes: list[dict[str, Any]] = answer.summary["full"]["state"]["tree"]
+            return nodes
+
+    expected = await tree(None, 0.0)
+    assert len(expected) > 8
+    for slow in ("a", "b"):
+        assert await tree(slow, 0.01) == expected

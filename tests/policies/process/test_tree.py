@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from policies.process.tree import ROOT, Node, Rules, Tree
+from policies.process.node import ROOT, Node, Rules
+from policies.process.tree import Tree
 
 MEMBERS = ("a", "b", "c")
 RULES = Rules(exploration=0.5, n_child=3, epsilon=0.01, max_depth=5)
@@ -40,10 +41,10 @@ def grown(seed: int, rules: Rules, rounds: int, parallel: int = 1) -> Tree:
         done += 1
         kind = rng.random()
         if kind < 0.1:
-            tree.give_up(node, author)
+            tree.abandon(node, author)
         elif kind < 0.2 and tree.nodes[node].children:
             twin = tree.nodes[rng.choice(tree.nodes[node].children)]
-            tree.again(twin, author, rules)
+            tree.revisit(twin, author, rules)
         else:
             ended = rng.random() < 0.2
             tree.grow(node, author, f"{done}\n", rng.random(), rules, finished=ended)
@@ -135,7 +136,7 @@ def test_members_write_at_most_once_at_a_place_and_in_an_order_of_the_seed() -> 
         for _ in MEMBERS:
             author = tree.writer(ROOT, MEMBERS, seed)
             tree.ask(ROOT, author)
-            tree.give_up(ROOT, author)
+            tree.abandon(ROOT, author)
             order.append(author)
         assert sorted(order) == sorted(MEMBERS)
         assert tree.select(MEMBERS, RULES) is None
@@ -146,7 +147,7 @@ def test_members_write_at_most_once_at_a_place_and_in_an_order_of_the_seed() -> 
 def test_what_could_not_be_asked_may_be_asked_again() -> None:
     tree = Tree()
     tree.ask(ROOT, "a")
-    tree.give_up(ROOT, "a", tried=False)
+    tree.abandon(ROOT, "a", tried=False)
     assert tree.nodes[ROOT].tried == [] and tree.select(("a",), RULES) == ROOT
 
 
@@ -175,7 +176,7 @@ def test_answers_are_ranked_by_their_last_their_worst_or_all_steps() -> None:
     assert tree.best() is late
     assert tree.best("min") is even
     assert tree.best("product") is strong  # 0.4275, over 0.3 and 0.18
-    assert tree.worth(strong, "product") == pytest.approx(0.4275)
+    assert tree.answer_value(strong, "product") == pytest.approx(0.4275)
 
 
 @pytest.mark.parametrize("parallel", (1, 4))
@@ -220,10 +221,10 @@ def test_parallel_steps_are_written_in_different_places() -> None:
     tree = Tree()
     for member, reward in zip(MEMBERS, (0.5, 0.5, 0.5), strict=True):
         step(tree, ROOT, member, reward)
-    asked = set()
+    chosen = set()
     for _ in range(3):
         node = tree.select(MEMBERS, RULES)
         assert node is not None
         tree.ask(node, tree.writer(node, MEMBERS, 0))
-        asked.add(node)
-    assert len(asked) == 3
+        chosen.add(node)
+    assert len(chosen) == 3

@@ -38,21 +38,21 @@ FLAT = ONE[0].reshape(-1), ONE[1]
 
 
 @pytest.mark.parametrize(
-    ("layers", "changed", "told"),
+    ("layers", "changed", "message"),
     [
         ((NAN, TWO), {}, "NaN"),
-        ((TWO, ONE), {}, "takes 2 numbers of 1"),
+        ((TWO, ONE), {}, "has 2 inputs, but 1 are given"),
         ((FLAT, TWO), {}, "weights"),
         ((ONE, TWO), {"layers": 3}, "2.weight"),
         ((ONE, TWO), {"layers": "two"}, "TypeError"),
-        ((ONE, TWO), {"layers": 1}, "not one output"),
+        ((ONE, TWO), {"layers": 1}, "must have one output"),
     ],
 )
 def test_layers_that_do_not_fit_are_told(
-    tmp_path: Path, layers: Any, changed: dict[str, Any], told: str
+    tmp_path: Path, layers: Any, changed: dict[str, Any], message: str
 ) -> None:
     KIND.write(tmp_path, tensors_of(layers), TOLD | changed)
-    with pytest.raises(ConfigError, match=f"damaged.*{told}.*export anew"):
+    with pytest.raises(ConfigError, match=f"damaged.*{message}.*export anew"):
         load_router(tmp_path)
 
 

@@ -13,39 +13,39 @@ from runtime.errors import EngineFault
 async def test_questions_of_one_tick_share_a_message_and_have_their_own_answers() -> None:
     messages: list[list[int]] = []
 
-    async def send(asked: list[int]) -> list[int | Exception]:
-        messages.append(asked)
-        return [EngineFault("three") if one == 3 else one * 2 for one in asked]
+    async def send(batch: list[int]) -> list[int | Exception]:
+        messages.append(batch)
+        return [EngineFault("three") if one == 3 else one * 2 for one in batch]
 
-    gathering: RequestBatcher[int, int] = RequestBatcher(send)
-    told = await asyncio.gather(*map(gathering.ask, (1, 2, 3)), return_exceptions=True)
-    assert told[:2] == [2, 4] and isinstance(told[2], EngineFault)
-    assert await gathering.ask(4) == 8
+    batcher: RequestBatcher[int, int] = RequestBatcher(send)
+    results = await asyncio.gather(*map(batcher.submit, (1, 2, 3)), return_exceptions=True)
+    assert results[:2] == [2, 4] and isinstance(results[2], EngineFault)
+    assert await batcher.submit(4) == 8
     assert messages == [[1, 2, 3], [4]]
 
 
 @pytest.mark.parametrize("fault", [ValueError("lost"), asyncio.CancelledError()])
 async def test_whoever_waits_hears_of_a_message_that_is_lost(fault: BaseException) -> None:
-    async def send(asked: list[int]) -> list[int | Exception]:
+    async def send(batch: list[int]) -> list[int | Exception]:
         raise fault
 
-    gathering: RequestBatcher[int, int] = RequestBatcher(send)
-    told = await asyncio.wait_for(
-        asyncio.gather(*map(gathering.ask, (1, 2)), return_exceptions=True), timeout=5
+    batcher: RequestBatcher[int, int] = RequestBatcher(send)
+    results = await asyncio.wait_for(
+        asyncio.gather(*map(batcher.submit, (1, 2)), return_exceptions=True), timeout=5
     )
     wanted = ValueError if isinstance(fault, ValueError) else EngineFault
-    assert [type(one) for one in told] == [wanted, wanted]
+    assert [type(one) for one in results] == [wanted, wanted]
 
 
 async def test_one_who_leaves_does_not_take_the_others_answer() -> None:
     ready = asyncio.Event()
 
-    async def send(asked: list[int]) -> list[int | Exception]:
+    async def send(batch: list[int]) -> list[int | Exception]:
         await ready.wait()
-        return list(asked)
+        return list(batch)
 
-    gathering: RequestBatcher[int, int] = RequestBatcher(send)
-    stays, leaves = (asyncio.create_task(gathering.ask(n)) for n in (1, 2))
+    batcher: RequestBatcher[int, int] = RequestBatcher(send)
+    stays, leaves = (asyncio.create_task(batcher.submit(n)) for n in (1, 2))
     await asyncio.sleep(0.01)
     leaves.cancel()
     ready.set()
@@ -56,15 +56,15 @@ async def test_what_comes_up_meanwhile_goes_with_the_next_message() -> None:
     ready = asyncio.Event()
     messages: list[list[int]] = []
 
-    async def send(asked: list[int]) -> list[int | Exception]:
-        messages.append(asked)
+    async def send(batch: list[int]) -> list[int | Exception]:
+        messages.append(batch)
         await ready.wait()
-        return list(asked)
+        return list(batch)
 
-    gathering: RequestBatcher[int, int] = RequestBatcher(send, at_once=2)
+    batcher: RequestBatcher[int, int] = RequestBatcher(send, at_once=2)
     asking = []
     for n in range(5):
-        asking.append(asyncio.create_task(gathering.ask(n)))
+        asking.append(asyncio.create_task(batcher.submit(n)))
         await asyncio.sleep(0.01)
     assert messages == [[0], [1]]
     asking.pop().cancel()
@@ -76,16 +76,16 @@ async def test_what_comes_up_meanwhile_goes_with_the_next_message() -> None:
 async def test_a_message_that_nobody_waits_for_holds_no_other_up() -> None:
     messages: list[list[int]] = []
 
-    async def send(asked: list[int]) -> list[int | Exception]:
-        messages.append(asked)
-        if asked == [1]:
+    async def send(batch: list[int]) -> list[int | Exception]:
+        messages.append(batch)
+        if batch == [1]:
             await asyncio.Event().wait()
-        return list(asked)
+        return list(batch)
 
-    gathering: RequestBatcher[int, int] = RequestBatcher(send)
-    lost = asyncio.create_task(gathering.ask(1))
+    batcher: RequestBatcher[int, int] = RequestBatcher(send)
+    lost = asyncio.create_task(batcher.submit(1))
     await asyncio.sleep(0.01)
-    waits = asyncio.create_task(gathering.ask(2))
+    waits = asyncio.create_task(batcher.submit(2))
     await asyncio.sleep(0.01)
     assert messages == [[1]]
     lost.cancel()

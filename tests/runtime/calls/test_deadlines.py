@@ -61,8 +61,8 @@ async def test_calls_that_nobody_waits_for_are_counted() -> None:
     config = animals(e={"type": "sweetspan", "span_words": 1})
     config["members"]["dog"]["engine"] = NEVER
     async with running(config) as stack:
-        asked = asyncio.create_task(ask(stack, "e"))
+        request = asyncio.create_task(ask(stack, "e"))
         await asyncio.sleep(0.1)
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
         assert stack.counts.value(CANCELLED, "e", "dog") == 1

@@ -54,7 +54,7 @@ def test_tokens_that_nobody_asked_for_are_not_kept() -> None:
 
 
 def test_answers_that_have_ended_are_forgotten_first() -> None:
-    recent = CheckpointStore(kept=2)
+    recent = CheckpointStore(capacity=2)
     recent.note(query("1"), Checkpoint("1"), [])
     recent.note(query("2"), Checkpoint("2", ending="eos"), [])
     recent.note(query("3"), Checkpoint("3"), [])
@@ -71,7 +71,7 @@ def test_only_the_same_question_is_answered_from_memory() -> None:
 
 def test_old_answers_are_forgotten() -> None:
     now = 0.0
-    recent = CheckpointStore(kept=2, seconds=10, clock=lambda: now)
+    recent = CheckpointStore(capacity=2, seconds=10, clock=lambda: now)
     for id in "123":
         recent.note(query(id), Checkpoint(id), [])
     assert recent.recall(query("1")) is None and recent.recall(query("2")) is not None

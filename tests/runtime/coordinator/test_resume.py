@@ -15,7 +15,7 @@ from runtime.types.events import Checkpoint, Ended, Event, Recalled, Written
 from runtime.types.query import Budget, Message, Query
 from runtime.types.spans import Span
 from tests.support.local_stack import DOG, animals, running
-from tests.support.maze import maze
+from tests.support.models.maze import maze
 
 LONG: dict[str, Any] = {"max_tokens": 14, "ignore_eos": True}
 WORLDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -13,7 +13,7 @@ from envs.dynamic_ensemble.env import OBSERVATION, DynamicEnsembleVectorEnv, Wor
 from envs.members.recording import record
 from runtime.data.query_log import Ask, Replay, Reply, Unrecorded, write
 from runtime.errors import ConfigError
-from tests.support.table_members import COSTS, KNOWN, TASKS, Shape, Table, world
+from tests.support.models.table_members import COSTS, KNOWN, TASKS, Shape, Table, world
 
 ABOUT = {"template": "{question} {previous}", "seed": 1}
 
@@ -28,10 +28,10 @@ def log(tmp_path: Path) -> Path:
 def test_every_route_is_recorded_and_nothing_twice() -> None:
     answers = Table()
     rows = record(answers, [TASKS[0].question], tuple(KNOWN), depth=5)
-    asked = [ask for ask, _ in rows]
-    assert len(set(asked)) == len(asked) == sum(map(len, answers.rounds))
+    calls = [ask for ask, _ in rows]
+    assert len(set(calls)) == len(calls) == sum(map(len, answers.rounds))
     # After nothing, "4" and "no idea": three members each.
-    assert {(ask.previous, ask.member) for ask in asked} == {
+    assert {(ask.previous, ask.member) for ask in calls} == {
         (previous, member) for previous in (None, "4", "no idea") for member in KNOWN
     }
 

@@ -21,7 +21,7 @@ def test_rows_are_read_whatever_separators_their_texts_hold(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (b"{nope", "JSON object"),
         (b"null", "JSON object"),
@@ -34,10 +34,10 @@ def test_rows_are_read_whatever_separators_their_texts_hold(tmp_path: Path) -> N
         (b'{"question": "\xe4", "answer": "b"}', "save the file as UTF-8"),
     ],
 )
-def test_a_line_that_is_no_question_is_told(tmp_path: Path, line: bytes, told: str) -> None:
+def test_a_line_that_is_no_question_is_told(tmp_path: Path, line: bytes, message: str) -> None:
     path = tmp_path / "q.jsonl"
     path.write_bytes(GOOD + line)
-    with pytest.raises(ConfigError, match=rf"q\.jsonl:2: .*{told}"):
+    with pytest.raises(ConfigError, match=rf"q\.jsonl:2: .*{message}"):
         read_questions(path)
 
 

@@ -14,8 +14,8 @@ from deployments.config.app_config import AppConfig
 from policies.cascade.sequential.der import DERConfig
 from runtime.encoders import EncoderConfig, TextEncoder, build_encoder
 from runtime.errors import WeightsError
-from tests.support.agents import ECHO, PROMPT, agent
 from tests.support.local_stack import ask, running
+from tests.support.models.agents import ECHO, PROMPT, agent
 from tests.support.paths import ZOO
 
 TEXTS = ["What is the capital of Peru?", "Lima", "", "The capital of Peru is Lima\nAnswer: Lima"]
@@ -32,15 +32,15 @@ def states(text: str) -> torch.Tensor:
     model = AutoModel.from_pretrained(SMALL, dtype=torch.float32)
     with torch.inference_mode():
         read = tokenizer(text or " ", return_tensors="pt", return_token_type_ids=False)
-        told: torch.Tensor = model(**read).last_hidden_state[0]
-    return told
+        result: torch.Tensor = model(**read).last_hidden_state[0]
+    return result
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first", "last"])
 def test_padding_does_not_count(pooling: str) -> None:
-    told = encoder(pooling=pooling).encode(TEXTS)
-    assert told.dtype == np.float32 and told.shape == (4, encoder().size)
-    for vector, text in zip(told, TEXTS, strict=True):
+    result = encoder(pooling=pooling).encode(TEXTS)
+    assert result.dtype == np.float32 and result.shape == (4, encoder().size)
+    for vector, text in zip(result, TEXTS, strict=True):
         own = states(text)
         wanted = {"mean": own.mean(0), "first": own[0], "last": own[-1]}[pooling]
         assert vector == pytest.approx(wanted.numpy(), abs=1e-4)
@@ -89,15 +89,15 @@ async def test_an_encoder_serves_an_ensemble_and_is_accounted(tmp_path: Path) ->
     made = agent(((zero, np.array([0.0, 1.0, 0.0], dtype=np.float32)),), encoder="reader", t_max=2)
     made.save(tmp_path)
     async with running(app(agent=str(tmp_path))) as stack:
-        told = await ask(stack, "der")
-    assert told.summary["route"] == ["b", "b"]
-    assert told.summary["encoder"]["calls"] == 2
-    assert told.summary["encoder"]["cost"] == pytest.approx(2 * 5e-6)
+        result = await ask(stack, "der")
+    assert result.summary["route"] == ["b", "b"]
+    assert result.summary["encoder"]["calls"] == 2
+    assert result.summary["encoder"]["cost"] == pytest.approx(2 * 5e-6)
 
 
 @pytest.mark.parametrize("wanted", ["readr", "prm"])
 def test_an_encoder_that_is_not_configured_is_named(wanted: str) -> None:
-    with pytest.raises(ValidationError, match=f"wants encoder '{wanted}'"):
+    with pytest.raises(ValidationError, match=f"names encoder '{wanted}'"):
         AppConfig.model_validate(app(encoder=wanted))
 
 
@@ -109,9 +109,9 @@ def test_an_encoder_has_a_name_of_its_own() -> None:
 
 
 def test_a_member_may_be_the_encoder() -> None:
-    told = AppConfig.model_validate(app(encoder="a"))
-    der = told.ensembles["der"]
-    assert isinstance(der, DERConfig) and told.own_encoder(der) is None
+    result = AppConfig.model_validate(app(encoder="a"))
+    der = result.ensembles["der"]
+    assert isinstance(der, DERConfig) and result.own_encoder(der) is None
 
 
 def test_encoders_are_fetched_and_sized_like_members() -> None:

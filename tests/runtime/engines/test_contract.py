@@ -64,15 +64,15 @@ def ids_for(seed: int, lengths: Sequence[int]) -> list[list[Tokens]]:
     return [[text(choice.randrange(10**6), choice.randrange(6)) for _ in range(n)] for n in lengths]
 
 
-def holds(told: Distribution, dense: Distribution, top_k: int, also: Tokens) -> None:
-    """``told`` are the ``top_k`` best of a ``dense`` row, then ``also``, with the row's values."""
-    assert told.ids is not None and dense.ids is None
-    assert (told.ids.dtype, told.logprobs.dtype) == (np.int64, np.float32)
-    assert told.ids[top_k:].tolist() == list(also)
-    np.testing.assert_allclose(told.logprobs, dense.logprobs[told.ids], atol=1e-4)
+def holds(row: Distribution, dense: Distribution, top_k: int, also: Tokens) -> None:
+    """``row`` are the ``top_k`` best of a ``dense`` row, then ``also``, with the row's values."""
+    assert row.ids is not None and dense.ids is None
+    assert (row.ids.dtype, row.logprobs.dtype) == (np.int64, np.float32)
+    assert row.ids[top_k:].tolist() == list(also)
+    np.testing.assert_allclose(row.logprobs, dense.logprobs[row.ids], atol=1e-4)
     best = np.sort(dense.logprobs)[::-1][:top_k]
-    np.testing.assert_allclose(told.logprobs[:top_k], best, atol=1e-4)
-    assert len(set(told.ids[:top_k].tolist())) == top_k
+    np.testing.assert_allclose(row.logprobs[:top_k], best, atol=1e-4)
+    assert len(set(row.ids[:top_k].tolist())) == top_k
 
 
 @pytest.mark.parametrize("top_k", (1, 4))
@@ -82,8 +82,8 @@ async def test_ids_asked_for_have_the_values_of_the_whole_row(engine: Engine, to
     assert min(len(ids) for ids in also[3]) == 0, "some places ask for nothing"
     dense = await engine.score(prompt, tails, ALL)
     for _ in range(2):  # from the cache the second time
-        told = await engine.score(prompt, tails, top_k, also)
-        for score, whole, wanted in zip(told, dense, also, strict=True):
+        scores = await engine.score(prompt, tails, top_k, also)
+        for score, whole, wanted in zip(scores, dense, also, strict=True):
             assert score.logprobs == pytest.approx(whole.logprobs, abs=1e-4)
             assert score.top is not None and whole.top is not None
             for place in zip(score.top, whole.top, wanted, strict=True):
@@ -105,24 +105,24 @@ async def test_ids_among_the_best_are_told_again(engine: Engine) -> None:
     [row] = await engine.next_token([prompt], 2, [also])
     [score] = await engine.score(prompt, [[3]], 2, [[np.array(also)]])
     assert score.top is not None
-    for told in (row, score.top[0]):
-        assert told.ids is not None and told.ids.tolist() == [first, second, *also]
-        again = [told.logprobs[i] for i in (1, 0, 1)]
-        assert told.logprobs[2:].tolist() == pytest.approx(again, abs=1e-6)
+    for top in (row, score.top[0]):
+        assert top.ids is not None and top.ids.tolist() == [first, second, *also]
+        again = [top.logprobs[i] for i in (1, 0, 1)]
+        assert top.logprobs[2:].tolist() == pytest.approx(again, abs=1e-6)
 
 
 async def test_next_tokens_asked_for_have_the_values_of_the_whole_row(engine: Engine) -> None:
     prompts = [text(10, 1), text(11, 30), text(12, 8)]
     also: list[Tokens] = [[4, 200], (), [9, 9, 17]]
     dense = await engine.next_token(prompts, ALL)
-    for told, whole, wanted in zip(
+    for row, whole, wanted in zip(
         await engine.next_token(prompts, 3, also), dense, also, strict=True
     ):
-        holds(told, whole, 3, wanted)
+        holds(row, whole, 3, wanted)
 
 
 @pytest.mark.parametrize(
-    ("top_k", "also", "told"),
+    ("top_k", "also", "message"),
     (
         (2, [[[5], []]], "1 entries for 2"),
         (2, [[[5], []], [[5]], []], "3 entries for 2"),
@@ -135,9 +135,9 @@ async def test_next_tokens_asked_for_have_the_values_of_the_whole_row(engine: En
     ),
 )
 async def test_ids_that_fit_no_place_or_no_vocabulary_are_refused(
-    engine: Engine, top_k: int, also: Any, told: str
+    engine: Engine, top_k: int, also: Any, message: str
 ) -> None:
-    with pytest.raises(BadRequest, match=told):
+    with pytest.raises(BadRequest, match=message):
         await engine.score(text(13, 4), [[1, 2], [3]], top_k, also)
 
 

@@ -114,7 +114,7 @@ async def test_a_scripted_embedding_is_a_unit_vector_of_the_bag_of_tokens() -> N
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     (
         ({"": {" bird": 1.0}}, "add it to vocabulary"),
         ({"": {"the": 0.0}}, "not all 0"),
@@ -123,9 +123,9 @@ async def test_a_scripted_embedding_is_a_unit_vector_of_the_bag_of_tokens() -> N
     ),
 )
 def test_a_table_that_cannot_work_says_what_to_change(
-    table: dict[str, dict[str, float]], told: str
+    table: dict[str, dict[str, float]], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         TableLM(TableEngine(vocabulary=WORDS, table=table))
 
 

@@ -24,7 +24,7 @@ from runtime.observability.tracing import UNRECORDED, begin, current_activity, d
 from runtime.types.events import Ended, Written
 from runtime.types.query import Message, Query
 from tests.support.local_stack import DOG, animals, ask, running
-from tests.support.otel_spans import facts, named, own_id, parent, recorded
+from tests.support.observability.otel_spans import facts, named, own_id, parent, recorded
 
 SWEET = {"type": "sweetspan", "span_words": 1}
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -50,8 +50,8 @@ async def test_an_answer_that_is_asked_for_again_is_told_as_resumed(
     async with running(animals(e=SWEET)) as stack:
         await ask(stack, "e", max_tokens=3)
         await ask(stack, "e", max_tokens=3, again=True)
-    told = [facts(one)["orchestrion.resumed"] for one in named(spans, "chat e")]
-    assert told == [False, True]
+    resumed = [facts(one)["orchestrion.resumed"] for one in named(spans, "chat e")]
+    assert resumed == [False, True]
 
 
 async def test_an_answers_activity_holds_its_calls_and_these_the_engines(
@@ -74,15 +74,18 @@ async def test_an_activity_tells_models_tokens_and_the_outcome(spans: InMemorySp
     async with running(animals(e=SWEET)) as stack:
         answer = await ask(stack, "e", temperature=0.5, seed=3)
     [whole] = named(spans, "chat e")
-    told = facts(whole)
-    assert told["gen_ai.operation.name"] == "chat"
-    assert told["gen_ai.request.model"] == told["orchestrion.ensemble"] == "e"
-    assert (told["gen_ai.request.temperature"], told["gen_ai.request.seed"]) == (0.5, 3)
-    assert "gen_ai.request.top_p" not in told
-    assert told["gen_ai.usage.input_tokens"] == answer.end.prompt_tokens
-    assert told["gen_ai.usage.output_tokens"] == answer.end.completion_tokens
-    assert told["orchestrion.outcome"] == "eos" and told["orchestrion.method"] == "sweetspan"
-    assert told["orchestrion.trace_id"] == "t" and told["orchestrion.degraded"] is False
+    attributes = facts(whole)
+    assert attributes["gen_ai.operation.name"] == "chat"
+    assert attributes["gen_ai.request.model"] == attributes["orchestrion.ensemble"] == "e"
+    assert (attributes["gen_ai.request.temperature"], attributes["gen_ai.request.seed"]) == (0.5, 3)
+    assert "gen_ai.request.top_p" not in attributes
+    assert attributes["gen_ai.usage.input_tokens"] == answer.end.prompt_tokens
+    assert attributes["gen_ai.usage.output_tokens"] == answer.end.completion_tokens
+    assert (
+        attributes["orchestrion.outcome"] == "eos"
+        and attributes["orchestrion.method"] == "sweetspan"
+    )
+    assert attributes["orchestrion.trace_id"] == "t" and attributes["orchestrion.degraded"] is False
     written = sum(facts(one)["gen_ai.usage.output_tokens"] for one in named(spans, "generate cat"))
     assert written == answer.member("cat")["completion_tokens"]
 
@@ -127,8 +130,8 @@ async def test_a_client_that_leaves_ends_the_activity_without_an_error(
 async def test_no_activity_holds_text(spans: InMemorySpanExporter) -> None:
     async with running(flaky(fails_at=[1])) as stack:
         answer = await ask(stack, "e", messages=(Message("user", "Whodunnit?"),))
-    told = "".join(span.to_json() for span in spans.get_finished_spans())
-    assert "Whodunnit" not in told and answer.text.strip() not in told
+    exported = "".join(span.to_json() for span in spans.get_finished_spans())
+    assert "Whodunnit" not in exported and answer.text.strip() not in exported
 
 
 async def test_answers_of_one_task_do_not_mix_their_activities(
@@ -136,12 +139,14 @@ async def test_answers_of_one_task_do_not_mix_their_activities(
 ) -> None:
     """A generator's steps run in the context of whoever asks for them."""
     async with running(animals(e=SWEET)) as stack:
-        asked = [stack.models["e"].answer(Query(id=name, model="e", messages=WHO)) for name in "ab"]
-        last = [await anext(one) for one in asked]
+        streams = [
+            stack.models["e"].answer(Query(id=name, model="e", messages=WHO)) for name in "ab"
+        ]
+        last = [await anext(one) for one in streams]
         assert current_activity() is UNRECORDED and current_call_context().request == ""
         while not all(isinstance(event, Ended) for event in last):
-            last = [await anext(one, end) for one, end in zip(asked, last, strict=True)]
-        for one in asked:
+            last = [await anext(one, end) for one, end in zip(streams, last, strict=True)]
+        for one in streams:
             await one.aclose()
     wholes = {own_id(span): facts(span)["orchestrion.trace_id"] for span in named(spans, "chat e")}
     assert sorted(wholes.values()) == ["a", "b"]
@@ -155,8 +160,8 @@ async def test_texts_are_the_same_with_and_without_recording() -> None:
     async with running(animals(e=SWEET)) as stack:
         bare = await ask(stack, "e")
         with recorded():
-            told = await ask(stack, "e")
-    assert [event.text for event in told.written] == [event.text for event in bare.written]
+            traced = await ask(stack, "e")
+    assert [event.text for event in traced.written] == [event.text for event in bare.written]
     assert isinstance(bare.written[0], Written)
 
 
@@ -180,10 +185,10 @@ def test_a_malformed_traceparent_begins_a_trace_of_its_own(spans: InMemorySpanEx
 
 
 def test_what_the_client_decided_against_is_not_sampled(tmp_path: Path) -> None:
-    told = recorder(TracingConfig(exporter="file", folder=str(tmp_path), sample=1.0), "gateway")
-    told.start("no", "server", CLIENT[:-2] + "00", {}).end()
-    told.start("yes", "server", CLIENT, {"a": 1, "b": None}).end("QuorumLost")
-    told.close()
+    exporter = recorder(TracingConfig(exporter="file", folder=str(tmp_path), sample=1.0), "gateway")
+    exporter.start("no", "server", CLIENT[:-2] + "00", {}).end()
+    exporter.start("yes", "server", CLIENT, {"a": 1, "b": None}).end("QuorumLost")
+    exporter.close()
     [file] = tmp_path.iterdir()
     [line] = [json.loads(line) for line in file.read_text().splitlines()]
     assert line["name"] == "yes" and line["parent_id"] == f"0x{CALLER}"
@@ -197,11 +202,11 @@ def test_the_standard_variables_name_the_service(
 ) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "ours")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
-    told = recorder(TracingConfig(exporter="file", folder=str(tmp_path)), "gateway")
-    told.start("no", "server", "", {}).end()
-    told.start("yes", "server", "", {}).end()
-    assert told._provider.resource.attributes["service.name"] == "ours"
-    told.close()
+    exporter = recorder(TracingConfig(exporter="file", folder=str(tmp_path)), "gateway")
+    exporter.start("no", "server", "", {}).end()
+    exporter.start("yes", "server", "", {}).end()
+    assert exporter._provider.resource.attributes["service.name"] == "ours"
+    exporter.close()
     assert [file.read_text() for file in tmp_path.iterdir()] == [""]
 
 

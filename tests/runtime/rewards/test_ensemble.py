@@ -52,8 +52,8 @@ async def test_the_mean_or_the_least_is_taken() -> None:
 
 async def test_a_chain_that_one_cannot_hold_fails_alone() -> None:
     model = RewardEnsemble([Fixed(0.2), Fixed(0.6, room=4)], "mean")
-    told: list[Judged] = await judge_all(model, [SHORT, LONG])
-    assert told[0] == pytest.approx([0.4, 0.4]) and isinstance(told[1], ContextOverflow)
+    scores: list[Judged] = await judge_all(model, [SHORT, LONG])
+    assert scores[0] == pytest.approx([0.4, 0.4]) and isinstance(scores[1], ContextOverflow)
 
 
 async def test_all_are_checked_and_closed() -> None:

@@ -72,20 +72,20 @@ async def test_a_chain_beyond_the_window_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     (
         ({"tag": "##"}, "tag '##' is not one token"),
         ({"good": "good"}, "good 'good' is not one token"),
         ({"bad": "+"}, "same token"),
     ),
 )
-def test_signs_that_cannot_be_read_are_refused(fields: dict[str, str], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_signs_that_cannot_be_read_are_refused(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         tags(table(), **fields)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     (
         ({"template": "{question}"}, "{steps} is missing"),
         ({"template": "{steps}"}, "{question} is missing"),
@@ -94,8 +94,8 @@ def test_signs_that_cannot_be_read_are_refused(fields: dict[str, str], told: str
         ({"step": "{text}"}, "{tag} is missing"),
     ),
 )
-def test_a_form_without_its_places_is_refused(fields: dict[str, str], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_form_without_its_places_is_refused(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         StepTagReward(engine=TableEngine(vocabulary=("a",), table={}), **fields)
 
 
@@ -232,7 +232,7 @@ async def test_what_is_no_classifier_is_told(
 ) -> None:
     with pytest.raises(ConfigError, match="step-tags"):
         judge(folder_of("llama"))
-    with pytest.raises(ConfigError, match="give the one that it was trained with"):
+    with pytest.raises(ConfigError, match="that it was trained with"):
         ClassifierModel(ClassifierReward(weights=str(classifiers["token"]), tag="<extra_0>"))
     broken = tmp_path / "broken"
     broken.mkdir()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from runtime.text.incremental import Context
 from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
-from tests.support import tokenizers as small
+from tests.support.models import tokenizers as small
 
 every = pytest.mark.parametrize("name", small.names())
 spans = st.lists(small.texts, max_size=8)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from runtime.text.pieces import PieceContext, spell
-from tests.support.tokenizers import names
-from tests.support.tokenizers import tokenizer as small
+from tests.support.models.tokenizers import names
+from tests.support.models.tokenizers import tokenizer as small
 
 TEXT = (
     "The café of Zoë isn’t far: 12.5 km — ну вот 東京 👍🏽 end.\nNext line, <b>bold</b> word\n\n  x"

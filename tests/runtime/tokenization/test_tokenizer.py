@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runtime.errors import ConfigError, WeightsError
 from runtime.tokenization.tokenizer import Tokenizer, TokenizerDefinition, vocabulary_tokenizer
 from runtime.types.query import Message
-from tests.support import tokenizers as small
+from tests.support.models import tokenizers as small
 
 every = pytest.mark.parametrize("name", small.names())
 unlossy = pytest.mark.parametrize("name", [name for name in small.names() if "nfkc" not in name])

@@ -1,4 +1,4 @@
-"""Vocabularies side by side, with arithmetic to follow by hand, and what the cache survives."""
+"""Alignments of vocabularies, worked out by hand, and their cache."""
 
 from __future__ import annotations
 
@@ -12,39 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.config.engines import TableEngine
-from runtime.engines.scripted.models import TableLM
 from runtime.errors import WeightsError
 from runtime.tokenization.tokenizer import Tokenizer, vocabulary_tokenizer
-from runtime.types.outputs import Tokens
-from runtime.vocab import aligned, embeddings, vector_table
+from runtime.vocab import aligned
 from runtime.vocab.alignment import _parts, align
-from runtime.vocab.single_flight import SingleFlight
+from tests.support.models.tokenizers import tokenizer
 from tests.support.paths import ROOT
-from tests.support.tokenizers import tokenizer
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ORCHESTRION_CACHE", str(tmp_path))
-    return tmp_path
 
 
 def words(*texts: str) -> Tokenizer:
     return Tokenizer(vocabulary_tokenizer(texts))
-
-
-class CountingLM(TableLM):
-    """Remembers how many embeddings each call asked for; ``shift`` stands for other weights."""
-
-    def __init__(self, *texts: str, shift: float = 0.0) -> None:
-        super().__init__(TableEngine(vocabulary=texts, table={}))
-        self.asked: list[int] = []
-        self.shift = shift
-
-    async def vectors(self, ids: Tokens) -> np.ndarray:
-        self.asked.append(len(ids))
-        return await super().vectors(ids) + self.shift
 
 
 def test_each_token_finds_its_bytes_or_the_first_piece_of_them() -> None:
@@ -188,27 +165,6 @@ async def test_who_asks_at_once_gets_the_same_alignment() -> None:
     assert await aligned(other, one) is not first
 
 
-async def test_a_caller_that_leaves_does_not_stop_the_others() -> None:
-    once: SingleFlight[int] = SingleFlight(limit=1)
-    go = asyncio.Event()
-    made = []
-
-    async def make() -> int:
-        await go.wait()
-        made.append(1)
-        return len(made)
-
-    leaves, stays = (asyncio.ensure_future(once.get("x", make)) for _ in range(2))
-    await asyncio.sleep(0)
-    leaves.cancel()
-    await asyncio.sleep(0)
-    go.set()
-    assert await stays == 1
-    assert await once.get("x", make) == 1
-    assert await once.get("y", make) == 2
-    assert await once.get("x", make) == 3  # only one is kept
-
-
 def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,65 +174,11 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
         align(words("cat"), words("dog"))
 
 
-async def test_a_table_is_fetched_in_chunks_and_then_only_probed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(embeddings, "CHUNK_IDS", 100)
-    engine = CountingLM("cat", "dog")  # 2 + 256 + 2 = 260 tokens
-    table = await vector_table(engine)
-    assert engine.asked == [16, 100, 100, 60]
-    assert (table.dtype, table.shape) == (np.float16, (260, 32))
-    assert np.array_equal(table, await engine.vectors(range(260)))
-    assert not table.flags.writeable
-    engine.asked.clear()
-    assert np.array_equal(await vector_table(engine), table)
-    assert engine.asked == [16]
-
-
-async def test_a_reply_is_kept_small_where_embeddings_are_wide(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 50 * 32 * 4)
-    engine = CountingLM("cat", "dog")
-    await vector_table(engine)
-    assert engine.asked == [16, 50, 50, 50, 50, 50, 10]
-
-
-async def test_other_weights_under_the_same_name_get_another_table(cache: Path) -> None:
-    before = await vector_table(CountingLM("cat"))
-    after = await vector_table(CountingLM("cat", shift=1.0))
-    assert np.array_equal(after, before + 1)
-    assert len(list((cache / "vectors").iterdir())) == 2
-
-
-@pytest.mark.parametrize("harm", ["empty", "cut", "text", "other numbers", "another shape"])
-async def test_a_damaged_table_is_fetched_again(cache: Path, harm: str) -> None:
-    engine = CountingLM("cat")
-    table = np.array(await vector_table(engine))
-    (file,) = (cache / "vectors").iterdir()
-    if harm == "empty":
-        file.write_bytes(b"")
-    elif harm == "cut":
-        file.write_bytes(file.read_bytes()[:-100])
-    elif harm == "text":
-        file.write_text("not an array")
-    elif harm == "other numbers":
-        np.save(file, -table)
-    else:
-        np.save(file, table[:5])
-    assert np.array_equal(await vector_table(engine), table)
-
-
-async def test_numbers_beyond_half_precision_stay_finite() -> None:
-    table = await vector_table(CountingLM("cat", shift=1e9))
-    assert np.isfinite(table).all()
-
-
 @pytest.mark.pretrained
 def test_a_large_pair_takes_seconds_and_little_memory(tmp_path: Path) -> None:
     script = """
 import resource, time
-from tests.support.tokenizers import pretrained_folders
+from tests.support.models.tokenizers import pretrained_folders
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.vocab.alignment import align
 found = {len(t.token_bytes): t for t in map(Tokenizer.from_folder, pretrained_folders())}

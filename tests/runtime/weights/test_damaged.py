@@ -32,9 +32,9 @@ def holds(name: str, data: bytes) -> Damage:
 
 def config(**changes: Any) -> Damage:
     def damage(folder: Path) -> None:
-        told = json.loads((folder / CONFIG).read_text()) | changes
-        kept = {key: value for key, value in told.items() if value is not None}
-        (folder / CONFIG).write_text(json.dumps(kept))
+        content = json.loads((folder / CONFIG).read_text()) | changes
+        present = {key: value for key, value in content.items() if value is not None}
+        (folder / CONFIG).write_text(json.dumps(present))
 
     return damage
 
@@ -45,8 +45,8 @@ def header(change: Callable[[dict[str, Any]], Any]) -> Damage:
     def damage(folder: Path) -> None:
         data = (folder / WEIGHTS).read_bytes()
         (length,) = struct.unpack("<Q", data[:8])
-        told = json.loads(data[8 : 8 + length])
-        changed = {k: v if k == "__metadata__" else change(v) for k, v in told.items()}
+        content = json.loads(data[8 : 8 + length])
+        changed = {k: v if k == "__metadata__" else change(v) for k, v in content.items()}
         written = json.dumps(changed).encode()
         rest = data[8 + length :]
         (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(written)) + written + rest)
@@ -142,9 +142,9 @@ def damaged(tmp_path: Path, damage: Damage) -> TransformersEngine:
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_checkpoint_is_told_at_start(tmp_path: Path, name: str) -> None:
-    damage, told = DAMAGED[name]
+    damage, content = DAMAGED[name]
     engine = damaged(tmp_path, damage)
-    with pytest.raises(WeightsError, match=f"(?s){told}") as caught:
+    with pytest.raises(WeightsError, match=f"(?s){content}") as caught:
         build_engine(engine)
     assert engine.weights in str(caught.value)
 

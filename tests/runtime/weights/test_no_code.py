@@ -133,16 +133,16 @@ def with_code(folder: Path, mark: Path, of: str) -> Path:
         f"import os\nos.mkdir({str(mark)!r})\nclass Bad: pass\nclass BadConfig: pass\n"
     )
     if of == "model":
-        told = json.loads((folder / "config.json").read_text())
-        told["model_type"] = "bad"
+        content = json.loads((folder / "config.json").read_text())
+        content["model_type"] = "bad"
         names = ("AutoModel", "AutoModelForCausalLM", "AutoModelForTokenClassification")
-        told["architectures"] = ["BadForTokenClassification"]
-        told["auto_map"] = {"AutoConfig": "bad.BadConfig"} | dict.fromkeys(names, "bad.Bad")
-        (folder / "config.json").write_text(json.dumps(told))
+        content["architectures"] = ["BadForTokenClassification"]
+        content["auto_map"] = {"AutoConfig": "bad.BadConfig"} | dict.fromkeys(names, "bad.Bad")
+        (folder / "config.json").write_text(json.dumps(content))
     else:
-        told = json.loads((folder / "tokenizer_config.json").read_text())
-        told |= {"tokenizer_class": "Bad", "auto_map": {"AutoTokenizer": ["bad.Bad", "bad.Bad"]}}
-        (folder / "tokenizer_config.json").write_text(json.dumps(told))
+        content = json.loads((folder / "tokenizer_config.json").read_text())
+        content |= {"tokenizer_class": "Bad", "auto_map": {"AutoTokenizer": ["bad.Bad", "bad.Bad"]}}
+        (folder / "tokenizer_config.json").write_text(json.dumps(content))
     return folder
 
 
@@ -221,8 +221,8 @@ def test_a_trained_part_that_is_a_pickle_is_refused(
     data = pickle.dumps(Bomb(mark))
     (tmp_path / f"{kind}.safetensors").write_bytes(data)
     about = {"format": f"orchestrion-{kind}-1", "sha256": hashlib.sha256(data).hexdigest()}
-    told = {"members": ["a"], "layers": 1, "method": "citer", "reads": "x", "about": {}}
-    (tmp_path / f"{kind}.json").write_text(json.dumps(about | told))
+    content = {"members": ["a"], "layers": 1, "method": "citer", "reads": "x", "about": {}}
+    (tmp_path / f"{kind}.json").write_text(json.dumps(about | content))
     with pytest.raises(ConfigError, match="is damaged"):
         load(tmp_path)
     assert not mark.exists()

@@ -102,7 +102,7 @@ def test_keys_change_without_restart(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert names(keys) == ["ann", None, None], "the file is looked at once a second"
     clock.now = 1.0
     assert names(keys) == [None, "bob", None]
-    assert "read 1 keys anew" in caplog.text
+    assert "reloaded 1 API keys" in caplog.text
 
 
 def test_an_old_key_and_its_successor_are_one_for_a_while(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def test_a_broken_file_changes_nothing_and_the_log_says_where_it_breaks(
     write(path, broken)
     for clock.now in (1.0, 2.0, 3.0):
         assert names(keys) == ["ann", None, None]
-    [told] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert f"{path}:{line}:" in told.message.split("keys stay as they were: ")[1]
+    [result] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert f"{path}:{line}:" in result.message.split("the old ones stay valid: ")[1]
     for secret in (ANN, BOB, "tooshort!!"):
         assert secret not in caplog.text
     with pytest.raises(ConfigError) as refusal:

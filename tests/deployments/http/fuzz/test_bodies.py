@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.http_ensembles import Reply, call
+from tests.support.http.ensembles import Reply, call
+from tests.support.http.openapi_conformance import conforms
+from tests.support.http.request_bodies import BYTES, GOOD, written
 from tests.support.local_stack import running
-from tests.support.method_families import MODELS, WINDOW, families
-from tests.support.openapi_conformance import conforms
-from tests.support.request_bodies import BYTES, GOOD, written
+from tests.support.models.method_families import MODELS, WINDOW, families
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 EXAMPLES = int(os.environ.get("ORCHESTRION_FUZZ", "80"))
@@ -171,8 +171,8 @@ def test_of_a_key_that_stands_twice_the_last_counts(endpoint: Endpoint) -> None:
 def test_names_without_effect_are_told_within_bounds(endpoint: Endpoint) -> None:
     more = {f"{number}{'x' * 200}": 1 for number in range(2000)}
     reply = endpoint(CHAT, written({**json.loads(GOOD), **more}))
-    told = reply.json()["ensemble"]["ignored_params"]
-    assert told[-1] == "… and 1936 more" and all(len(name) <= 101 for name in told)
+    result = reply.json()["ensemble"]["ignored_params"]
+    assert result[-1] == "… and 1936 more" and all(len(name) <= 101 for name in result)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_other_methods_are_refused(endpoint: Endpoint, method: str) -> None:
     assert reply.status == 405 and reply.headers["allow"] == "POST"
 
 
-def told(reply: Reply) -> str:
+def result(reply: Reply) -> str:
     """What must not depend on others: all but the reply's name, its times, and how far drafts
     reached, which all requests learn together."""
     whole = reply.json()
@@ -272,14 +272,14 @@ def test_neighbours_of_bad_requests_get_the_very_answers_they_get_alone(
 ) -> None:
     turns = [{"role": "user", "content": "Who sat?"}]
     drawing = {"seed": 11, "temperature": 1.0, "n": 2}
-    asked = [written({"model": model, "messages": turns, **drawing}) for model in MODELS]
-    alone = [told(endpoint(CHAT, payload)) for payload in asked]
+    params = [written({"model": model, "messages": turns, **drawing}) for model in MODELS]
+    alone = [result(endpoint(CHAT, payload)) for payload in params]
 
     async def gather_or_cancel(hostile: list[tuple[str, bytes]]) -> list[str]:
         bad = [asyncio.create_task(endpoint.answer(*request)) for request in hostile]
-        good = await asyncio.gather(*(endpoint.answer(CHAT, payload) for payload in asked))
+        good = await asyncio.gather(*(endpoint.answer(CHAT, payload) for payload in params))
         await asyncio.gather(*bad)
-        return [told(reply) for reply in good]
+        return [result(reply) for reply in good]
 
     @settings(CALM, max_examples=max(EXAMPLES // 4, 5))
     @given(HOSTILE)

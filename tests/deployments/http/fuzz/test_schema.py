@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from tests.support.http_ensembles import Reply, call
+from tests.support.http.ensembles import Reply, call
+from tests.support.http.openapi_conformance import DOCUMENT, conforms, fits
 from tests.support.local_stack import running
-from tests.support.method_families import MODELS, families
-from tests.support.openapi_conformance import DOCUMENT, conforms, fits
+from tests.support.models.method_families import MODELS, families
 
 EXAMPLES = int(os.environ.get("ORCHESTRION_FUZZ", "60"))
 """Requests for each route and mode; thousands find what is rare."""
@@ -112,8 +112,8 @@ def test_any_name_in_a_path_is_found_or_not(endpoint: Endpoint, path: str) -> No
     @CALM
     @given(st.text(min_size=1) | st.sampled_from(MODELS))
     def ask(name: str) -> None:
-        asked = path.format(id=name)
+        request = path.format(id=name)
         if "\n" not in name and (path == READING[0] or "/" not in name):
-            assert endpoint("GET", asked).status in (200, 404)
+            assert endpoint("GET", request).status in (200, 404)
 
     ask()

@@ -13,7 +13,7 @@ from openai import BadRequestError, OpenAI
 
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
-from tests.support.http_ensembles import served
+from tests.support.http.ensembles import served
 from tests.support.local_stack import CAT, animals
 
 KEYS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
@@ -36,8 +36,8 @@ def client() -> Iterator[OpenAI]:
 
 
 def echoed(client: OpenAI, prompt: Any, model: str = "cat", **more: Any) -> Any:
-    asked = {"model": model, "prompt": prompt, "echo": True, "temperature": 0, **more}
-    return client.completions.create(**asked)
+    params = {"model": model, "prompt": prompt, "echo": True, "temperature": 0, **more}
+    return client.completions.create(**params)
 
 
 def harness(client: OpenAI, prompt: Any, **more: Any) -> list[Any]:
@@ -66,23 +66,23 @@ def test_no_token_is_written_when_none_is_asked_for(client: OpenAI) -> None:
 
 def test_a_prompt_alone_is_scored(client: OpenAI) -> None:
     reply = echoed(client, " the dog ran.", max_tokens=0, logprobs=2)
-    told = reply.choices[0].logprobs
+    result = reply.choices[0].logprobs
     assert reply.choices[0].text == " the dog ran."
-    assert told.tokens == [" the", " dog", " ran", "."] and told.text_offset == [0, 4, 8, 12]
+    assert result.tokens == [" the", " dog", " ran", "."] and result.text_offset == [0, 4, 8, 12]
     expected = [0, math.log(2 / 5), math.log(4 / 5), 0]
-    assert told.token_logprobs == pytest.approx(expected, abs=1e-5)
-    assert set(told.top_logprobs[1]) == {" cat", " dog"}
+    assert result.token_logprobs == pytest.approx(expected, abs=1e-5)
+    assert set(result.top_logprobs[1]) == {" cat", " dog"}
     assert reply.usage.completion_tokens == 0 and reply.ensemble["usage"]["model_calls"] == 1
 
 
 def test_the_best_token_and_the_chosen_one_are_among_the_alternatives(client: OpenAI) -> None:
     [choice] = harness(client, [THE, DOG, SAT, DOT])
-    told = choice.logprobs
-    assert told.top_logprobs[0] is None
+    result = choice.logprobs
+    assert result.top_logprobs[0] is None
     cat, dog = math.log(0.6), math.log(0.4)
-    assert told.top_logprobs[1] == pytest.approx({" cat": cat, " dog": dog}, abs=1e-5)
+    assert result.top_logprobs[1] == pytest.approx({" cat": cat, " dog": dog}, abs=1e-5)
     for token, logprob, top in zip(
-        told.tokens[1:], told.token_logprobs[1:], told.top_logprobs[1:], strict=True
+        result.tokens[1:], result.token_logprobs[1:], result.top_logprobs[1:], strict=True
     ):
         assert top[token] == logprob
 
@@ -100,11 +100,11 @@ def test_there_is_an_entry_for_each_id_and_one_for_the_generated_token(
     client: OpenAI, ids: list[int], generated: str
 ) -> None:
     [choice] = harness(client, ids)
-    told = choice.logprobs
-    assert all(len(getattr(told, key)) == len(ids) + 1 for key in KEYS)
-    assert told.token_logprobs[0] is None and told.tokens[-1] == generated
-    assert None not in told.token_logprobs[1:]
-    assert "".join(told.tokens) == choice.text
+    result = choice.logprobs
+    assert all(len(getattr(result, key)) == len(ids) + 1 for key in KEYS)
+    assert result.token_logprobs[0] is None and result.tokens[-1] == generated
+    assert None not in result.token_logprobs[1:]
+    assert "".join(result.tokens) == choice.text
 
 
 def test_a_generated_token_that_is_cut_off_leaves_its_place(client: OpenAI) -> None:
@@ -141,18 +141,18 @@ def test_four_forms_of_prompt_are_scored(client: OpenAI) -> None:
 
 def test_a_bos_that_the_text_spells_out_is_a_token_of_it(client: OpenAI) -> None:
     [choice] = harness(client, "<bos> the cat")
-    told = choice.logprobs
-    assert told.tokens == ["", " the", " cat", " sat"] and told.text_offset == [0, 5, 9, 13]
-    assert told.token_logprobs[0] is None and choice.text == "<bos> the cat sat"
+    result = choice.logprobs
+    assert result.tokens == ["", " the", " cat", " sat"] and result.text_offset == [0, 5, 9, 13]
+    assert result.token_logprobs[0] is None and choice.text == "<bos> the cat sat"
 
 
 def test_more_tokens_go_on_after_the_prompts(client: OpenAI) -> None:
     choice = echoed(client, [THE, DOG], max_tokens=8, logprobs=1).choices[0]
-    told = choice.logprobs
+    result = choice.logprobs
     assert choice.text == " the dog ran."
-    assert told.tokens == [" the", " dog", " ran", ".", ""]
-    assert told.text_offset == [0, 4, 8, 12, 13]
-    assert told.token_logprobs[2:] == pytest.approx([math.log(4 / 5), 0, 0], abs=1e-5)
+    assert result.tokens == [" the", " dog", " ran", ".", ""]
+    assert result.text_offset == [0, 4, 8, 12, 13]
+    assert result.token_logprobs[2:] == pytest.approx([math.log(4 / 5), 0, 0], abs=1e-5)
 
 
 @pytest.mark.parametrize("model", ["cat", "slowly"])
@@ -160,17 +160,17 @@ def test_more_tokens_go_on_after_the_prompts(client: OpenAI) -> None:
 def test_a_streamed_score_is_the_whole_one(
     client: OpenAI, model: str, more: dict[str, Any]
 ) -> None:
-    asked: dict[str, Any] = {"logprobs": 2, "seed": 3, **more}
-    whole = echoed(client, [" the", "<bos> the dog"], model, **asked)
-    told: list[dict[str, list[Any]]] = [{key: [] for key in KEYS} for _ in whole.choices]
+    params: dict[str, Any] = {"logprobs": 2, "seed": 3, **more}
+    whole = echoed(client, [" the", "<bos> the dog"], model, **params)
+    result: list[dict[str, list[Any]]] = [{key: [] for key in KEYS} for _ in whole.choices]
     texts = ["" for _ in whole.choices]
-    for chunk in echoed(client, [" the", "<bos> the dog"], model, stream=True, **asked):
+    for chunk in echoed(client, [" the", "<bos> the dog"], model, stream=True, **params):
         [choice] = chunk.choices
         texts[choice.index] += choice.text
         for key in KEYS if choice.logprobs else ():
-            told[choice.index][key] += getattr(choice.logprobs, key)
+            result[choice.index][key] += getattr(choice.logprobs, key)
     assert texts == [choice.text for choice in whole.choices]
-    assert told == [choice.logprobs.model_dump() for choice in whole.choices]
+    assert result == [choice.logprobs.model_dump() for choice in whole.choices]
 
 
 def test_a_score_is_in_the_accounts_once(client: OpenAI) -> None:
@@ -197,7 +197,7 @@ def test_what_cannot_be_scored_is_refused(client: OpenAI) -> None:
     with pytest.raises(BadRequestError, match="gives no token a probability") as caught:
         harness(client, " the", model="pets")
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "echo")
-    with pytest.raises(BadRequestError, match="max_tokens 0 writes nothing") as caught:
+    with pytest.raises(BadRequestError, match="max_tokens 0 generates nothing") as caught:
         client.completions.create(model="cat", prompt=" the", max_tokens=0)
     assert caught.value.param == "max_tokens"
     with pytest.raises(BadRequestError, match="outside the vocabulary"):

@@ -13,12 +13,18 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from deployments.config.app_config import AppConfig
-from deployments.http.openai.logprobs import Told, Waiting, chat, completion, placed
+from deployments.http.openai.logprobs import (
+    PendingTokens,
+    PlacedToken,
+    chat,
+    completion,
+    place_tokens,
+)
 from deployments.launch.in_process import LocalStack
 from runtime.types.spans import Span, TokenChoice
-from tests.support.http_ensembles import Chorus, api_of, body, call, served
+from tests.support.http.ensembles import Chorus, api_of, body, call, served
+from tests.support.http.openapi_conformance import assert_no_extras
 from tests.support.local_stack import animals
-from tests.support.openapi_conformance import assert_no_extras
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ASK = [{"role": "user", "content": "Who?"}]
@@ -37,8 +43,8 @@ def client() -> Iterator[OpenAI]:
 
 
 def answered(client: OpenAI, model: str = "cat", **more: Any) -> Any:
-    asked = {"model": model, "messages": ASK, "logprobs": True, "temperature": 0, **more}
-    return client.chat.completions.create(**asked)
+    request = {"model": model, "messages": ASK, "logprobs": True, "temperature": 0, **more}
+    return client.chat.completions.create(**request)
 
 
 def entries(choice: Any) -> list[Any]:
@@ -72,26 +78,26 @@ def test_without_top_logprobs_no_alternatives_are_told(client: OpenAI) -> None:
 def test_a_stream_tells_the_same_tokens_each_with_its_text(
     client: OpenAI, model: str, more: dict[str, Any]
 ) -> None:
-    asked = {"top_logprobs": 3, "seed": 5, **more}
+    request = {"top_logprobs": 3, "seed": 5, **more}
     if model == "echo":
-        asked["messages"] = [{"role": "user", "content": "naïve 漢字 t sat 😀 end"}]
-    whole = answered(client, model, **asked)
-    told: dict[int, list[Any]] = {choice.index: [] for choice in whole.choices}
-    for chunk in answered(client, model, stream=True, **asked):
+        request["messages"] = [{"role": "user", "content": "naïve 漢字 t sat 😀 end"}]
+    whole = answered(client, model, **request)
+    result: dict[int, list[Any]] = {choice.index: [] for choice in whole.choices}
+    for chunk in answered(client, model, stream=True, **request):
         [choice] = chunk.choices
-        told[choice.index] += entries(choice)
+        result[choice.index] += entries(choice)
         if model != "cat" and not more:  # nothing is held back: text and tokens keep in step
             spelled = b"".join(bytes(entry.bytes) for entry in entries(choice))
             assert spelled.decode() == (choice.delta.content or "")
     for choice in whole.choices:
-        assert told[choice.index] == entries(choice)
+        assert result[choice.index] == entries(choice)
         spelled = b"".join(bytes(entry.bytes) for entry in entries(choice))
         assert choice.message.content.startswith(spelled.decode())
 
 
 def test_tokens_within_a_character_have_its_bytes(client: OpenAI) -> None:
-    asked = [{"role": "user", "content": "é😀"}]
-    choice = answered(client, "echo", messages=asked).choices[0]
+    request = [{"role": "user", "content": "é😀"}]
+    choice = answered(client, "echo", messages=request).choices[0]
     assert [entry.token for entry in entries(choice)] == ["\ufffd"] * 6
     assert bytes(b for entry in entries(choice) for b in entry.bytes).decode() == "é😀"
 
@@ -129,31 +135,31 @@ def test_the_stream_helper_gathers_the_tokens(client: OpenAI) -> None:
 
 
 def test_completions_have_the_older_shape(client: OpenAI) -> None:
-    asked = {"model": "cat", "prompt": " the", "temperature": 0}
-    choice = client.completions.create(**asked, logprobs=2).choices[0]
-    told = choice.logprobs
+    request = {"model": "cat", "prompt": " the", "temperature": 0}
+    choice = client.completions.create(**request, logprobs=2).choices[0]
+    result = choice.logprobs
     assert choice.text == " cat sat."
-    assert told.tokens == [" cat", " sat", "."] and told.text_offset == [0, 4, 8]
-    assert told.token_logprobs == pytest.approx([math.log(0.6), math.log(0.8), 0], abs=1e-5)
-    assert list(told.top_logprobs[0]) == [" cat", " dog"]
-    assert told.top_logprobs[0][" cat"] == told.token_logprobs[0]
-    none = client.completions.create(**asked, logprobs=0).choices[0].logprobs
+    assert result.tokens == [" cat", " sat", "."] and result.text_offset == [0, 4, 8]
+    assert result.token_logprobs == pytest.approx([math.log(0.6), math.log(0.8), 0], abs=1e-5)
+    assert list(result.top_logprobs[0]) == [" cat", " dog"]
+    assert result.top_logprobs[0][" cat"] == result.token_logprobs[0]
+    none = client.completions.create(**request, logprobs=0).choices[0].logprobs
     assert none.top_logprobs == [
         {t: p} for t, p in zip(none.tokens, none.token_logprobs, strict=True)
     ]
-    assert client.completions.create(**asked).choices[0].logprobs is None
+    assert client.completions.create(**request).choices[0].logprobs is None
 
 
 def test_completions_stream_the_same_tokens(client: OpenAI) -> None:
-    asked = {"model": "slowly", "prompt": [" the", " dog"], "temperature": 0}
-    whole = client.completions.create(**asked, logprobs=3)
-    told = {index: {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    request = {"model": "slowly", "prompt": [" the", " dog"], "temperature": 0}
+    whole = client.completions.create(**request, logprobs=3)
+    result = {index: {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
             for index in range(2)}  # fmt: skip
-    for chunk in client.completions.create(**asked, logprobs=3, stream=True):
+    for chunk in client.completions.create(**request, logprobs=3, stream=True):
         [choice] = chunk.choices
-        for key, values in told[choice.index].items():
+        for key, values in result[choice.index].items():
             values += getattr(choice.logprobs, key) if choice.logprobs else []
-    assert [choice.logprobs.model_dump() for choice in whole.choices] == list(told.values())
+    assert [choice.logprobs.model_dump() for choice in whole.choices] == list(result.values())
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -181,12 +187,12 @@ async def test_methods_without_token_probabilities_say_why(
 ) -> None:
     config = AppConfig.model_validate(animals(pets={"type": "sweetspan"}))
     stack = LocalStack(config)
-    asked = body() if path == CHAT else {"prompt": " the"}
+    request = body() if path == CHAT else {"prompt": " the"}
     for api, reason in (
         (stack.api(), "chooses between whole pieces of text"),
         (api_of({"pets": Chorus()}), "several authors"),
     ):
-        reply = await call(api, "POST", path, {**asked, "model": "pets", **fields})
+        reply = await call(api, "POST", path, {**request, "model": "pets", **fields})
         error = reply.json()["error"]
         assert (reply.status, error["code"]) == (400, "unsupported_parameter")
         assert error["param"] == param and reason in error["message"]
@@ -211,36 +217,36 @@ async def test_wishes_beyond_openais_are_named(
     path: str, fields: dict[str, Any], param: str
 ) -> None:
     stack = LocalStack(AppConfig.model_validate(animals()))
-    asked = body() if path == CHAT else {"prompt": " the"}
-    reply = await call(stack.api(), "POST", path, {**asked, "model": "cat", **fields})
+    request = body() if path == CHAT else {"prompt": " the"}
+    reply = await call(stack.api(), "POST", path, {**request, "model": "cat", **fields})
     assert reply.status == 400 and reply.json()["error"]["param"] == param
     await stack.close()
 
 
 def test_a_probability_of_zero_is_very_unlikely() -> None:
     token = TokenChoice(b"x", -math.inf, ((b"y", 0.0), (b"z", -math.inf)))
-    entry = chat([Told(0, token)])["content"][0]
+    entry = chat([PlacedToken(0, token)])["content"][0]
     assert entry["logprob"] == -9999.0
     assert [top["logprob"] for top in entry["top_logprobs"]] == [0.0, -9999.0]
-    told = completion([Told(0, token)])
-    assert told["token_logprobs"] == [-9999.0]
-    assert told["top_logprobs"] == [{"y": 0.0, "z": -9999.0, "x": -9999.0}]
+    result = completion([PlacedToken(0, token)])
+    assert result["token_logprobs"] == [-9999.0]
+    assert result["top_logprobs"] == [{"y": 0.0, "z": -9999.0, "x": -9999.0}]
 
 
 def test_of_tokens_that_read_alike_the_best_is_told() -> None:
     token = TokenChoice(b"\xe2", -2.0, ((b"\xf0", -0.5), (b"\xe2", -2.0)))
-    assert completion([Told(0, token)])["top_logprobs"] == [{"\ufffd": -0.5}]
+    assert completion([PlacedToken(0, token)])["top_logprobs"] == [{"\ufffd": -0.5}]
 
 
 def test_waiting_tokens_are_told_once_and_with_their_last_character() -> None:
-    waiting = Waiting()
+    waiting = PendingTokens()
     pieces = (b"a\xc3", b"\xa9", b"bc", b"")
     tokens = tuple(TokenChoice(piece, -1.0) for piece in pieces)
     waiting.add(Span("aébc", "cat", 0, tokens=tokens, final=True))
     assert waiting.due(1) == []
-    assert waiting.due(2) == [Told(0, tokens[0]), Told(1, tokens[1])]
+    assert waiting.due(2) == [PlacedToken(0, tokens[0]), PlacedToken(1, tokens[1])]
     assert waiting.due(3) == []
-    assert waiting.due(4) == [Told(2, tokens[2])]
+    assert waiting.due(4) == [PlacedToken(2, tokens[2])]
     assert waiting.due(9) == [] and waiting.end == tokens[3]
 
 
@@ -258,5 +264,5 @@ def test_waiting_tokens_are_told_once_and_with_their_last_character() -> None:
     ],
 )
 def test_offsets_point_into_the_prompt(pieces: list[bytes], text: str, places: list[int]) -> None:
-    told = placed([TokenChoice(piece, -1.0) for piece in pieces], text)
-    assert [at for at, _ in told] == places
+    result = place_tokens([TokenChoice(piece, -1.0) for piece in pieces], text)
+    assert [at for at, _ in result] == places

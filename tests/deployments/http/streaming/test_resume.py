@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from deployments.http.openai.resume import Mark, Sent, past_of
+from deployments.http.openai.resume import Mark, Sent, resume_point
 from deployments.launch.in_process import LocalStack
 from runtime.errors import BadRequest, Diverged
-from tests.support.http_ensembles import Reply, body, call
+from tests.support.http.ensembles import Reply, body, call
+from tests.support.http.openapi_conformance import conforms
 from tests.support.local_stack import animals, running
-from tests.support.openapi_conformance import conforms
 
 CHAT = "/v1/chat/completions"
 ENSEMBLES: dict[str, dict[str, Any]] = {
@@ -39,8 +39,8 @@ def texts(found: list[tuple[str, Any]], choices: int = 1) -> list[str]:
 
 async def stream(stack: LocalStack, model: str, since: str = "", **more: Any) -> Reply:
     ensemble = {"resume": since} if since else {"resumable": True}
-    asked = body(model=model, ensemble=ensemble, **WISH | more)
-    reply = await call(stack.api(), "POST", CHAT, asked)
+    request = body(model=model, ensemble=ensemble, **WISH | more)
+    reply = await call(stack.api(), "POST", CHAT, request)
     conforms("POST", CHAT, reply)
     return reply
 
@@ -64,16 +64,16 @@ async def test_a_stream_goes_on_after_any_of_its_events(model: str, known: bool)
             assert rest[-1][1] == "[DONE]"
             assert rest[0][1]["id"] == whole[0][1]["id"]
             assert "role" not in rest[0][1]["choices"][0]["delta"] or not before
-            told = rest[-2][1]["ensemble"]
-            assert told["spans"] == last["spans"] and told["seed"] == last["seed"]
+            result = rest[-2][1]["ensemble"]
+            assert result["spans"] == last["spans"] and result["seed"] == last["seed"]
             if known:  # nobody was asked again: the answer had been written to its end
-                assert told["usage"] == last["usage"]
+                assert result["usage"] == last["usage"]
 
 
 async def test_choices_and_logprobs_go_on_each_by_itself() -> None:
-    asked: dict[str, Any] = {"n": 2, "logprobs": True, "temperature": 1.0}
+    request: dict[str, Any] = {"n": 2, "logprobs": True, "temperature": 1.0}
     async with running(animals(**ENSEMBLES)) as stack:
-        whole = events(await stream(stack, "token", **asked))
+        whole = events(await stream(stack, "token", **request))
 
     def tokens(found: list[tuple[str, Any]], index: int) -> list[str]:
         return [
@@ -86,7 +86,7 @@ async def test_choices_and_logprobs_go_on_each_by_itself() -> None:
 
     for place, (id, _) in enumerate(whole[2:-1], 2):
         async with running(animals(**ENSEMBLES)) as other:
-            rest = events(await stream(other, "token", id, **asked))
+            rest = events(await stream(other, "token", id, **request))
         before = whole[: place + 1]
         joined = [*map("".join, zip(texts(before, 2), texts(rest, 2), strict=True))]
         assert joined == texts(whole, 2)
@@ -112,10 +112,10 @@ async def test_a_known_answer_is_given_only_to_the_same_question() -> None:
         whole = events(await stream(stack, "alone", seed=3))
         other = body("Something else?", model="alone", **WISH, seed=3)
         again = other | {"ensemble": {"resume": whole[0][0]}}
-        told = events(await call(stack.api(), "POST", CHAT, again))[-2][1]["ensemble"]
+        result = events(await call(stack.api(), "POST", CHAT, again))[-2][1]["ensemble"]
         anew = other | {"ensemble": {"resumable": True}}
         fresh = events(await call(stack.api(), "POST", CHAT, anew))[-2][1]["ensemble"]
-    assert told["usage"]["prompt_tokens"] == fresh["usage"]["prompt_tokens"]
+    assert result["usage"]["prompt_tokens"] == fresh["usage"]["prompt_tokens"]
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ async def test_the_id_of_a_request_with_other_choices_is_refused() -> None:
 async def test_an_idempotency_key_names_the_answer() -> None:
     async def answer(text: str, key: str) -> Any:
         headers = {"idempotency-key": key}
-        asked = body(text, model="alone", max_tokens=12, ignore_eos=True)
-        reply = await call(stack.api(), "POST", CHAT, asked, headers)
+        request = body(text, model="alone", max_tokens=12, ignore_eos=True)
+        reply = await call(stack.api(), "POST", CHAT, request, headers)
         return reply.json()
 
     async with running(animals(**ENSEMBLES)) as stack:
@@ -153,15 +153,17 @@ async def test_an_idempotency_key_names_the_answer() -> None:
 def test_the_reader_gets_what_it_lacks() -> None:
     first = Sent("0" * 32, 7, 1)
     assert first.fresh(0, "abc") == "abc"
-    past = past_of(first.id, None, b"")
-    assert past is not None and past.seed == 7 and past.marks[0].characters == 3
-    again = Sent("0" * 32, 7, 1, past.marks)
+    resume_from = resume_point(first.id, None, b"")
+    assert (
+        resume_from is not None and resume_from.seed == 7 and resume_from.marks[0].characters == 3
+    )
+    again = Sent("0" * 32, 7, 1, resume_from.marks)
     assert again.id == first.id, "until it has caught up, the reader is where it was"
     assert [again.fresh(0, piece) for piece in ("a", "bcd", "e")] == ["", "d", "e"]
-    different = Sent("0" * 32, 7, 1, past.marks)
+    different = Sent("0" * 32, 7, 1, resume_from.marks)
     with pytest.raises(Diverged):
         different.fresh(0, "abX")
-    short = Sent("0" * 32, 7, 1, past.marks)
+    short = Sent("0" * 32, 7, 1, resume_from.marks)
     short.fresh(0, "ab")
     with pytest.raises(Diverged):
         short.check_end(0)
@@ -178,9 +180,9 @@ def test_marks_of_nothing_match_an_empty_text() -> None:
 
 
 def test_a_key_or_an_id_must_be_there_to_go_on() -> None:
-    assert past_of(None, None, b"{}") is None
+    assert resume_point(None, None, b"{}") is None
     with pytest.raises(BadRequest):
-        past_of("1", None, b"{}")
+        resume_point("1", None, b"{}")
 
 
 async def test_nothing_is_told_to_come_back_with_unless_asked_for() -> None:
@@ -191,7 +193,7 @@ async def test_nothing_is_told_to_come_back_with_unless_asked_for() -> None:
 
 @pytest.mark.parametrize("scored", [False, True])
 async def test_the_prompts_of_all_choices_are_told_once(scored: bool) -> None:
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "model": "token",
         "prompt": [" the", " the cat"],
         "echo": True,
@@ -199,10 +201,10 @@ async def test_the_prompts_of_all_choices_are_told_once(scored: bool) -> None:
         "stream": True,
         "seed": 1,
     }
-    asked |= {"logprobs": 1} if scored else {}
+    request |= {"logprobs": 1} if scored else {}
 
     async def stream_of(stack: LocalStack, ensemble: dict[str, Any]) -> list[tuple[str, Any]]:
-        reply = await call(stack.api(), "POST", "/v1/completions", asked | {"ensemble": ensemble})
+        reply = await call(stack.api(), "POST", "/v1/completions", request | {"ensemble": ensemble})
         conforms("POST", "/v1/completions", reply)
         return events(reply)
 
@@ -232,8 +234,8 @@ async def test_a_whole_reply_cannot_go_on() -> None:
 
 
 async def test_callers_do_not_share_the_answers_of_one_idempotency_key() -> None:
-    ann, bob = (past_of(None, "1", b"{}", name) for name in ("ann", "bob"))
-    nobody = past_of(None, "1", b"{}")
+    ann, bob = (resume_point(None, "1", b"{}", name) for name in ("ann", "bob"))
+    nobody = resume_point(None, "1", b"{}")
     assert ann and bob and nobody
     assert len({ann.trace_id, bob.trace_id, nobody.trace_id}) == 3
-    assert past_of(None, "1", b"{}", "ann") == ann
+    assert resume_point(None, "1", b"{}", "ann") == ann

@@ -14,7 +14,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from runtime.errors import EngineFault
-from tests.support.http_ensembles import Chorus, Endless, Faulty, Mute, api_of, body, call, served
+from tests.support.http.ensembles import Chorus, Endless, Faulty, Mute, api_of, body, call, served
 
 CHAT = "/v1/chat/completions"
 
@@ -82,21 +82,21 @@ def test_comments_keep_a_silent_stream_alive_and_disturb_no_client() -> None:
         with asking(url, stream=True, seed=3, max_tokens=6) as response:
             raw = response.read()
         assert raw.count(b": keep-alive\n\n") >= 2
-        asked = body(seed=3, max_tokens=6)
-        stream = client.chat.completions.create(model="m", stream=True, **asked)
+        params = body(seed=3, max_tokens=6)
+        stream = client.chat.completions.create(model="m", stream=True, **params)
         streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
-        whole = client.chat.completions.create(model="m", **asked)
+        whole = client.chat.completions.create(model="m", **params)
         assert streamed == whole.choices[0].message.content
 
 
 async def test_who_hears_again_what_it_knows_is_kept_alive() -> None:
     """An answer that is written again arrives without pause, and tells its reader nothing yet."""
     api = api_of({"m": Chorus(pause=0.05)}, keep_alive_s=0.12)
-    asked = body(stream=True, seed=3, max_tokens=24)
-    whole = await call(api, "POST", CHAT, asked | {"ensemble": {"resumable": True}})
+    params = body(stream=True, seed=3, max_tokens=24)
+    whole = await call(api, "POST", CHAT, params | {"ensemble": {"resumable": True}})
     assert b": keep-alive\n\n" not in whole.content
     last = whole.events()[-2]["ensemble"]["resume"]
-    again = await call(api, "POST", CHAT, asked | {"ensemble": {"resume": last}})
+    again = await call(api, "POST", CHAT, params | {"ensemble": {"resume": last}})
     before, _, _ = again.content.partition(b"data: ")
     assert before.count(b": keep-alive\n\n") >= 2
 

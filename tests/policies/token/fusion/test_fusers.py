@@ -9,7 +9,7 @@ from policies.token.fusion.config import SafeConfig
 from policies.token.fusion.lookup import Lookup, candidates
 from policies.token.fusion.rows import Fused, row_of
 from policies.token.fusion.safe import stands
-from policies.token.fusion.sampling import Wish, best, choose, nucleus
+from policies.token.fusion.sampling import SamplingParams, best, choose, nucleus
 from policies.token.gac import GaCFuser, mean
 from policies.token.packllm import LogitFuser, losses, optimal, similar
 from policies.token.unite import UniTeFuser
@@ -17,7 +17,7 @@ from runtime.rng import gumbel, token_keys
 from runtime.types.outputs import Distribution
 from runtime.types.spans import TokenChoice
 from runtime.vocab.union import END_KEY, Union
-from tests.support.tiny_vocabularies import CAT, DOG, rows, shares, union
+from tests.support.models.tiny_vocabularies import CAT, DOG, rows, shares, union
 
 BOTH = union(cat=CAT, dog=DOG)
 EQUAL = {"cat": 1.0, "dog": 1.0}
@@ -165,7 +165,7 @@ def test_losses_are_of_the_text_that_all_could_judge() -> None:
 def test_greedy_takes_the_most_probable_and_the_lowest_key_of_equals() -> None:
     fused = Fused(np.array([3, 5, 9]), np.log([0.3, 0.35, 0.35]))
     keys = np.zeros(10, dtype=np.uint64)
-    assert choose(fused, Wish(0.0, 1.0, 0), 0, keys) == 5
+    assert choose(fused, SamplingParams(0.0, 1.0, 0), 0, keys) == 5
     assert [key for key, _ in best(fused, 2)] == [5, 9]
 
 
@@ -173,14 +173,14 @@ def test_draws_follow_the_distribution_and_do_not_depend_on_who_else_is_a_candid
     tokens = [b"a", b"b", b"c"]
     keys = token_keys(tokens)
     fused = Fused(np.arange(3), np.log([0.2, 0.5, 0.3]))
-    drawn = [choose(fused, Wish(1.0, 1.0, 7), place, keys) for place in range(4000)]
+    drawn = [choose(fused, SamplingParams(1.0, 1.0, 7), place, keys) for place in range(4000)]
     counts = np.bincount(drawn, minlength=3) / 4000
     assert counts == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
     two = Fused(np.array([1, 2]), np.log([0.5, 0.3]))
     for place, key in enumerate(drawn[:200]):
         if key != 0:
-            assert choose(two, Wish(1.0, 1.0, 7), place, keys) == key
-    cold = [choose(fused, Wish(0.25, 1.0, 7), place, keys) for place in range(4000)]
+            assert choose(two, SamplingParams(1.0, 1.0, 7), place, keys) == key
+    cold = [choose(fused, SamplingParams(0.25, 1.0, 7), place, keys) for place in range(4000)]
     shares = np.array([0.2, 0.5, 0.3]) ** 4
     assert np.bincount(cold, minlength=3) / 4000 == pytest.approx(shares / shares.sum(), abs=0.03)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 from deployments.config.app_config import AppConfig
 from deployments.launch.in_process import LocalStack
 from policies.token.fusion import request
+from policies.token.fusion.draft_scheduler import DraftScheduler
+from policies.token.fusion.loop import TokenPolicy
 from runtime.config.engines import TableEngine
 from runtime.engines.scripted.models import TableLM
 from runtime.errors import QuorumLost
-from tests.support.fusion_methods import METHODS
 from tests.support.local_stack import CAT, DOG, animals, answers, ask, running
+from tests.support.models.fusion_methods import METHODS
 
 NARROW: dict[str, dict[str, Any]] = {
     "gac": {"type": "gac", "top_k": 2},
@@ -81,14 +84,20 @@ async def both_alike(
 
 
 async def test_drafting_saves_calls() -> None:
+    """Every round takes one second, so the plan of the most tokens per round wins."""
     async with running(animals(**pairs(METHODS))) as stack:
+        ticks = itertools.count()
+        policy = stack.models["unite"].policy
+        assert isinstance(policy, TokenPolicy)
+        policy.scheduler = DraftScheduler(clock=lambda: float(next(ticks)))
         calls = {}
         for name in ("unite", "unite-0"):
-            for _ in range(8):  # who drafts best is learnt meanwhile
+            for _ in range(8):  # the first rounds try every plan
                 answer = await ask(stack, name, max_tokens=20)
             calls[name] = answer.summary["usage"]["model_calls"]
     assert calls["unite-0"] == 10  # two members, five tokens
     assert calls["unite"] <= 6
+    assert policy.scheduler.speeds(), "rounds were timed"
 
 
 @pytest.mark.parametrize("method", ["gac", "unite", "packllm", "deepen", "eva", "abe"])
@@ -251,8 +260,8 @@ async def test_safe_is_cheaper_and_says_what_it_is() -> None:
         ({"type": "unite", "drafter": "cow"}, "drafter: 'cow'"),
         ({"type": "unite", "top_k": 0}, "top_k"),
         ({"type": "unite", "k": 5, "top_k": 4}, "at least k"),
-        ({"type": "unite", "drafter": "cat", "weights": {"cat": 0}}, "never asked"),
-        ({"type": "deepen", "weights": {"cat": 0}}, "never asked"),
+        ({"type": "unite", "drafter": "cat", "weights": {"cat": 0}}, "never called"),
+        ({"type": "deepen", "weights": {"cat": 0}}, "never called"),
         ({"type": "abe", "weights": {"cat": 0}}, "above 0"),
         ({"type": "deepen", "main": "cow"}, "main: 'cow'"),
         ({"type": "eva", "pivot": "cow"}, "pivot: 'cow'"),

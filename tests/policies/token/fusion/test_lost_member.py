@@ -11,8 +11,8 @@ from deployments.launch.in_process import LocalStack
 from runtime.config.engines import TableEngine
 from runtime.engines.scripted.fault_injection import FlakyLM
 from runtime.engines.scripted.models import TableLM
-from tests.support.fusion_methods import METHODS
 from tests.support.local_stack import CAT, DOG, WORDS, Answer, ask
+from tests.support.models.fusion_methods import METHODS
 
 COW: dict[str, Any] = {
     "type": "table",

@@ -267,7 +267,7 @@ async def test_projections_are_at_hand_for_few_sets_of_members(cache: Path) -> N
 def test_a_large_pair_needs_little_memory(tmp_path: Path) -> None:
     """Two products of 15 * 10**12 operations each: minutes on a small computer."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.support.memory_of_large_pair", "projection"],
+        [sys.executable, "-m", "tests.support.models.memory_of_large_pair", "projection"],
         cwd=ROOT,
         env={**os.environ, "SCRATCH": str(tmp_path)},
         capture_output=True,

@@ -211,7 +211,7 @@ def test_an_impossible_candidate_stays_impossible() -> None:
 @pytest.mark.pretrained
 def test_a_large_pair_needs_little_memory(tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "tests.support.memory_of_large_pair", "relative"],
+        [sys.executable, "-m", "tests.support.models.memory_of_large_pair", "relative"],
         cwd=ROOT,
         env={**os.environ, "SCRATCH": str(tmp_path)},
         capture_output=True,

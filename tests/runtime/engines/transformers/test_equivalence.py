@@ -162,10 +162,10 @@ async def test_a_guess_changes_no_text(lm: Open, family: str, temperature: float
         right[:4],
         (*right, *wrong),
     ]
-    told = await asyncio.gather(
+    results = await asyncio.gather(
         *(engine.generate(prompt, replace(plain, guess=guess), score_tail=3) for guess in guesses)
     )
-    for one in told:
+    for one in results:
         assert_same(one, written)
     # What a guess left in the cache is what was written.
     assert_same(
@@ -181,10 +181,10 @@ async def test_a_right_guess_saves_passes_and_ends_where_the_text_does(lm: Open)
     right = (await engine.generate(prompt, plain)).tokens
 
     async def passes(guess: tuple[int, ...], **other: Any) -> int:
-        before = engine._loop._passes
-        told = await engine.generate(prompt, replace(plain, guess=guess, **other))
-        assert told.tokens == right[: len(told.tokens)]
-        return engine._loop._passes - before
+        before = engine._scheduler._passes
+        results = await engine.generate(prompt, replace(plain, guess=guess, **other))
+        assert results.tokens == right[: len(results.tokens)]
+        return engine._scheduler._passes - before
 
     off = (right[9] + 1) % 280
     assert len(right) == 20

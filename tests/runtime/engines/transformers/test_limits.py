@@ -175,7 +175,7 @@ def test_a_device_that_is_not_there_is_a_config_error(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="use device: cpu"):
         lm(device="cuda")
-    with pytest.raises(ConfigError, match="none that torch knows"):
+    with pytest.raises(ConfigError, match="is unknown to torch"):
         lm(device="abacus")
 
 

@@ -18,7 +18,7 @@ ALSO = [[3, 200], [], [5]]
 
 
 def passes(engine: TransformersLM) -> int:
-    return engine._loop._passes
+    return engine._scheduler._passes
 
 
 async def test_a_second_call_for_the_same_places_takes_no_pass(
@@ -35,19 +35,21 @@ async def test_a_second_call_for_the_same_places_takes_no_pass(
         await fresh.score(PROMPT, [TAIL], 4, [ALSO]),
     ]
     assert second.logprobs == pytest.approx(first.logprobs, abs=1e-5)
-    for found, told in zip((*(second.top or ()), row), (*(expected.top or ()), known), strict=True):
-        assert found.ids is not None and told.ids is not None
-        assert found.ids.tolist() == told.ids.tolist()
-        np.testing.assert_allclose(found.logprobs, told.logprobs, atol=1e-5)
+    for found, reference in zip(
+        (*(second.top or ()), row), (*(expected.top or ()), known), strict=True
+    ):
+        assert found.ids is not None and reference.ids is not None
+        assert found.ids.tolist() == reference.ids.tolist()
+        np.testing.assert_allclose(found.logprobs, reference.logprobs, atol=1e-5)
 
 
 async def test_what_was_written_is_remembered_too(lm: Callable[..., TransformersLM]) -> None:
     engine = lm("llama")
     written = await engine.generate(PROMPT, Sampling(max_tokens=3, top_k=2, ignore_eos=True))
     before = passes(engine)
-    [told] = await engine.score(PROMPT, [written.tokens], 2, [[[5], [6], [7]]])
+    [reference] = await engine.score(PROMPT, [written.tokens], 2, [[[5], [6], [7]]])
     assert passes(engine) == before
-    assert told.logprobs == pytest.approx(written.logprobs, abs=1e-5)
+    assert reference.logprobs == pytest.approx(written.logprobs, abs=1e-5)
 
 
 async def test_other_places_are_computed(lm: Callable[..., TransformersLM]) -> None:
@@ -64,7 +66,7 @@ async def test_a_bound_of_zero_keeps_nothing(lm: Callable[..., TransformersLM]) 
     await engine.score(PROMPT, [TAIL], 4)
     before = passes(engine)
     await engine.score(PROMPT, [TAIL], 4, [ALSO])
-    assert passes(engine) > before and engine._seen.bytes == 0
+    assert passes(engine) > before and engine._logits_cache.bytes == 0
 
 
 def test_the_oldest_rows_give_way() -> None:
@@ -95,7 +97,7 @@ async def test_rows_of_large_passes_do_not_hold_the_whole_pass(
 ) -> None:
     engine = lm("llama", max_batch_tokens=512)
     await engine.score(PROMPT, [[20 + n % 200 for n in range(count)]], 4)
-    rows = list(engine._seen._rows.values())
+    rows = list(engine._logits_cache._rows.values())
     assert len(rows) == (count if count <= 64 else 0)
     held = {row.logits.untyped_storage().nbytes() // row.logits.nbytes for row in rows}
     assert held <= ({1} if count > 16 else {count})

@@ -119,7 +119,7 @@ def test_a_call_without_room_for_its_keys_fails_and_the_loop_lives_on(gate: Gate
     for _ in range(3):
         call = writing(1)
         loop.submit(call)
-        with pytest.raises(EngineFault, match="no room"):
+        with pytest.raises(EngineFault, match="out of memory for keys and values"):
             call.future.result(timeout=60)
     loop.check()
     assert (loop.occupancy.running, loop.occupancy.queued) == (0, 0)

@@ -55,6 +55,6 @@ def test_other_layers_stay_as_they_are() -> None:
 
 
 def test_engines_have_them(lm: Callable[..., TransformersLM]) -> None:
-    model = lm("llama")._loop._step.__self__._model  # type: ignore[attr-defined]
+    model = lm("llama")._scheduler._step.__self__._model  # type: ignore[attr-defined]
     assert type(model.lm_head) is SmallBatchLinear
     assert not any(type(module) is nn.Linear for module in model.modules())

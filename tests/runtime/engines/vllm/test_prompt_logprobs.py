@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.engines.vllm.prefix_tracker import PrefixTracker
-from runtime.engines.vllm.prompt_logprobs import distribution, pieces, row, swallowed, tops
+from runtime.engines.vllm.prompt_logprobs import (
+    distribution,
+    missing_rows,
+    row,
+    tops,
+    uncached_ranges,
+)
 from runtime.errors import EngineFault
 from runtime.types.outputs import ALL
 
@@ -32,11 +38,11 @@ class Flat:
 
 
 def flat() -> Flat:
-    told = Flat()
-    told.append()  # the first token of a text has nothing before it
-    told.append((7, -2.0), (1, -0.5), (7, -2.0))
-    told.append((4, -1.0), (4, -1.0), (2, -1.0))
-    return told
+    flat = Flat()
+    flat.append()  # the first token of a text has nothing before it
+    flat.append((7, -2.0), (1, -0.5), (7, -2.0))
+    flat.append((4, -1.0), (4, -1.0), (2, -1.0))
+    return flat
 
 
 def test_a_row_begins_with_the_token_itself() -> None:
@@ -49,11 +55,11 @@ def test_a_row_begins_with_the_token_itself() -> None:
 
 
 def test_a_row_whose_token_is_told_once_only_keeps_it() -> None:
-    told = Flat()
-    told.append((2, -0.1), (0, -3.0), (1, -4.0))  # outputs that vLLM put together
-    best = row(told, 0, 2).top
+    flat = Flat()
+    flat.append((2, -0.1), (0, -3.0), (1, -4.0))  # outputs that vLLM put together
+    best = row(flat, 0, 2).top
     assert best is not None and best.ids is not None and best.ids.tolist() == [2, 0]
-    dense = row(told, 0, ALL).top
+    dense = row(flat, 0, ALL).top
     assert dense is not None and dense.logprobs.tolist() == pytest.approx([-3.0, -4.0, -0.1])
 
 
@@ -79,9 +85,9 @@ def test_a_dense_row_is_indexed_by_token() -> None:
 
 def test_rows_before_the_cached_tokens_are_missing() -> None:
     # tokens 10 and 11 have their rows at positions 9 and 10
-    assert swallowed(10, 9) == 0
-    assert swallowed(10, 10) == 1
-    assert swallowed(10, 16) == 7
+    assert missing_rows(10, 9) == 0
+    assert missing_rows(10, 10) == 1
+    assert missing_rows(10, 16) == 7
 
 
 @given(
@@ -91,12 +97,12 @@ def test_rows_before_the_cached_tokens_are_missing() -> None:
 )
 def test_no_cache_of_whole_blocks_can_swallow_a_piece(start: int, length: int, block: int) -> None:
     end = start + length
-    cut = pieces(start, end, block)
+    cut = uncached_ranges(start, end, block)
     assert [a for a, _ in cut] == [start, *(b for _, b in cut[:-1])] and cut[-1][1] == end
     for a, b in cut:
         fed = b - 1  # the last token is not fed
         held = (fed - 1) // block * block  # at least one fed token is left to compute
-        assert swallowed(a, held) == 0
+        assert missing_rows(a, held) == 0
     assert len(cut) <= length // block + 2
 
 

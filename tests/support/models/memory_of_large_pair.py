@@ -24,7 +24,7 @@ from runtime.tokenization.tokenizer import Tokenizer
 from runtime.types.outputs import Tokens
 from runtime.vocab import table, vector_table
 from runtime.weights.embeddings import locate
-from tests.support.tokenizers import pretrained_folders
+from tests.support.models.tokenizers import pretrained_folders
 
 
 class CheckpointEngine:

@@ -1,4 +1,4 @@
-"""``orchestrion train der | citer``"""
+"""``orchestrion train der | citer`` and ``orchestrion record``"""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from deployments.progress import console
 
 training = typer.Typer(help="Train what decides who writes.", no_args_is_help=True)
 
@@ -33,3 +35,15 @@ def train_citer(
     from deployments.training.citer_setup import load_pair_setup
 
     citer.train(load_pair_setup(config), fresh)
+
+
+def record(
+    config: Annotated[Path, typer.Argument(help="As examples/train_der_zoo.yaml")],
+    out: Annotated[Path, typer.Option(help="The log, a Parquet file")],
+    depth: Annotated[int, typer.Option(help="Calls of the longest route")] = 2,
+) -> None:
+    """Every answer that routes can lead to, once, for training without members."""
+    from deployments.training.der_setup import load_setup
+    from deployments.training.record import record as record_log
+
+    console.print(f"{record_log(load_setup(config), out, depth)} answers in {out}")

@@ -14,7 +14,7 @@ from deployments.config.serve_file import IMPORT_PATH
 from deployments.training.citer_setup import load_pair_setup
 from runtime.artifacts.token_router import load_router
 from runtime.errors import ConfigError
-from tests.support.deferral_pair import LARGE, SMALL
+from tests.support.models.deferral_pair import LARGE, SMALL
 from tests.support.training_files import orchestrion
 
 
@@ -58,6 +58,7 @@ def files(folder: Path, **training: Any) -> Path:
     return path
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_collects_trains_tunes_and_goes_on(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from envs.members.recording import record
 from policies.cascade.sequential.agent import load_agent
 from runtime.data.query_log import Replay, write
 from runtime.errors import ConfigError
-from tests.support.agents import PROMPT
+from tests.support.models.agents import PROMPT
 from tests.support.serve import free_port
 from tests.support.training_files import OPEN, QUESTIONS, files, orchestrion
 
@@ -60,6 +60,7 @@ def wait_for(port: int) -> None:
     raise TimeoutError(f"nothing listens on {port}")
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_job_brings_its_members_to_the_cluster_and_takes_them_away(
@@ -83,6 +84,7 @@ def test_a_job_brings_its_members_to_the_cluster_and_takes_them_away(
     assert seen.stdout.strip().endswith("[]")
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_processes_that_collect_train_too_and_are_missed_when_they_die(tmp_path: Path) -> None:
@@ -100,6 +102,7 @@ def test_processes_that_collect_train_too_and_are_missed_when_they_die(tmp_path:
         orchestrion("train", "der", str(path), "--fresh")
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_live_and_from_a_log_the_same_is_learnt(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.local_stack import CAT, DOG
-from tests.support.maze import JUDGE
+from tests.support.models.maze import JUDGE
 
 WINDOW = 160
 SHORT: dict[str, Any] = {"members": ["cat", "dog"], "max_tokens": 24}

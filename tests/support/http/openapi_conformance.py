@@ -14,7 +14,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from deployments.http.openai.openapi import document
-from tests.support.http_ensembles import Reply
+from tests.support.http.ensembles import Reply
 
 BASE = "urn:openapi"
 DOCUMENT = document()

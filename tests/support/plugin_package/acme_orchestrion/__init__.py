@@ -1,0 +1,1 @@
+"""A method and an engine for Orchestrion."""
