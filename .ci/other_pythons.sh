@@ -20,11 +20,10 @@ for version in 3.11 3.12 3.13; do
     venv=.venv-$version
     echo "Python $version: $("$python" --version), $(command -v "$python")"
     "$uv" venv --quiet --clear --python "$(command -v "$python")" "$venv"
-    "$uv" pip install --quiet --python "$venv/bin/python" --require-hashes \
+    "$uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --require-hashes \
         --no-deps -r locks/install.txt
     "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation -e .
     PYTEST_ADDOPTS="${report/%.xml/.$version.xml}" "$venv/bin/python" -m pytest -q \
-        -W ignore::SyntaxWarning -W "ignore:invalid escape sequence:DeprecationWarning" \
         -m "not ray and not zoo and not pretrained and not slow and not chaos and not vllm" \
         tests/packaging tests/policies/span tests/policies/process
     rm -rf "$venv"
