@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, create_model, model_validator
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, GetCoreSchemaHandler, create_model, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -83,9 +83,8 @@ def refusal(base: type[B], plugin: Plugin) -> type[B]:
     def refuse(cls: type[BaseModel], value: Any) -> Any:
         raise ValueError(plugin.error)
 
-    # mypy knows neither decorated validators nor a Literal that is made at run time.
-    fields: dict[str, Any] = {"type": (Literal[plugin.name], plugin.name)}
     validators: dict[str, Any] = {"refuse": model_validator(mode="before")(refuse)}
+    fields: dict[str, Any] = {"type": (Literal[plugin.name], plugin.name)}
     return create_model("Refused", __base__=base, __validators__=validators, **fields)
 
 
@@ -108,5 +107,5 @@ class OneOf:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        union: Any = Union[tuple(self.branches())]  # noqa: UP007
-        return handler.generate_schema(Annotated[union, Field(discriminator="type")])
+        choices = {str(type_of(one)): handler.generate_schema(one) for one in self.branches()}
+        return core_schema.tagged_union_schema(choices, discriminator="type")
