@@ -21,7 +21,7 @@ from runtime.config.access import AccessConfig, KeyBudget, KeyConfig, KeysFile
 from runtime.errors import ConfigError
 from tests.support.paths import ROOT
 
-FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("deployments/*.yaml")])
+FILES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("deployments/recipes/*.yaml")])
 TRAINING_FILES = [path for path in FILES if path.name.startswith("train_der")]
 ROUTER_FILES = [path for path in FILES if path.name.startswith("train_citer")]
 SERVE_FILES = [path for path in FILES if path not in TRAINING_FILES + ROUTER_FILES]
