@@ -116,7 +116,7 @@ def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
     assert right["le-mcts-50"] >= 0.8, right
 
 
-@pytest.mark.parametrize("name", ["prm", "prm_b", "prm_pairs", "prm_steps"])
+@pytest.mark.parametrize("name", ["prm", "prm_pairs", "prm_steps"])
 def test_the_log_of_a_reward_model_tells_its_accuracy_on_other_countries(name: str) -> None:
     log: dict[str, Any] = json.loads((ROOT / "examples/zoo" / name / reward.LOG).read_text())
     for file in labels.HELD_OUT:

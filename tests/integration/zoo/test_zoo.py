@@ -72,7 +72,7 @@ def test_the_zoo_is_small_and_differs_in_architecture_and_tokenizer() -> None:
     assert len(kinds) >= 3
     prints = {f.name: Tokenizer.from_folder(f).definition.fingerprint for f in FOLDERS}
     assert prints["small"] == prints["novice"] == prints["large"]
-    general = {"small", "novice", "large", "prm", "prm_b", "prm_pairs", "prm_steps"}
+    general = {"small", "novice", "large", "prm", "prm_pairs", "prm_steps"}
     specialists = [name for name in prints if name not in general]
     assert len({prints[name] for name in specialists}) == len(specialists) >= 4
 
