@@ -120,7 +120,7 @@ def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
 def test_the_log_of_a_reward_model_tells_its_accuracy_on_other_countries(name: str) -> None:
     log: dict[str, Any] = json.loads((ROOT / "examples/zoo" / name / reward.LOG).read_text())
     for file in labels.HELD_OUT:
-        assert log[f"auc_{file}"] >= 0.9, file
+        assert log[f"auc_{file}"] >= 0.75, file
         assert log[f"steps_{file}"] > 300
 
 
