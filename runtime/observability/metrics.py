@@ -28,17 +28,19 @@ ANSWERS = Metric(
     "orchestrion_answers_total",
     "counter",
     ("ensemble", "outcome"),
-    "answers that ended, by stop reason; `cancelled`, or the error's type, for those that broke "
-    "off (`fault` if it has none of ours)",
+    (
+        "answers that ended, by stop reason; `cancelled`, or the error's type, for failed ones "
+        "(`fault` for an unexpected error)"
+    ),
 )
 ANSWERS_IN_PROGRESS = Metric(
-    "orchestrion_answers_in_progress", "gauge", ("ensemble",), "answers being written"
+    "orchestrion_answers_in_progress", "gauge", ("ensemble",), "answers in progress"
 )
 ANSWER_SECONDS = Metric(
     "orchestrion_answer_seconds",
     "histogram",
     ("ensemble",),
-    "time from the request to the end, of answers that came to it",
+    "time from the request to the end, of completed answers",
 )
 FIRST_SPAN_SECONDS = Metric(
     "orchestrion_first_span_seconds",
@@ -57,7 +59,7 @@ DEGRADED = Metric(
     "orchestrion_degraded_total",
     "counter",
     ("ensemble",),
-    "answers that came to their end without one of their members",
+    "completed answers that lost a member",
 )
 ROUNDS = Metric(
     "orchestrion_rounds_total",
@@ -81,13 +83,13 @@ RETRIES = Metric(
     "orchestrion_member_retries_total",
     "counter",
     ("ensemble", "member"),
-    "calls that were made again after one that failed",
+    "retried calls",
 )
 DROPS = Metric(
     "orchestrion_member_drops_total",
     "counter",
     ("ensemble", "member"),
-    "answers that went on without the member after its retries failed",
+    "answers that dropped the member after its retries failed",
 )
 PROMPT_TOKENS = Metric(
     "orchestrion_member_prompt_tokens_total",
@@ -117,7 +119,7 @@ MESSAGES_IN_PROGRESS = Metric(
     "orchestrion_member_messages_in_progress",
     "gauge",
     ("member",),
-    "messages that a replica of the member is at work on",
+    "messages in progress in a replica of the member",
 )
 CALLS_IN_PROGRESS = Metric(
     "orchestrion_member_calls_in_progress",
@@ -129,48 +131,54 @@ MESSAGE_SECONDS = Metric(
     "orchestrion_member_message_seconds",
     "histogram",
     ("member",),
-    "time that a replica of the member was at work on one message",
+    "time of one message in a replica of the member",
 )
 QUESTIONS = Metric(
     "orchestrion_aide_questions_total",
     "counter",
     ("aide",),
-    "chains of steps that a reward model judged and texts that an encoder read",
+    "chains of steps that a reward model scored and texts that an encoder encoded",
 )
 BATCH_SECONDS = Metric(
     "orchestrion_aide_batch_seconds",
     "histogram",
     ("aide",),
-    "time that a replica of a reward model or text encoder took for one batch of them",
+    "time of one batch in a replica of a reward model or text encoder",
 )
 
 REQUESTS_IN_PROGRESS = Metric(
     "orchestrion_requests_in_progress",
     "gauge",
     (),
-    "requests that a gateway replica is answering; each may have several answers",
+    "requests in progress in a gateway replica; each may have several answers",
 )
 REFUSED = Metric(
     "orchestrion_refused_total",
     "counter",
     ("ensemble", "reason"),
-    "requests that were refused before any member was asked: `overloaded`, `gateway.max_answers` "
-    "were being written; `rate`, `quota`, `key`, `reach` as docs/security.md says, with `any` for "
-    "the ensemble",
+    (
+        "requests refused before any member was called: `overloaded`, `gateway.max_answers` "
+        "were in progress; `rate`, `quota`, `key`, `reach` as docs/security.md says, with `any`"
+        " for the ensemble"
+    ),
 )
 RESUMED = Metric(
     "orchestrion_resumed_total",
     "counter",
     ("ensemble", "cause"),
-    "answers that went on after a break: `coordinator`, its process was lost; `client`, the "
-    "connection was, and the reader came back",
+    (
+        "answers resumed: `coordinator`, its process was lost; `client`, the connection broke "
+        "and the client resumed"
+    ),
 )
 CANCELLED = Metric(
     "orchestrion_cancelled_calls_total",
     "counter",
     ("ensemble", "member"),
-    "engine calls that were given up before their reply: the client left, another member or a "
-    "limit ended the answer, or the call took too long",
+    (
+        "engine calls cancelled before their reply: the client disconnected, another member or "
+        "a limit ended the answer, or the call timed out"
+    ),
 )
 
 METRICS: Final = (

@@ -28,6 +28,6 @@ async def test_a_text_of_too_many_tokens_is_counted_as_far_as_needed() -> None:
     async with running(config()) as stack:
         with pytest.raises(ContextOverflow, match="at least [0-9]+ tokens") as far:
             await ask(stack, "m", messages=(), prompt="x" * 1_000_000, max_tokens=4)
-        with pytest.raises(ContextOverflow, match="takes 61 tokens") as near:
+        with pytest.raises(ContextOverflow, match="has 61 tokens") as near:
             await ask(stack, "m", messages=(), prompt=WORD * 60, max_tokens=4)
     assert 50 < far.value.tokens < 1000 and near.value.tokens == 61

@@ -79,8 +79,8 @@ EMBEDDING = "model.embed_tokens.weight"
 DAMAGED: dict[str, tuple[Damage, str]] = {
     "config is not JSON": (holds(CONFIG, b"{nope"), r"config\.json is not JSON.*fetch it again"),
     "config is binary": (holds(CONFIG, b"\xff\xfe"), r"config\.json is not JSON"),
-    "config is a list": (holds(CONFIG, b"[]"), r"config\.json names no model_type"),
-    "no model type": (config(model_type=None), r"config\.json names no model_type"),
+    "config is a list": (holds(CONFIG, b"[]"), r"config\.json has no model_type"),
+    "no model type": (config(model_type=None), r"config\.json has no model_type"),
     "a value of no sense": (config(hidden_size="many"), r"hidden_size.*correct its config\.json"),
     "another width": (config(hidden_size=64), r"has shape .*different models"),
     "another vocabulary": (config(vocab_size=7), rf"{EMBEDDING} has shape \[1920, 128\]"),
