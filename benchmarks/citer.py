@@ -40,6 +40,7 @@ from runtime.types.query import Message
 
 FIGURES = (
     "threshold",
+    "threshold_chosen_on",
     "accuracy_over_large",
     "large_share",
     "citer_over_small",

@@ -30,12 +30,18 @@ def _all() -> list[Block]:
 
 
 BLOCKS = _all()
+BENCHMARK = re.compile(r"(?:\.venv/bin/)?python -m benchmarks\.\w+ .*")
+
+
+def _is_run_elsewhere(block: Block) -> bool:
+    """tests/docs/test_benchmarks.py runs every benchmark and checks the figures that it writes."""
+    return all(BENCHMARK.fullmatch(line) for line in lines_of(block.text))
 
 
 def _of(*kinds: str) -> list[object]:
     params: list[object] = []
     for block in BLOCKS:
-        if block.kind not in kinds:
+        if block.kind not in kinds or (block.kind == "slow" and _is_run_elsewhere(block)):
             continue
         marks = [getattr(pytest.mark, need) for need in block.needs]
         marks += [pytest.mark.slow] if block.kind == "slow" else []
