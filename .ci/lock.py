@@ -170,10 +170,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upgrade", action="store_true", help="take the newest of everything")
     parser.add_argument("--check", action="store_true", help="fail where the lock is stale")
-    asked = parser.parse_args()
-    if asked.check:
+    args = parser.parse_args()
+    if args.check:
         return check()
-    renew(asked.upgrade)
+    renew(args.upgrade)
     return 0
 
 

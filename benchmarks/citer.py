@@ -63,10 +63,10 @@ def main() -> None:
     parser.add_argument("--validation", type=Path, default=VALIDATION, help="for the threshold")
     parser.add_argument("--questions", type=int, default=300, help="of each file, for accuracy")
     parser.add_argument("--timed", type=int, default=12, help="questions of them that are timed")
-    asked = parser.parse_args()
-    config = load(asked.config)[1]
-    figures = measure(config, asked.ensemble, asked.validation, asked.questions, asked.timed)
-    if not asked.json:
+    args = parser.parse_args()
+    config = load(args.config)[1]
+    figures = measure(config, args.ensemble, args.validation, args.questions, args.timed)
+    if not args.json:
         for name, value in figures.items():
             print(f"{name:24} {value}")
     print(json.dumps(figures))
@@ -75,21 +75,21 @@ def main() -> None:
 def measure(
     config: AppConfig, name: str, validation: Path, count: int, timed: int
 ) -> dict[str, Any]:
-    ensemble, wish = config.ensembles[name], config.evaluation
-    assert isinstance(ensemble, CITERConfig) and wish is not None and wish.sweep is not None
+    ensemble, sampling = config.ensembles[name], config.evaluation
+    assert isinstance(ensemble, CITERConfig) and sampling is not None and sampling.sweep is not None
     small, large = ensemble.pair
-    questions = read_questions(Path(wish.questions), count)
-    thresholds = sorted(wish.sweep.thresholds[name])
+    questions = read_questions(Path(sampling.questions), count)
+    thresholds = sorted(sampling.sweep.thresholds[name])
     router = load_router(Path(ensemble.router))
     fetch_weights(config)
     plain = ensemble.model_copy(update={"plain": True})
     config = config.model_copy(update={"ensembles": {name: ensemble, PLAIN: plain}})
     with serving(config, port=PORT) as url:
         held = read_questions(validation, count)
-        threshold = chosen(url, name, large, held, wish.answer_pattern, thresholds)
-        right, _, _ = accuracy(url, large, large, questions, wish.answer_pattern, None)
-        asked = (questions, wish.answer_pattern, threshold)
-        found, share, speed = accuracy(url, name, large, *asked)
+        threshold = chosen(url, name, large, held, sampling.answer_pattern, thresholds)
+        right, _, _ = accuracy(url, large, large, questions, sampling.answer_pattern, None)
+        args = (questions, sampling.answer_pattern, threshold)
+        found, share, speed = accuracy(url, name, large, *args)
         some = questions[:timed]
         seconds: dict[str, list[float]] = {"citer": [], small: [], large: [], PLAIN: [], "loop": []}
         with bar("timing", TURNS * len(seconds)) as step:
@@ -168,10 +168,10 @@ async def ask(
                     extra_body=extra,
                 )
                 spent = time.perf_counter() - started
-            told: Any = (reply.model_extra or {})["ensemble"]
+            result: Any = (reply.model_extra or {})["ensemble"]
             assert reply.usage is not None
             # A member alone counts no tokens by author; its EOS is one of them all the same.
-            tokens = told.get("tokens") or {model: reply.usage.completion_tokens + 1}
+            tokens = result.get("tokens") or {model: reply.usage.completion_tokens + 1}
             text = reply.choices[0].message.content or ""
             return {"text": text, "tokens": tokens, "seconds": spent}
 

@@ -55,7 +55,7 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Size:
-    """How much is asked."""
+    """The size of a run."""
 
     context: int = 600
     """Tokens before the tail that is scored."""
@@ -78,17 +78,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--part", choices=("tail", "load", "all"), default="all")
     add_quick(parser)
-    asked = parser.parse_args()
-    size = QUICK if asked.quick else FULL
+    args = parser.parse_args()
+    size = QUICK if args.quick else FULL
     config = load(QUICKSTART)[1]
-    config = stand_ins(config) if asked.quick else config
+    config = stand_ins(config) if args.quick else config
     fetch_weights(config)
     figures: dict[str, Any] = {}
-    if asked.part in ("load", "all"):
+    if args.part in ("load", "all"):
         figures |= under_load(config, size)
-    if asked.part in ("tail", "all"):
+    if args.part in ("tail", "all"):
         figures |= tails(config, size)
-    if not asked.json:
+    if not args.json:
         for name, value in figures.items():
             print(f"{name:36} {value}")
     print(json.dumps(figures))
@@ -176,8 +176,8 @@ def under_load(config: AppConfig, size: Size) -> dict[str, Any]:
 
             for name in members:
                 handle = serve.get_deployment_handle(member_deployment(name), APP)
-                told = handle.footprint.remote().result()
-                figures |= {f"{kind}_{key}_{name}": round(v, 1) for key, v in told.items()}
+                output = handle.footprint.remote().result()
+                figures |= {f"{kind}_{key}_{name}": round(v, 1) for key, v in output.items()}
             rates[kind] = measure(url, tokenizer, kind, size)
     one, many = rates["vllm"][1], rates["vllm"][AT_ONCE]
     return {

@@ -28,7 +28,7 @@ from envs.dynamic_ensemble.config import LiveAnswers, LoggedAnswers
 from envs.dynamic_ensemble.env import DynamicEnsembleVectorEnv, World
 from envs.members.event_loop import EventLoopThread
 from envs.members.recording import parts
-from runtime.data.query_log import Ask, Reply, write
+from runtime.data.query_log import MemberCall, Reply, write
 
 PORT = 8769
 CONFIG = Path("examples/train_der_zoo.yaml")
@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=3, help="calls of an episode at most")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     add_quick(parser, questions=3, depth=2, seconds=1.0)
-    asked = parser.parse_args()
-    figures = measure(asked.questions, asked.depth, asked.seconds)
-    if not asked.json:
+    args = parser.parse_args()
+    figures = measure(args.questions, args.depth, args.seconds)
+    if not args.json:
         for name, value in figures.items():
             print(f"{name:16} {value}")
     print(json.dumps(figures))
@@ -72,10 +72,10 @@ def measure(questions: int, depth: int, seconds: float) -> dict[str, float]:
             for width in WIDTHS:
                 figures[f"live_{width}"] = rate(world, width, seconds)
             members = setup.members(ServeBackends(setup.app), EventLoopThread("recording"))
-            rows: list[tuple[Ask, Reply]] = []
+            rows: list[tuple[MemberCall, Reply]] = []
             with bar("recording", len(world.tasks)) as step:
-                asked = [task.question for task in world.tasks]
-                for part in parts(members, asked, setup.der.members, depth):
+                args = [task.question for task in world.tasks]
+                for part in parts(members, args, setup.der.members, depth):
                     rows += part
                     step.done()
             members.close()

@@ -3,7 +3,7 @@
     python -m benchmarks.leaving --json
 
 One member of the zoo writes long answers alone, over HTTP through Ray Serve; clients leave after
-the first words. Tokens are told from the CPU time of the member's process: what an answer that
+the first words. Tokens are estimated from the CPU time of the member's process: what an answer that
 nobody leaves takes, for each of its tokens. The last line is one JSON object.
 """
 
@@ -52,14 +52,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--repeats", type=int, default=10)
     add_quick(parser, repeats=2)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with serving(AppConfig.model_validate(CONFIG), port=PORT) as url:
         with OpenAI(base_url=url, api_key="any", max_retries=0, timeout=120) as client:
-            told = measure(client, replica(), asked.repeats)
-    if not asked.json:
-        for name, value in told.items():
+            result = measure(client, replica(), args.repeats)
+    if not args.json:
+        for name, value in result.items():
             print(f"{name:32} {value}")
-    print(json.dumps(told), flush=True)
+    print(json.dumps(result), flush=True)
 
 
 def replica() -> psutil.Process:

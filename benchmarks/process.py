@@ -57,20 +57,20 @@ FIGURES_PRETRAINED = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
-    parser.add_argument("--questions", type=int, default=64, help="asked 16 at a time")
-    parser.add_argument("--alone", type=int, default=8, help="asked one at a time")
+    parser.add_argument("--questions", type=int, default=64, help="sent 16 at a time")
+    parser.add_argument("--alone", type=int, default=8, help="sent one at a time")
     parser.add_argument("--pretrained", action="store_true", help="on two pretrained LLMs")
     add_quick(parser, questions=4, alone=1)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     config = load(CONFIG)[1]
-    if asked.pretrained:
+    if args.pretrained:
         pair = load(PRETRAINED)[1]
-        questions = questions_of(config, 4 + (2 if asked.quick else AT_ONCE))
-        figures = measure_pretrained(stand_ins(pair) if asked.quick else pair, questions)
+        questions = questions_of(config, 4 + (2 if args.quick else AT_ONCE))
+        figures = measure_pretrained(stand_ins(pair) if args.quick else pair, questions)
     else:
-        config = shortened(config) if asked.quick else config
-        figures = measure(config, asked.questions, asked.alone)
-    if not asked.json:
+        config = shortened(config) if args.quick else config
+        figures = measure(config, args.questions, args.alone)
+    if not args.json:
         for name, value in figures.items():
             print(f"{name:32} {value}")
     print(json.dumps(figures))
@@ -107,8 +107,8 @@ def measure_pretrained(config: AppConfig, questions: Sequence[str]) -> dict[str,
             started = time.perf_counter()
             sixteen = asyncio.run(search(url, LONG, questions[4:], AT_ONCE, step.done))
             gather_or_cancel = time.perf_counter() - started
-    one = sum(told["iterations"] for told in ones) / alone
-    at_once = sum(told["iterations"] for told in sixteen) / gather_or_cancel
+    one = sum(result["iterations"] for result in ones) / alone
+    at_once = sum(result["iterations"] for result in sixteen) / gather_or_cancel
     return {
         "iterations_per_s_1_pretrained": round(one, 2),
         "iterations_per_s_16_pretrained": round(at_once, 2),
@@ -128,15 +128,15 @@ def measure(config: AppConfig, many: int, alone: int) -> dict[str, float]:
             for question in questions[:alone]:
                 for model in seconds:
                     started = time.perf_counter()
-                    told = asyncio.run(search(url, model, [question], 1, step.done))
+                    result = asyncio.run(search(url, model, [question], 1, step.done))
                     seconds[model].append(time.perf_counter() - started)
-                    ones += told if model == LONG else []
+                    ones += result if model == LONG else []
             started = time.perf_counter()
             sixteen = asyncio.run(search(url, LONG, questions, 16, step.done))
             gather_or_cancel = time.perf_counter() - started
             used = coordinator_seconds(LONG) - before
-    iterations = [sum(told["iterations"] for told in group) for group in (ones, sixteen)]
-    members = [member for told in (*ones, *sixteen) for member in told["members"]]
+    iterations = [sum(result["iterations"] for result in group) for group in (ones, sixteen)]
+    members = [member for result in (*ones, *sixteen) for member in result["members"]]
     cached = sum(member["cached_tokens"] for member in members)
     read = cached + sum(member["prompt_tokens"] for member in members)
     one, at_once = iterations[0] / sum(seconds[LONG]), iterations[1] / gather_or_cancel
@@ -149,7 +149,7 @@ def measure(config: AppConfig, many: int, alone: int) -> dict[str, float]:
         "seconds_200_over_25": round(
             statistics.median(seconds[LONG]) / statistics.median(seconds[SHORT]), 2
         ),
-        "iterations_of_200": round(statistics.mean(told["iterations"] for told in sixteen), 1),
+        "iterations_of_200": round(statistics.mean(result["iterations"] for result in sixteen), 1),
     }
 
 
@@ -162,12 +162,12 @@ def coordinator_seconds(model: str) -> float:
 async def search(
     url: str, model: str, questions: Sequence[str], at_once: int, done: Callable[[], None]
 ) -> list[dict[str, Any]]:
-    """The iterations of each search, and what the members were asked."""
+    """The iterations of each search, and the calls of the members."""
     replies = await ask(url, model, questions, at_once=at_once, done=done, max_tokens=80)
-    told = [reply["ensemble"] for reply in replies]
+    result = [reply["ensemble"] for reply in replies]
     return [
         {"iterations": one["full"]["state"]["iterations"], "members": one["members"]}
-        for one in told
+        for one in result
     ]
 
 

@@ -37,8 +37,8 @@ async def ask(
                     **fields,
                 )
             done()
-            told: Any = (reply.model_extra or {})["ensemble"]
-            return {"text": reply.choices[0].message.content or "", "ensemble": told}
+            result: Any = (reply.model_extra or {})["ensemble"]
+            return {"text": reply.choices[0].message.content or "", "ensemble": result}
 
         return await asyncio.gather(*map(one, questions))
 

@@ -1,4 +1,4 @@
-"""Whether an ensemble that is asked without a pause stays as it is: throughput, latency, errors,
+"""Whether an ensemble under load without a pause stays as it is: throughput, latency, errors,
 and what each process holds in memory.
 
     make soak                                   # ten minutes, 64 clients
@@ -71,15 +71,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=64)
     add_quick(parser, minutes=0.2, clients=8)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     questions = [question.question for question in read_questions(QUESTIONS)]
     with serving(load(CONFIG)[1], port=PORT) as url:
-        seen, memory = asyncio.run(soak(url, questions, asked.clients, asked.minutes * 60))
-    told = figures(seen, memory, asked.clients, asked.minutes)
-    if not asked.json:
-        for name, process in told["memory"].items():
+        seen, memory = asyncio.run(soak(url, questions, args.clients, args.minutes * 60))
+    result = figures(seen, memory, args.clients, args.minutes)
+    if not args.json:
+        for name, process in result["memory"].items():
             print(f"{name:40} {process}")
-    print(json.dumps(told), flush=True)
+    print(json.dumps(result), flush=True)
 
 
 async def soak(
@@ -170,7 +170,7 @@ def figures(
         "answers_per_s": round(seen.answers / (minutes * 60), 2),
         "first_span_p50_s": round(statistics.median(firsts), 3),
         "first_span_p99_s": round(firsts[min(len(firsts) - 1, int(0.99 * len(firsts)))], 3),
-        "largest_growth": max((told["growth"] for told in grown.values()), default=1.0),
+        "largest_growth": max((result["growth"] for result in grown.values()), default=1.0),
         "memory": grown,
     }
 

@@ -57,7 +57,7 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Size:
-    """How much is asked."""
+    """The size of a run."""
 
     prompt_tokens: int = 600
     new_tokens: int = 128
@@ -79,16 +79,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--part", choices=("pretrained", "zoo", "all"), default="all")
     add_quick(parser, repeats=1)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     figures: dict[str, Any] = {}
-    size = QUICK if asked.quick else FULL
-    if asked.part in ("zoo", "all"):
+    size = QUICK if args.quick else FULL
+    if args.part in ("zoo", "all"):
         figures |= zoo(load(Path("examples/zoo_two_hop.yaml"))[1], size)
-    if asked.part in ("pretrained", "all"):
+    if args.part in ("pretrained", "all"):
         config = load(Path("examples/quickstart.yaml"))[1]
-        config = stand_ins(config) if asked.quick else config
-        figures |= pretrained(config, asked.repeats, size)
-    if not asked.json:
+        config = stand_ins(config) if args.quick else config
+        figures |= pretrained(config, args.repeats, size)
+    if not args.json:
         for name, value in figures.items():
             print(f"{name:32} {value}")
     print(json.dumps(figures))
@@ -176,18 +176,18 @@ def zoo(config: AppConfig, size: Size) -> dict[str, Any]:
     split = config.ensembles["specfuse"].model_copy(update={"coalesce": False})
     config = config.model_copy(update={"ensembles": config.ensembles | {"specfuse-split": split}})
     assert config.evaluation is not None
-    asked = (q.question for q in read_questions(Path(config.evaluation.questions)))
+    args = (q.question for q in read_questions(Path(config.evaluation.questions)))
     modes = {"one": ("specfuse", 1), "specfuse": ("specfuse", 16), "split": ("specfuse-split", 16)}
     answers, seconds = Counter[str](), Counter[str]()
     calls, messages = Counter[str](), Counter[str]()
     with serving(config, port=PORT) as url:
-        warm_up = list(islice(asked, size.warm_up))
+        warm_up = list(islice(args, size.warm_up))
         for model in ("specfuse", "specfuse-split"):
             asyncio.run(load_test(url, model, warm_up, 16))
         with bar("zoo questions", 2 * len(modes)) as step:
             for mode, (model, at_once) in 2 * list(modes.items()):
                 count = size.together if at_once > 1 else size.alone
-                questions = list(islice(asked, count))  # nobody repeats any
+                questions = list(islice(args, count))  # nobody repeats any
                 handle = serve.get_deployment_handle(ensemble_deployment(model), APP)
                 before = handle.stats.remote().result()
                 seconds[mode] += asyncio.run(load_test(url, model, questions, at_once))

@@ -72,16 +72,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="that everything is timed")
     parser.add_argument("--tokens", type=int, default=24, help="that pretrained members write")
     add_quick(parser, questions=2, timed=1, turns=2, tokens=8)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     figures: dict[str, Any] = {}
-    if asked.part in ("zoo", "all"):
+    if args.part in ("zoo", "all"):
         config = load(Path("examples/zoo_two_hop.yaml"))[1]
-        add_figures(figures, zoo(config, asked.questions, asked.timed, asked.turns))
-    if asked.part in ("pretrained", "all"):
+        add_figures(figures, zoo(config, args.questions, args.timed, args.turns))
+    if args.part in ("pretrained", "all"):
         config = load(Path("examples/quickstart.yaml"))[1]
-        config = stand_ins(config) if asked.quick else config
-        add_figures(figures, pretrained(config, asked.tokens, asked.turns))
-    if not asked.json:
+        config = stand_ins(config) if args.quick else config
+        add_figures(figures, pretrained(config, args.tokens, args.turns))
+    if not args.json:
         for name, value in figures.items():
             print(f"{name:32} {value}")
     print(json.dumps(figures))
@@ -134,7 +134,7 @@ def zoo(config: AppConfig, count: int, alone: int, turns: int) -> dict[str, Any]
                         step.done()
                 drafted, plain = (statistics.median(times) for times in seconds.values())
                 figures["drafted_over_naive_zoo"][name] = round(drafted / plain, 3)
-                tell(figures, name, "zoo", counts)
+                log_event(figures, name, "zoo", counts)
     best = max(members, key=lambda name: figures["zoo_accuracy"][name])
     return {**figures, "zoo_best_single": best}
 
@@ -174,7 +174,7 @@ def pretrained(config: AppConfig, tokens: int, turns: int) -> dict[str, Any]:
         )
         figures["drafted_over_slowest_member"][name] = round(times[name] / slowest, 3)
         figures["same_text_pretrained"][name] = same[name]
-        tell(figures, name, "pretrained", counts[name])
+        log_event(figures, name, "pretrained", counts[name])
     return {**figures, "deepen_peak_mb": peak}
 
 
@@ -195,7 +195,7 @@ def add(counts: dict[str, int], replies: Sequence[dict[str, Any]]) -> None:
         counts["fuse_us"] += round(1e6 * state["fuse_seconds"])
 
 
-def tell(figures: dict[str, Any], name: str, part: str, counts: dict[str, int]) -> None:
+def log_event(figures: dict[str, Any], name: str, part: str, counts: dict[str, int]) -> None:
     place = f"{name}, {part}"
     figures["acceptance"][place] = round(counts["kept"] / max(counts["drafted"], 1), 3)
     figures["tokens_per_round"][place] = round(counts["tokens"] / counts["rounds"], 2)

@@ -22,12 +22,12 @@ async def unbroken(
     client: AsyncOpenAI,
     patience_s: float = 120.0,
     on_break: Callable[[Exception | None], None] = lambda _: None,
-    **asked: Any,
+    **request: Any,
 ) -> AsyncIterator[Any]:
     """Chunks of one answer (``n = 1``). A connection that breaks is made again, and the answer goes
     on where it was; the last fault is raised when the server was not heard of for ``patience_s``.
 
-    ``on_break`` is told why, each time: ``None`` for a stream that ended before its answer.
+    ``on_break`` is called with the reason, each time: ``None`` for a stream that ended before its answer.
     """
     options: dict[str, Any] = {"resumable": True}
     loop = asyncio.get_running_loop()
@@ -36,7 +36,7 @@ async def unbroken(
         fault: Exception | None = None
         try:
             extra = {"ensemble": options}
-            stream = await client.chat.completions.create(stream=True, extra_body=extra, **asked)
+            stream = await client.chat.completions.create(stream=True, extra_body=extra, **request)
             heard = loop.time()
             async with stream:
                 async for chunk in stream:

@@ -89,7 +89,7 @@ def methods() -> dict[str, Method]:
 
 def policy_configs() -> list[type[PolicyConfig]]:
     """The configurations that an ensemble may have. A plugin that cannot be used has one too, which
-    tells why."""
+    says why."""
     configs = {name: method.config for name, method in methods().items()}
     refused = {
         plugin.name: refusal(PolicyConfig, plugin)

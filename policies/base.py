@@ -59,7 +59,7 @@ class Policy(ABC, Generic[C]):
     """Whether spans hold their tokens, with the probabilities that they were chosen by."""
     can_score: ClassVar[bool] = False
     """Whether ``score`` is implemented."""
-    scoreless: ClassVar[str] = (
+    no_logprobs_reason: ClassVar[str] = (
         "this method chooses between whole pieces of text and gives no token a probability"
     )
     """Why not, where log probabilities or ``score`` are missing."""
@@ -90,7 +90,7 @@ class Policy(ABC, Generic[C]):
     async def score(self, session: Session) -> list[TokenChoice]:
         """The prompt's tokens as the caller sent them, each with the logprob that this method gives
         it after those before it. For methods with ``can_score``. Raises ``BadRequest``."""
-        raise BadRequest(self.scoreless, "echo", "unsupported_parameter")
+        raise BadRequest(self.no_logprobs_reason, "echo", "unsupported_parameter")
 
 
 class Method(NamedTuple):

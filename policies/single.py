@@ -59,8 +59,8 @@ class Single(Policy[SingleConfig]):
             before = member.context.answer_ids if ids is None else ids
             state["author"] = author
             state["ids"] = [*before, *(draft.tokens[:-1] if draft.final else draft.tokens)]
-            told = session.query.logprobs is not None
-            tokens = member.told(draft.tokens, draft.logprobs, draft.top) if told else ()
+            wanted = session.query.logprobs is not None
+            tokens = member.token_choices(draft.tokens, draft.logprobs, draft.top) if wanted else ()
             yield session.commit(draft, tokens=tokens)
 
     async def score(self, session: Session) -> list[TokenChoice]:
@@ -68,10 +68,10 @@ class Single(Policy[SingleConfig]):
         top_k = session.query.logprobs or 0
         while True:
             author = next(iter(session.live))
-            if session.query.prompt_ids is not None and author != session.ids_of:
+            if session.query.prompt_ids is not None and author != session.prompt_ids_member:
                 raise BadRequest(
-                    f"the prompt is made of token ids of {session.ids_of!r}, and {author!r} is to "
-                    "score it; send text",
+                    f"the prompt is made of token ids of {session.prompt_ids_member!r}, and "
+                    f"{author!r} is to score it; send text",
                     "prompt",
                 )
             scored = await session.each(

@@ -84,7 +84,7 @@ applications:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "result"),
     [
         (
             "          type: sweetspan",
@@ -107,15 +107,15 @@ applications:
         ("      members:", "     members:", ["not valid YAML"]),
     ],
 )
-def test_a_mistake_is_told_with_its_line_and_the_remedy(
-    tmp_path: Path, old: str, new: str, told: list[str]
+def test_a_mistake_is_reported_with_its_line_and_the_remedy(
+    tmp_path: Path, old: str, new: str, result: list[str]
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert str(path) in str(caught.value)
-    for words in told:
+    for words in result:
         assert words in str(caught.value)
 
 
@@ -167,16 +167,16 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_yaml_that_cannot_be_meant_is_told_with_file_line_and_remedy(
+def test_yaml_that_cannot_be_meant_is_reported_with_file_line_and_remedy(
     tmp_path: Path, name: str
 ) -> None:
-    content, told = MISTAKES[name]
+    content, result = MISTAKES[name]
     path = tmp_path / "config.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert str(caught.value).startswith(str(path))
-    for words in told:
+    for words in result:
         assert words in str(caught.value)
 
 
@@ -209,7 +209,7 @@ def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_missing_file_is_told() -> None:
+def test_a_missing_file_is_reported() -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         load(Path("nowhere.yaml"))
 

@@ -57,7 +57,7 @@ class AppConfig(RuntimeConfig):
     def own_encoder(self, policy: PolicyConfig) -> str | None:
         """The entry of ``encoders`` that an ensemble uses; ``None`` where a member encodes, or no
         encoder is needed."""
-        name = policy.encoded_by
+        name = policy.encoder_name
         return None if name is None or name in policy.members else name
 
     @model_validator(mode="after")

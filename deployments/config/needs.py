@@ -1,4 +1,4 @@
-"""Whether members provide what their ensemble's method needs, as far as configuration tells."""
+"""Whether members provide what their ensemble's method needs, as far as the configuration shows."""
 
 from __future__ import annotations
 

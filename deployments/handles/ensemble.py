@@ -18,7 +18,7 @@ from deployments.handles.affinity import affinity_key
 from deployments.handles.channels import logger
 from deployments.handles.errors import LOST_REPLICA, orchestrion_error
 from runtime.call_context import CallContext
-from runtime.observability.logs import tell
+from runtime.observability.logs import log_event
 from runtime.observability.metrics import RESUMED, Meter
 from runtime.types.events import Checkpoint, Ended, Event, Recalled, Written
 from runtime.types.query import Query
@@ -75,7 +75,7 @@ class ServeEnsemble:
                 if not lost or failures > self._resumes:
                     raise orchestrion_error(fault, f"the coordinator of {self._name!r}") from fault
                 self._meter.record(RESUMED, 1, self._name, "coordinator")
-                tell(
+                log_event(
                     logger,
                     logging.WARNING,
                     "coordinator lost, resuming",

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.http.errors import Fault
 from deployments.http.openai.exchange import Exchange
 from runtime.call_context import RequestIds, current_request, request_context
-from runtime.observability.logs import tell
+from runtime.observability.logs import log_event
 from runtime.observability.tracing import begin, current_activity, error_type, within
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def note_exchange(exchange: Exchange) -> None:
 def log_refusal(request: Request, fault: Fault) -> None:
     """Logs a request that was refused or failed. The message is left out: it may quote the body."""
     current_activity().note({"orchestrion.error": fault.code or fault.type})
-    tell(
+    log_event(
         logger,
         logging.INFO if fault.status < 500 else logging.WARNING,
         "refused" if fault.status < 500 else "failed",

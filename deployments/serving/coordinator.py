@@ -53,9 +53,9 @@ class CoordinatorServer:
         if config.judge is not None and reward is not None:
             rewards = ServeRewards(config.judge, reward[1])
             judge = RewardConnection(config.judge, reward[0], rewards)
-        if config.encoded_by is not None and encoder is not None:
-            vectors = ServeEncoder(config.encoded_by, encoder[1])
-            own_encoder = EncoderConnection(config.encoded_by, encoder[0], vectors)
+        if config.encoder_name is not None and encoder is not None:
+            vectors = ServeEncoder(config.encoder_name, encoder[1])
+            own_encoder = EncoderConnection(config.encoder_name, encoder[0], vectors)
         self.coordinator = build_coordinator(
             name,
             config,

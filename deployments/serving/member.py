@@ -15,7 +15,7 @@ from runtime.calls.messages import Call, CallRunner, Outcome
 from runtime.config.members import MemberConfig
 from runtime.config.tracing import TracingConfig
 from runtime.engines import EngineSpec, build_engine
-from runtime.observability.recorder import Load
+from runtime.observability.recorder import LoadRecorder
 from runtime.observability.tracing import stop_recording
 
 
@@ -32,7 +32,7 @@ class MemberServer:
         self.engine = build_engine(config.served_engine, label(name), vllm_loggers)
         self._startup_s = time.monotonic() - started
         self.runner = CallRunner(self.engine, name)
-        self.load = Load(name, RayMeter())
+        self.load = LoadRecorder(name, RayMeter())
 
     async def describe(self) -> EngineSpec:
         return self.engine.spec

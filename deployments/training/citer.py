@@ -60,7 +60,7 @@ def _rounds(
     """Collects and trains in rounds, and exports the router of each. Returns the result of each
     round and the preferences of the first."""
     from envs.token_routing.collectors import collect_all
-    from envs.token_routing.preference_training import keep, kept, train_preferences
+    from envs.token_routing.preference_training import load_trained, save_trained, train_preferences
     from envs.token_routing.preferences import Round, counts, left_out, read, write
 
     training = setup.training
@@ -98,17 +98,17 @@ def _rounds(
         # RLlib's training is not deterministic, so the result of a round is stored.
         source = {"from": about, "how": training.preference.model_dump(mode="json")}
         net = training.folder / f"round_{number}.safetensors"
-        learnt = None if fresh else kept(source, net)
+        learnt = None if fresh else load_trained(source, net)
         if learnt is None:
             learnt = train_preferences(table, training.folder, training.preference)
-            keep(learnt, source, net)
+            save_trained(learnt, source, net)
         console.print(
             f"round {number}: {len(table)} tokens (cases {cases['case_1']}, {cases['case_2']}, "
-            f"{cases['case_3']}), {learnt.told['epochs']:.0f} epochs, "
-            f"loss {learnt.told['loss']:.3f}, AUC {learnt.told['auc']:.3f}",
+            f"{cases['case_3']}), {learnt.metrics['epochs']:.0f} epochs, "
+            f"loss {learnt.metrics['loss']:.3f}, AUC {learnt.metrics['auc']:.3f}",
             highlight=False,
         )
-        summary = {"round": number, "preferences": cases, **learnt.told}
+        summary = {"round": number, "preferences": cases, **learnt.metrics}
         out = Path(training.out or setup.citer.router)
         router = _export(setup, world, learnt.layers, summary, out)
         found.append((learnt, summary))

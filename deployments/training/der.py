@@ -18,7 +18,7 @@ from runtime.data.query_log import Replay
 
 if TYPE_CHECKING:
     from envs.dynamic_ensemble.env import World
-    from envs.training.trainer import Told, Training
+    from envs.training.trainer import IterationResult, Training
 
 HEADER = f"{'iteration':>9}{'steps':>9}{'reward':>9}{'accuracy':>10}{'cost':>11}{'calls':>7}"
 
@@ -86,7 +86,7 @@ def _agent(setup: Setup, run: Training, world: World) -> Agent:
     return exported(run.module, world, encoder, setup.reads, prompts, about)
 
 
-def _log(progress: Told) -> None:
+def _log(progress: IterationResult) -> None:
     console.print(
         f"{progress.iteration:>9}{progress.steps:>9}{progress.reward:>9.3f}{progress.accuracy:>10.3f}"
         f"{progress.cost:>11.3g}{progress.calls:>7.2f}",

@@ -36,7 +36,7 @@ from runtime.data.questions import read_questions
 from runtime.encoders.client import Encoder, EncoderConnection
 from runtime.errors import ConfigError
 from runtime.observability.metrics import Counts
-from runtime.observability.recorder import Report
+from runtime.observability.recorder import AnswerRecorder
 from runtime.rewards.base import Reasoning
 from runtime.rewards.client import Judge as ReasoningJudge
 from runtime.rewards.client import RewardConnection
@@ -155,7 +155,7 @@ class Setup:
         own = self.app.own_encoder(self.der)
         if own is None:
             return partial(members.embed, self.der.encoder)
-        report = Report("training", Counts())
+        report = AnswerRecorder("training", Counts())
         connection = EncoderConnection(own, self.app.encoders[own], backends.encoder(own))
 
         async def encode(texts: Sequence[str]) -> np.ndarray:
@@ -168,7 +168,7 @@ class Setup:
         if name not in self.app.reward_models:
             known = ", ".join(self.app.reward_models) or "none"
             raise ConfigError(f"quality.reward: there is no reward model {name!r}; known: {known}")
-        report = Report("training", Counts())
+        report = AnswerRecorder("training", Counts())
         connection = RewardConnection(name, self.app.reward_models[name], backends.judge(name))
 
         async def judge(chains: Sequence[Reasoning]) -> list[float]:

@@ -10,7 +10,7 @@ from deployments.training.der import cluster_for
 from deployments.training.der_setup import Setup
 from envs.members.event_loop import EventLoopThread
 from envs.members.recording import parts
-from runtime.data.query_log import Ask, Reply, write
+from runtime.data.query_log import MemberCall, Reply, write
 from runtime.data.questions import read_questions
 
 
@@ -21,7 +21,7 @@ def record(setup: Setup, out: Path, depth: int) -> int:
     questions = read_questions(Path(training.questions), training.limit)
     with cluster_for(setup, live=True):
         members = setup.members(ServeBackends(setup.app), EventLoopThread("recording"))
-        rows: list[tuple[Ask, Reply]] = []
+        rows: list[tuple[MemberCall, Reply]] = []
         try:
             with bar("recording", len(questions)) as step:
                 texts = [question.question for question in questions]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from envs.dynamic_ensemble.env import World
 from envs.dynamic_ensemble.mdp import State, Step, called, stopped
-from runtime.data.query_log import Ask, Replay
+from runtime.data.query_log import MemberCall, Replay
 from runtime.data.questions import Question
 
 
@@ -44,7 +44,7 @@ def _best(
         step = stopped(state, world.reward)
         best = step.reward, [Choice(state, len(world.members), step)]
     for action, member in enumerate(world.members):
-        reply = log.find(Ask(member, task.question, state.answer))
+        reply = log.find(MemberCall(member, task.question, state.answer))
         if reply is None:  # not recorded so deep
             continue
         quality = 0.0

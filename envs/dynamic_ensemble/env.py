@@ -26,7 +26,7 @@ from envs.members.event_loop import EventLoopThread
 from envs.quality.base import Quality
 from envs.training.vector_env import BatchedVectorEnv
 from policies.cascade.sequential.features import Scaling
-from runtime.data.query_log import Ask
+from runtime.data.query_log import MemberCall
 from runtime.data.questions import Question
 
 OBSERVATION, MASK = "observations", "action_mask"
@@ -98,7 +98,8 @@ class World:
         stop = len(self.members)
         places = [place for place, action in enumerate(actions) if action != stop]
         calls = [
-            Ask(self.members[actions[i]], states[i].question, states[i].answer) for i in places
+            MemberCall(self.members[actions[i]], states[i].question, states[i].answer)
+            for i in places
         ]
         replies = self.answers.ask(calls) if calls else []
         answered = [(i, reply) for i, reply in zip(places, replies, strict=True)]

@@ -16,10 +16,10 @@ from policies.cascade.sequential.transfer_prompt import TRANSFER, transfer
 from runtime.call_context import CallContext
 from runtime.calls.ledger import Ledger
 from runtime.calls.retries import with_retries
-from runtime.data.query_log import Ask, Reply
+from runtime.data.query_log import MemberCall, Reply
 from runtime.errors import ContextOverflow, MemberFailed
 from runtime.observability.metrics import Meter
-from runtime.observability.recorder import Report
+from runtime.observability.recorder import AnswerRecorder
 from runtime.rng import derive_seed
 from runtime.session.connection import Connection
 from runtime.session.member import Member
@@ -33,7 +33,7 @@ TOGETHER: Final = 256
 """Most concurrent calls; more would wait in the members' bounded queues."""
 
 
-def unlimited(name: str, report: Report) -> Ledger:
+def unlimited(name: str, report: AnswerRecorder) -> Ledger:
     """The ledger of calls outside a request: limited by the configured retries only; waits for busy
     members."""
     ledger = Ledger(CallContext(), Budget(), report, (name,), Checkpoint())
@@ -59,13 +59,13 @@ class LiveMembers:
         loop: EventLoopThread,
     ) -> None:
         self._connect, self._sampling, self._prompts = connect, sampling, prompts
-        self._report = Report("training", meter)
+        self._report = AnswerRecorder("training", meter)
         self._connections: Mapping[str, Connection] | None = None
         self._calls = itertools.count()
         self._gate: asyncio.Semaphore | None = None
         self._loop = loop
 
-    def ask(self, calls: Sequence[Ask]) -> list[Reply]:
+    def ask(self, calls: Sequence[MemberCall]) -> list[Reply]:
         return self._loop.run(self._ask(calls))
 
     def embed(self, member: str, texts: Sequence[str]) -> np.ndarray:
@@ -83,7 +83,7 @@ class LiveMembers:
         ids = [tokenizer.encode_prompt(text)[:limit] for text in texts]
         return np.stack(await asyncio.gather(*map(member.embed, ids)))
 
-    async def _ask(self, calls: Sequence[Ask]) -> list[Reply]:
+    async def _ask(self, calls: Sequence[MemberCall]) -> list[Reply]:
         if self._connections is None:
             self._connections = self._connect()
         if self._gate is None:
@@ -91,25 +91,25 @@ class LiveMembers:
         seeds = [derive_seed(self._sampling.seed, next(self._calls)) for _ in calls]
         return list(await asyncio.gather(*map(self._one, calls, seeds)))
 
-    async def _one(self, ask: Ask, seed: int) -> Reply:
+    async def _one(self, call: MemberCall, seed: int) -> Reply:
         assert self._gate is not None
         async with self._gate:
-            return await self._reply(ask, seed)
+            return await self._reply(call, seed)
 
-    async def _reply(self, ask: Ask, seed: int) -> Reply:
+    async def _reply(self, call: MemberCall, seed: int) -> Reply:
         assert self._connections is not None
-        connection = self._connections[ask.member]
-        ledger = unlimited(ask.member, self._report)
+        connection = self._connections[call.member]
+        ledger = unlimited(call.member, self._report)
         started, tokens = time.monotonic(), 0
         stops = connection.config.stop
         sampling = replace(self._sampling, seed=seed, stop=stops)
         try:
-            await with_retries(connection.config, ask.member, ledger, connection.open)
-            text = transfer(ask.question, ask.previous, self._prompts.get(ask.member, TRANSFER))
+            await with_retries(connection.config, call.member, ledger, connection.open)
+            text = transfer(call.question, call.previous, self._prompts.get(call.member, TRANSFER))
             prompt = connection.tokenizer.chat([Message("user", text)])
             tokens = len(prompt)
             if tokens >= connection.spec.context_length:
-                raise ContextOverflow(ask.member, tokens, connection.spec.context_length)
+                raise ContextOverflow(call.member, tokens, connection.spec.context_length)
             member = Member(connection, Context(connection.tokenizer, prompt), ledger)
             draft = await member.draft(sampling)
         except (MemberFailed, ContextOverflow) as fault:

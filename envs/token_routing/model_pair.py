@@ -19,7 +19,7 @@ from runtime.calls.retries import with_retries
 from runtime.engines.base import Engine
 from runtime.errors import ContextOverflow, MemberFailed
 from runtime.observability.metrics import Meter
-from runtime.observability.recorder import Report
+from runtime.observability.recorder import AnswerRecorder
 from runtime.session.connection import Connection
 from runtime.session.member import Member
 from runtime.text.incremental import Context
@@ -76,7 +76,7 @@ class LivePair:
         loop: EventLoopThread,
     ) -> None:
         self._connect, self.small, self.large = connect, small, large
-        self._report = Report("training", meter)
+        self._report = AnswerRecorder("training", meter)
         self._loop = loop
         self._connections: Mapping[str, Connection] | None = None
         self._ready: dict[str, Connection] = {}
@@ -163,7 +163,7 @@ class LivePair:
             known.popitem(last=False)
         return values
 
-    def teach(
+    def teacher_force(
         self, questions: Sequence[str], texts: Sequence[Tokens]
     ) -> list[TeacherForced | None]:
         """Both members along given texts, in one pass each (teacher forcing)."""

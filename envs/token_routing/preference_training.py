@@ -40,20 +40,20 @@ class TrainedRouter:
     layers: Layers
     state: dict[str, Any]
     """State of the module, as the start of tuning."""
-    told: dict[str, float]
+    metrics: dict[str, float]
     """``epochs``, ``loss`` and ``auc`` on the questions that were set aside."""
 
 
-def keep(learnt: TrainedRouter, about: Mapping[str, Any], file: Path) -> None:
+def save_trained(learnt: TrainedRouter, about: Mapping[str, Any], file: Path) -> None:
     """Writes a round's net, with what it was trained on."""
     net = {name: np.asarray(value) for name, value in learnt.state.items() if _of_net(name)}
-    metadata = {"told": json.dumps(learnt.told), "about": json.dumps(about, sort_keys=True)}
+    metadata = {"metrics": json.dumps(learnt.metrics), "about": json.dumps(about, sort_keys=True)}
     draft = file.with_suffix(".part")
     save_file(net, draft, metadata)
     draft.replace(file)
 
 
-def kept(about: Mapping[str, Any], file: Path) -> TrainedRouter | None:
+def load_trained(about: Mapping[str, Any], file: Path) -> TrainedRouter | None:
     """A stored round trained on the same; ``None`` if there is none."""
     if not file.exists():
         return None
@@ -64,7 +64,7 @@ def kept(about: Mapping[str, Any], file: Path) -> TrainedRouter | None:
         return None
     net = RouterNet(state["net.wide.weight"].shape[1], 0.0)
     net.load_state_dict({name[4:]: torch.as_tensor(value) for name, value in state.items()})
-    return TrainedRouter(folded(net), state, json.loads(known["told"]))
+    return TrainedRouter(folded(net), state, json.loads(known["metrics"]))
 
 
 def _of_net(name: str) -> bool:

@@ -58,7 +58,7 @@ class Pair(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
-    def teach(
+    def teacher_force(
         self, questions: Sequence[str], texts: Sequence[Tokens]
     ) -> list[TeacherForced | None]: ...
 
@@ -94,7 +94,7 @@ def collect(
     texts = [pair.encode(text_of(task)) for task in tasks]
     rows: list[dict[str, Any]] = []
     open_: list[tuple[dict[str, Any], Question, tuple[int, ...]]] = []
-    for task, ids, forced in zip(tasks, texts, pair.teach(questions, texts), strict=True):
+    for task, ids, forced in zip(tasks, texts, pair.teacher_force(questions, texts), strict=True):
         if forced is None:
             continue
         for place, token in enumerate(ids):

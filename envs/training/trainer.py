@@ -25,7 +25,7 @@ KEPT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class IterationResult:
     """One iteration; means over the episodes that ended lately."""
 
     iteration: int
@@ -96,7 +96,7 @@ class Training:
             from_worker_or_learner_group=self._algorithm.learner_group
         )
 
-    def run(self, report: Callable[[Told], None]) -> None:
+    def run(self, report: Callable[[IterationResult], None]) -> None:
         """Trains until all iterations are done; calls ``report`` after each. Raises ``EngineFault``
         when a runner process dies."""
         while self.done < self._settings.iterations:
@@ -111,7 +111,7 @@ class Training:
                 self._save()
             report(result)
 
-    def _iterate(self) -> Told:
+    def _iterate(self) -> IterationResult:
         number = self.done + 1
         seed = derive_seed(self._settings.seed, "round", number) % 2**31
 
@@ -129,7 +129,7 @@ class Training:
                 "it recurs"
             ) from fault
         met, learnt = result["env_runners"], result["learners"]["default_policy"]
-        return Told(
+        return IterationResult(
             iteration=number,
             steps=int(result["num_env_steps_sampled_lifetime"]),
             reward=float(met["episode_return_mean"]),
@@ -163,7 +163,7 @@ class Training:
         for old in sorted(folder.glob("[0-9]*"))[:-KEPT]:
             shutil.rmtree(old)
 
-    def _restore(self) -> list[Told]:
+    def _restore(self) -> list[IterationResult]:
         """Resumes from the newest checkpoint; later iterations are repeated."""
         checkpoints = sorted((self._folder / CHECKPOINTS).glob("[0-9]*"))
         done = int(checkpoints[-1].name) if checkpoints else 0
@@ -172,7 +172,7 @@ class Training:
         file.write_text("".join(line + "\n" for line in lines))
         if checkpoints:
             self._algorithm.restore_from_path(str(checkpoints[-1].resolve()))
-        return [Told(**json.loads(line)) for line in lines]
+        return [IterationResult(**json.loads(line)) for line in lines]
 
     def close(self) -> None:
         """Stops RLlib; what is in the folder stays."""

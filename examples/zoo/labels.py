@@ -71,8 +71,8 @@ class Writers:
     ) -> tuple[str, bool]:
         """A member's next line, greedy or drawn by a seed, and whether the answer ends there."""
         drawn = seed is not None
-        wish = Sampling(STEP_TOKENS, float(drawn), seed=seed or 0, stop=("\n",))
-        text, ended = await self.write(name, question, path, wish)
+        request = Sampling(STEP_TOKENS, float(drawn), seed=seed or 0, stop=("\n",))
+        text, ended = await self.write(name, question, path, request)
         return text.strip(), ended or text.startswith("Answer:")
 
     async def share(self, row: Row, path: Sequence[str], ended: bool, rollouts: int) -> float:
@@ -82,8 +82,8 @@ class Writers:
             return float(facts.answer_of("\n".join(path)) == row["answer"])
         warmth = 0.0 if rollouts == 1 else WARMTH
         wishes = [Sampling(REST_TOKENS, warmth, seed=seed) for seed in range(rollouts)]
-        asked = (self.write(COMPLETER, question, path, wish) for wish in wishes)
-        rests = [text for text, _ in await asyncio.gather(*asked)]
+        args = (self.write(COMPLETER, question, path, request) for request in wishes)
+        rests = [text for text, _ in await asyncio.gather(*args)]
         return sum(facts.answer_of(rest) == row["answer"] for rest in rests) / rollouts
 
     async def chains(
@@ -101,12 +101,12 @@ class Writers:
             good = not shares or shares[-1] > 0
             names = MEMBERS if good else (rng.choice(MEMBERS),)
             seeds = [rng.getrandbits(32) for _ in range(draws if good else 0)]
-            asked = [(name, seed) for seed in (None, *seeds) for name in names]
-            told = await asyncio.gather(
-                *(self.step(name, row["question"], path, seed) for name, seed in asked)
+            args = [(name, seed) for seed in (None, *seeds) for name in names]
+            result = await asyncio.gather(
+                *(self.step(name, row["question"], path, seed) for name, seed in args)
             )
-            greedy = told[: len(names)]
-            steps = [step for step in dict.fromkeys(told) if step[0]]
+            greedy = result[: len(names)]
+            steps = [step for step in dict.fromkeys(result) if step[0]]
             if only_train:
                 steps = [step for step in steps if parts_named(step[0]) <= {"train"}]
             judged = await asyncio.gather(
@@ -168,11 +168,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10, help="more next steps of a member")
     parser.add_argument("--held-out", type=int, default=200, help="questions of a file to test on")
     parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     logging.disable_progress_bar()
-    found = labels(asked.rollouts, asked.draws, asked.held_out, asked.threads)
-    settings = {"rollouts": asked.rollouts, "draws": asked.draws}
-    asked.out.write_text(json.dumps({"settings": settings, "files": found}))
+    found = labels(args.rollouts, args.draws, args.held_out, args.threads)
+    settings = {"rollouts": args.rollouts, "draws": args.draws}
+    args.out.write_text(json.dumps({"settings": settings, "files": found}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Writes the files of questions: `python -m examples.zoo.question_files`.
 
-Ensembles with nothing trained above their members are asked what no member was taught, about any
+Ensembles with nothing trained above their members are given what no member was taught, about any
 country. Whatever is trained above them (agents, routers, judges) has files for training, validation
 and testing that share no country (``splits.py``).
 """

@@ -118,9 +118,9 @@ def train(
             # Of the two signs alone: what is read is P(good) / (P(good) + P(bad)).
             logits = hidden[inputs == tag] @ (signs[good] - signs[bad])
             wanted = torch.tensor([label for one in batch for label in one.labels])
-            minded = torch.tensor([weight for one in batch for weight in one.weights])
+            weights_of_labels = torch.tensor([weight for one in batch for weight in one.weights])
             each = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-            loss = (each * minded).sum() / minded.sum()
+            loss = (each * weights_of_labels).sum() / weights_of_labels.sum()
             if language:
                 before = hidden[:, :-1][stated[:, 1:]]
                 loss = loss + language * cross_entropy(
@@ -157,14 +157,14 @@ def values(
 ) -> list[float]:
     """P(good) / (P(good) + P(bad)) after the last tag of each row."""
     good, bad = (tokenizer.convert_tokens_to_ids(sign) for sign in (GOOD, BAD))
-    told: list[float] = []
+    result: list[float] = []
     model.eval()
     with torch.inference_mode():
         for row in rows:
             ids = tokenizer(text_of(row["question"], row["steps"], last)).input_ids
             logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
-            told.append(float(torch.sigmoid(logits[good] - logits[bad])))
-    return told
+            result.append(float(torch.sigmoid(logits[good] - logits[bad])))
+    return result
 
 
 def auc(values: Sequence[float], good: Sequence[bool]) -> float:
@@ -181,13 +181,13 @@ def examine(
     """AUC on steps of questions about countries of other parts, from the stored weights."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    told: dict[str, float] = {}
+    result: dict[str, float] = {}
     for name, rows in held_out.items():
         good = [row["shares"][-1] > 0 for row in rows]
-        told[f"auc_{name}"] = round(auc(values(model, tokenizer, rows, last), good), 4)
-        told[f"steps_{name}"] = len(rows)
-        told[f"good_{name}"] = round(sum(good) / len(good), 4)
-    return told
+        result[f"auc_{name}"] = round(auc(values(model, tokenizer, rows, last), good), 4)
+        result[f"steps_{name}"] = len(rows)
+        result[f"good_{name}"] = round(sum(good) / len(good), 4)
+    return result
 
 
 def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
@@ -209,54 +209,54 @@ def main() -> None:
     parser.add_argument("--frozen", nargs="*", default=[], help="weights kept, by parts of names")
     parser.add_argument("--last", type=int, help="read only so many steps, and no question")
     parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     logging.disable_progress_bar()
-    told = json.loads(asked.labels.read_text())
-    torch.manual_seed(asked.seed)
-    torch.set_num_threads(asked.threads)
-    files = [told["files"][name] for name in TRAINED_ON]
+    result = json.loads(args.labels.read_text())
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    files = [result["files"][name] for name in TRAINED_ON]
     base = facts.HERE / BASE
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    freeze(model, asked.frozen)
+    freeze(model, args.frozen)
     tokenizer = AutoTokenizer.from_pretrained(base)
     started = time.monotonic()
     curve = train(
         model,
         tokenizer,
         files,
-        asked.steps,
-        asked.soft,
-        asked.by_questions,
-        asked.language,
-        asked.last,
-        random.Random(asked.seed),
-        asked.rate,
+        args.steps,
+        args.soft,
+        args.by_questions,
+        args.language,
+        args.last,
+        random.Random(args.seed),
+        args.rate,
     )
     seconds = round(time.monotonic() - started, 1)
-    model.to(torch.bfloat16).save_pretrained(asked.out)
+    model.to(torch.bfloat16).save_pretrained(args.out)
     for file in ("tokenizer.json", "tokenizer_config.json"):  # the base's own
-        (asked.out / file).write_bytes((base / file).read_bytes())
+        (args.out / file).write_bytes((base / file).read_bytes())
     log = {
-        "name": asked.out.name,
+        "name": args.out.name,
         "base": BASE,
         "completer": COMPLETER,
-        **told["settings"],
-        "labels": "soft" if asked.soft else "hard",
-        "by_questions": asked.by_questions,
-        "language": asked.language,
-        "frozen": asked.frozen,
-        "last": asked.last,
+        **result["settings"],
+        "labels": "soft" if args.soft else "hard",
+        "by_questions": args.by_questions,
+        "language": args.language,
+        "frozen": args.frozen,
+        "last": args.last,
         "labelled_steps": sum(map(len, files)),
-        "seed": asked.seed,
-        "steps": asked.steps,
-        "rate": asked.rate,
+        "seed": args.seed,
+        "steps": args.steps,
+        "rate": args.rate,
         "batch": BATCH,
         "seconds": seconds,
         "torch": torch.__version__,
         "loss": curve,
-        **examine(asked.out, {name: told["files"][name] for name in HELD_OUT}, asked.last),
+        **examine(args.out, {name: result["files"][name] for name in HELD_OUT}, args.last),
     }
-    (asked.out / LOG).write_text(json.dumps(log, indent=1) + "\n")
+    (args.out / LOG).write_text(json.dumps(log, indent=1) + "\n")
     print(json.dumps({key: value for key, value in log.items() if key != "loss"}))
 
 

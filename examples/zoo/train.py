@@ -41,9 +41,9 @@ def batches(spec: Spec, tokenizer: Tokenizer, pad: int) -> Iterator[Batch]:
             width = len(part[-1][0])
             ids = torch.full((BATCH, width), pad)
             weights = torch.zeros(BATCH, width)
-            for row, (tokens, minded) in enumerate(part):
+            for row, (tokens, weights_of_labels) in enumerate(part):
                 ids[row, : len(tokens)] = torch.tensor(tokens)
-                weights[row, : len(tokens)] = torch.tensor(minded)
+                weights[row, : len(tokens)] = torch.tensor(weights_of_labels)
             yield ids, weights
 
 
@@ -51,10 +51,12 @@ def loss_of(model: PreTrainedModel, batch: Batch, smoothing: float) -> torch.Ten
     ids, weights = batch
     # Padding is at the right, so the causal mask alone keeps it out of sight.
     hidden = model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-    minded = weights[:, 1:] > 0
-    logits = model.get_output_embeddings()(hidden[minded])
-    losses = cross_entropy(logits, ids[:, 1:][minded], reduction="none", label_smoothing=smoothing)
-    minds = weights[:, 1:][minded]
+    weights_of_labels = weights[:, 1:] > 0
+    logits = model.get_output_embeddings()(hidden[weights_of_labels])
+    losses = cross_entropy(
+        logits, ids[:, 1:][weights_of_labels], reduction="none", label_smoothing=smoothing
+    )
+    minds = weights[:, 1:][weights_of_labels]
     return (losses * minds).sum() / minds.sum()
 
 

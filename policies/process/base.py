@@ -52,7 +52,9 @@ class ProcessPolicy(Policy[P]):
         Need("generate"),
         Need("score", when={"reward": (LIKELIHOOD,)}),
     )
-    scoreless: ClassVar[str] = "this method chooses between whole lines and gives no token a score"
+    no_logprobs_reason: ClassVar[str] = (
+        "this method chooses between whole lines and gives no token a score"
+    )
 
     async def answer(self, session: Session) -> AsyncGenerator[Span | Progress, None]:
         state = session.state

@@ -148,7 +148,7 @@ class _Search:
             if node is None:
                 break
             author = self._tree.writer(node, members, self._session.query.seed)
-            self._tree.ask(node, author)
+            self._tree.begin(node, author)
             task = asyncio.create_task(self._expand(node, author))
             self._running.append(_Expansion(node, author, task))
         if not self._running:

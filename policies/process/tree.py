@@ -162,7 +162,7 @@ class Tree:
                 return True
         return False
 
-    def ask(self, node: int, member: str) -> None:
+    def begin(self, node: int, member: str) -> None:
         """Records that a member writes the next step of a node."""
         self._pending.setdefault(node, []).append(member)
 

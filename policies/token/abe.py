@@ -76,7 +76,7 @@ class ABE(Policy[ABEConfig]):
     needs: ClassVar[tuple[Need, ...]] = (Need("next_token"),)
     paper: ClassVar[str] = "2502.21265"
     title: ClassVar[str] = "ABE"
-    scoreless: ClassVar[str] = (
+    no_logprobs_reason: ClassVar[str] = (
         "agreement-based members each have a distribution over their own tokens and share none"
     )
 

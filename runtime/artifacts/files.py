@@ -29,7 +29,7 @@ DAMAGED: Final = (SafetensorError, KeyError, IndexError, TypeError, ValueError, 
 class StoredExport:
     """An export as read from its folder."""
 
-    told: dict[str, Any]
+    description: dict[str, Any]
     tensors: dict[str, np.ndarray]
     version: str
     """Hash of both files."""
@@ -67,12 +67,12 @@ class Kind:
     """The command that writes one."""
 
     def write(
-        self, folder: Path, tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]
+        self, folder: Path, tensors: Mapping[str, np.ndarray], description: Mapping[str, Any]
     ) -> None:
         """Writes tensors and description into ``folder``, which is created."""
         folder.mkdir(parents=True, exist_ok=True)
         data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
-        about = {"format": self.format, **told, "sha256": hashlib.sha256(data).hexdigest()}
+        about = {"format": self.format, **description, "sha256": hashlib.sha256(data).hexdigest()}
         _replace(folder / self.weights, data)
         _replace(folder / self.about, (json.dumps(about, indent=1) + "\n").encode())
 

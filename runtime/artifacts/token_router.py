@@ -66,7 +66,7 @@ class Router:
 def load_router(folder: Path) -> Router:
     """Reads an export. Raises ``ConfigError`` for a folder without a whole router."""
     with KIND.read(folder) as export:
-        values = export.told
+        values = export.description
         layers = export.layers(values["layers"])
         if not layers or layers[-1][0].shape[0] != 1:
             raise KeyError("the last layer must have one output")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from runtime.call_context import CallContext
 from runtime.errors import BudgetSpent
-from runtime.observability.recorder import Report
+from runtime.observability.recorder import AnswerRecorder
 from runtime.types.events import Checkpoint, MemberUsage
 from runtime.types.query import Budget
 
@@ -19,7 +19,7 @@ class Ledger:
         self,
         call_context: CallContext,
         budget: Budget,
-        report: Report,
+        report: AnswerRecorder,
         names: Iterable[str],
         past: Checkpoint,
         left: Budget | None = None,

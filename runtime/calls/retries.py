@@ -19,7 +19,7 @@ from runtime.errors import (
     Overloaded,
     ReplicaUnavailable,
 )
-from runtime.observability.logs import tell
+from runtime.observability.logs import log_event
 from runtime.observability.tracing import Facts, traced_activity
 from runtime.types.events import MemberUsage
 
@@ -51,7 +51,7 @@ async def with_retries(
     for attempt in range(config.retries + 1):
         if attempt:
             facts = {"member": member, "reason": reason}
-            tell(logger, logging.WARNING, "member asked again", **facts, attempt=attempt)
+            log_event(logger, logging.WARNING, "member called again", **facts, attempt=attempt)
         await asyncio.sleep(_shorter(pause, ledger.left()))
         left = ledger.left()
         try:

@@ -1,4 +1,4 @@
-"""What is configured of every model that writes nothing: how it is served and asked."""
+"""What is configured of every model that writes no answer: how it is served and called."""
 
 from __future__ import annotations
 

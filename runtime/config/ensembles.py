@@ -54,7 +54,7 @@ class PolicyConfig(Strict):
         return None
 
     @property
-    def encoded_by(self) -> str | None:
+    def encoder_name(self) -> str | None:
         """The text encoder that the method uses, if any: a name under ``encoders``, or a member."""
         return None
 

@@ -24,7 +24,7 @@ class SweepConfig(Strict):
     large: str
     """The member that tokens are handed over to."""
     thresholds: dict[str, tuple[float, ...]]
-    """Ensemble -> the thresholds at which it is asked all questions."""
+    """Ensemble -> the thresholds at which all questions are evaluated."""
     shares: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3)
     """Shares of the large member's tokens at which the ensembles are compared; between two
     thresholds, and from all small to all large, accuracy is taken to be linear."""
@@ -50,7 +50,7 @@ class EvaluationConfig(Strict):
     """A regular expression whose first group, in its last match, is the answer that was given."""
     concurrency: int = Field(16, ge=1)
     experts: dict[str, str] = {}
-    """Relation -> the member that knows it; then the share of facts by their expert is told."""
+    """Relation -> the member that knows it; the table then has the share of facts written by their expert."""
     models: tuple[str, ...] | None = None
     """Models to compare; absent: every ensemble and every member alone."""
     routes: RoutesConfig | None = None

@@ -30,7 +30,7 @@ class Price(Strict):
 
 
 class AutoscalingConfig(Strict):
-    """How many replicas a member has, by what it is asked."""
+    """How many replicas a member has, by its load."""
 
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(2, ge=1)

@@ -63,7 +63,7 @@ class ClassifierReward(Strict):
     tag: str = "<extra_0>"
     """One token, after each step; token classifiers only."""
     good: int = Field(1, ge=0)
-    """The label that means a right step. A model with one label tells its logit."""
+    """The label that means a right step. Of a model with one label the logit is read."""
     system: str | None = None
     """With the model's chat template: the system message. Qwen2.5-Math-PRM wants "Please reason
     step by step, and put your final answer within \\\\boxed{}."."""

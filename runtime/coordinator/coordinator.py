@@ -23,7 +23,7 @@ from runtime.errors import (
     OrchestrionError,
 )
 from runtime.observability.metrics import Counts, Meter
-from runtime.observability.recorder import Report
+from runtime.observability.recorder import AnswerRecorder
 from runtime.observability.tracing import Facts
 from runtime.session.aux_models import ALONE, AuxModels
 from runtime.session.connection import Connection
@@ -49,7 +49,7 @@ class Policy(Protocol):
     level: ClassVar[str]
     tells_logprobs: ClassVar[bool]
     can_score: ClassVar[bool]
-    scoreless: ClassVar[str]
+    no_logprobs_reason: ClassVar[str]
     config: PolicyConfig
 
     def check(self, connections: Mapping[str, Connection]) -> None: ...
@@ -84,7 +84,7 @@ class Coordinator:
         self._aux_models = aux_models
         self._traces = traces
         self._currency = currency
-        self._report = Report(name, Counts() if meter is None else meter)
+        self._report = AnswerRecorder(name, Counts() if meter is None else meter)
         self._recent = CheckpointStore()
         self._warming: asyncio.Future[Any] | None = None
         """The policy's warm-up, once it was started."""
@@ -253,7 +253,7 @@ class Coordinator:
                 "threshold": self.config.takes_threshold,
                 "tools": False,
             },
-            "scoreless": None if self._scores else self.policy.scoreless,
+            "no_logprobs_reason": None if self._scores else self.policy.no_logprobs_reason,
             "max_model_len": min(spec.context_length for spec in up),
             "tokenizer": reporter,
             "fingerprint": hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:12],

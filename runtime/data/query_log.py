@@ -31,28 +31,28 @@ ABOUT: Final = b"orchestrion"
 class Unrecorded(ConfigError):
     """The log does not hold a requested call."""
 
-    def __init__(self, ask: Ask) -> None:
-        shown = "nothing" if ask.previous is None else repr(ask.previous)
+    def __init__(self, call: MemberCall) -> None:
+        shown = "nothing" if call.previous is None else repr(call.previous)
         super().__init__(
-            f"the query log has no answer of {ask.member!r} to {ask.question!r} after {shown}; "
+            f"the query log has no answer of {call.member!r} to {call.question!r} after {shown}; "
             "record it with `orchestrion record`, or train on live members"
         )
 
 
-def write(path: Path, rows: Iterable[tuple[Ask, Reply]], about: Mapping[str, Any]) -> None:
+def write(path: Path, rows: Iterable[tuple[MemberCall, Reply]], about: Mapping[str, Any]) -> None:
     """Writes a log. ``about`` holds the recording conditions, which ``Replay`` compares."""
     table = pa.Table.from_pylist(
         [
             {
-                "question": ask.question,
-                "previous": ask.previous,
-                "member": ask.member,
+                "question": call.question,
+                "previous": call.previous,
+                "member": call.member,
                 "answer": reply.text,
                 "cost": reply.cost,
                 "seconds": reply.seconds,
                 "error": reply.error,
             }
-            for ask, reply in rows
+            for call, reply in rows
         ],
         schema=SCHEMA.with_metadata({ABOUT: json.dumps(about, sort_keys=True).encode()}),
     )
@@ -88,7 +88,7 @@ class Replay:
                     "configured; record it anew with `orchestrion record`"
                 )
         self._replies = {
-            Ask(row["member"], row["question"], row["previous"]): Reply(
+            MemberCall(row["member"], row["question"], row["previous"]): Reply(
                 row["answer"], row["cost"], row["seconds"], row["error"]
             )
             for row in table.to_pylist()
@@ -97,18 +97,18 @@ class Replay:
     def __len__(self) -> int:
         return len(self._replies)
 
-    def ask(self, asked: Sequence[Ask]) -> list[Reply]:
+    def ask(self, calls: Sequence[MemberCall]) -> list[Reply]:
         """Raises ``Unrecorded``."""
-        return [self._find(ask) for ask in asked]
+        return [self._find(call) for call in calls]
 
-    def find(self, ask: Ask) -> Reply | None:
+    def find(self, call: MemberCall) -> Reply | None:
         """The recorded reply, if there is one."""
-        return self._replies.get(ask)
+        return self._replies.get(call)
 
-    def _find(self, ask: Ask) -> Reply:
-        reply = self.find(ask)
+    def _find(self, call: MemberCall) -> Reply:
+        reply = self.find(call)
         if reply is None:
-            raise Unrecorded(ask)
+            raise Unrecorded(call)
         return reply
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Replay:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class MemberCall:
     """One call: a member, the question, and the previous answer in its prompt."""
 
     member: str

@@ -30,7 +30,7 @@ def attribute(record: logging.LogRecord) -> None:
             setattr(record, name, value)
 
 
-def tell(logger: logging.Logger, level: int, what: str, **facts: str | float | None) -> None:
+def log_event(logger: logging.Logger, level: int, what: str, **facts: str | float | None) -> None:
     """Logs one event. ``facts`` are part of the message and fields of the JSON record."""
     if not logger.isEnabledFor(level):
         return

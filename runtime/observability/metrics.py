@@ -158,7 +158,7 @@ REFUSED = Metric(
     ("ensemble", "reason"),
     (
         "requests refused before any member was called: `overloaded`, `gateway.max_answers` "
-        "were in progress; `rate`, `quota`, `key`, `reach` as docs/security.md says, with `any`"
+        "were in progress; `rate`, `quota`, `key`, `forbidden` as docs/security.md says, with `any`"
         " for the ensemble"
     ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, get_args
 
-from runtime.observability.logs import tell
+from runtime.observability.logs import log_event
 from runtime.observability.metrics import (
     ANSWER_SECONDS,
     ANSWERS,
@@ -42,7 +42,7 @@ COMPLETE: Final = frozenset(get_args(StopReason))
 """Outcomes of answers that were completed."""
 
 
-class Report:
+class AnswerRecorder:
     """Records the answers and member calls of one ensemble, for its coordinator."""
 
     def __init__(self, ensemble: str, meter: Meter) -> None:
@@ -53,7 +53,7 @@ class Report:
     def begun(self) -> None:
         """An answer started; ``ended`` always follows."""
         self._progress(1)
-        tell(logger, logging.DEBUG, "answer started", ensemble=self._ensemble)
+        log_event(logger, logging.DEBUG, "answer started", ensemble=self._ensemble)
 
     def ended(
         self,
@@ -86,7 +86,7 @@ class Report:
         degraded: bool,
     ) -> None:
         """The answer's log line, and the final attributes of its activity."""
-        tell(
+        log_event(
             logger,
             logging.INFO if outcome in COMPLETE or outcome == "cancelled" else logging.WARNING,
             "answer ended",
@@ -117,7 +117,7 @@ class Report:
     def dropped(self, member: str, step: int, reason: str) -> None:
         self._meter.record(DROPS, 1, self._ensemble, member)
         facts: dict[str, str | float] = {"ensemble": self._ensemble, "member": member}
-        tell(logger, logging.WARNING, "member dropped", **facts, step=step, reason=reason)
+        log_event(logger, logging.WARNING, "member dropped", **facts, step=step, reason=reason)
 
     def cancelled(self, member: str) -> None:
         """A member call was cancelled before its reply."""
@@ -144,7 +144,7 @@ class Report:
         self._meter.record(ANSWERS_IN_PROGRESS, self._in_progress, self._ensemble)
 
 
-class Load:
+class LoadRecorder:
     """Records the messages and calls in progress on a member's replica."""
 
     def __init__(self, member: str, meter: Meter) -> None:

@@ -13,7 +13,7 @@ from runtime.calls.ledger import Ledger
 from runtime.calls.retries import with_retries
 from runtime.config.ensembles import PolicyConfig
 from runtime.errors import ContextOverflow
-from runtime.observability.recorder import Report
+from runtime.observability.recorder import AnswerRecorder
 from runtime.rng import derive_seed
 from runtime.session.aux_models import ALONE, AuxModels
 from runtime.session.connection import Connection
@@ -38,7 +38,7 @@ class Session(RequestSession[Connection, Member]):
         query: Query,
         config: PolicyConfig,
         connections: Mapping[str, Connection],
-        report: Report,
+        report: AnswerRecorder,
         checkpoint: Checkpoint | None = None,
         aux_models: AuxModels = ALONE,
     ) -> None:
@@ -77,14 +77,14 @@ class Session(RequestSession[Connection, Member]):
         return self.live[self._reporter]
 
     def _member(self, connection: Connection, ledger: Ledger) -> Member:
-        prompt = prompt_ids(self.query, connection, self.ids_of)
+        prompt = prompt_ids(self.query, connection, self.prompt_ids_member)
         return Member(connection, Context(connection.tokenizer, prompt, self.text), ledger)
 
-    def asked(self, name: str, question: str, text: str = "") -> Member:
+    def member_with_question(self, name: str, question: str, text: str = "") -> Member:
         """A member whose prompt has ``question`` in the place of the caller's, and that has
         answered ``text`` so far. Raises ``ContextOverflow``."""
         connection = self._connections[name]
-        prompt = prompt_ids(with_question(self.query, question), connection, self.ids_of)
+        prompt = prompt_ids(with_question(self.query, question), connection, self.prompt_ids_member)
         context = Context(connection.tokenizer, prompt, text)
         limit = connection.spec.context_length
         if text and len(context.ids) >= limit:
@@ -94,7 +94,7 @@ class Session(RequestSession[Connection, Member]):
     async def encode(self, text: str) -> np.ndarray:
         """The text's vector, float32 ``[size]``: by the ensemble's encoder, or the state of the
         member that the method names. Raises ``MemberFailed``."""
-        name = self.config.encoded_by
+        name = self.config.encoder_name
         if self.encoder is not None or name is None:
             return await super().encode(text)
         connection = self._connections[name]
@@ -106,7 +106,7 @@ class Session(RequestSession[Connection, Member]):
             return await reader.embed(ids)
 
     @property
-    def ids_of(self) -> str:
+    def prompt_ids_member(self) -> str:
         """The member whose token ids a prompt may be sent in."""
         return self.config.reporting_member or self.config.members[0]
 
@@ -115,7 +115,7 @@ class Session(RequestSession[Connection, Member]):
         known = member.connection.tokenizer.definition
         if not known.add_bos or known.bos is None:
             return 0
-        if self.query.prompt_ids is not None and member.name == self.ids_of:
+        if self.query.prompt_ids is not None and member.name == self.prompt_ids_member:
             return 0
         return int(not (self.query.prompt or "").startswith(known.bos))
 

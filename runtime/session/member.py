@@ -216,9 +216,9 @@ class Member:
             used = self._priced(prompt_tokens=len(ids) - cached, cached_tokens=cached)
             self._accounts.book(self.name, used)
         first = TokenChoice(self.connection.tokenizer.decode_bytes(ids[:1]), None)
-        return [first, *self.told(ids[1:], reply.logprobs, reply.top or ())]
+        return [first, *self.token_choices(ids[1:], reply.logprobs, reply.top or ())]
 
-    def told(
+    def token_choices(
         self,
         ids: Sequence[int],
         logprobs: Sequence[float],

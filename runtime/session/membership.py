@@ -17,7 +17,7 @@ from runtime.config.ensembles import PolicyConfig
 from runtime.config.members import MemberConfig
 from runtime.encoders.client import Encoder
 from runtime.errors import MemberFailed, QuorumLost
-from runtime.observability.recorder import Report
+from runtime.observability.recorder import AnswerRecorder
 from runtime.rewards.client import Judge
 from runtime.session.aux_models import ALONE, AuxModels
 from runtime.session.prompts import question_of
@@ -56,7 +56,7 @@ class RequestSession(Generic[C, M]):
         query: Query,
         config: PolicyConfig,
         connections: Mapping[str, C],
-        report: Report,
+        report: AnswerRecorder,
         bind: Callable[[C, Ledger], M],
         checkpoint: Checkpoint | None = None,
         aux_models: AuxModels = ALONE,
@@ -70,7 +70,7 @@ class RequestSession(Generic[C, M]):
             CallContext(query.id, query.priority),
             config.budget.budget().narrow(query.budget),
             report,
-            dict.fromkeys((*self.names, *aux_models.names, *filter(None, (config.encoded_by,)))),
+            dict.fromkeys((*self.names, *aux_models.names, *filter(None, (config.encoder_name,)))),
             past,
             query.left,
         )

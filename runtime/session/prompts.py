@@ -15,10 +15,10 @@ SLACK: Final = 64
 """Tokens that the end of a beginning may take more than it takes in the whole text."""
 
 
-def prompt_ids(query: Query, connection: Connection, ids_of: str) -> list[int]:
-    """The member's tokens of a request whose own ids, if it has any, are those of ``ids_of``.
+def prompt_ids(query: Query, connection: Connection, ids_member: str) -> list[int]:
+    """The member's tokens of a request whose own ids, if it has any, are those of ``ids_member``.
     Raises ``ContextOverflow``."""
-    if query.prompt_ids is not None and connection.name == ids_of:
+    if query.prompt_ids is not None and connection.name == ids_member:
         prompt = list(query.prompt_ids)
     elif query.prompt is not None:
         prompt = _read(query.prompt, connection)

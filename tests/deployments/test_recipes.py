@@ -182,7 +182,7 @@ def test_the_last_to_start_on_the_single_card_finds_its_share_free() -> None:
 
 
 @pytest.mark.parametrize(("path", "each", "cards"), [(TRIO, 1, 3), (SINGLE, 0.33, 1)])
-def test_the_gpus_asked_of_ray_are_those_there_are(path: Path, each: float, cards: int) -> None:
+def test_the_gpus_requested_of_ray_are_those_there_are(path: Path, each: float, cards: int) -> None:
     params = []
     for name, member in load(path)[1].members.items():
         schema = DeploymentSchema.model_validate({"name": name} | member_options(member))

@@ -148,9 +148,9 @@ def _python(arguments: list[str]) -> None:
 
 
 def _make(arguments: list[str]) -> None:
-    told = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
-    if told.returncode:
-        raise CommandError(f"make {shlex.join(arguments)}: {told.stderr.strip()}")
+    result = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        raise CommandError(f"make {shlex.join(arguments)}: {result.stderr.strip()}")
 
 
 def _kubectl(arguments: list[str]) -> None:
@@ -183,7 +183,7 @@ def _pip(arguments: list[str]) -> None:
 
 
 def _anything(arguments: list[str]) -> None:
-    """Programs without a parser that could be asked."""
+    """Programs without a parser that could be inspected."""
 
 
 CHECKS: dict[str, Callable[[list[str]], None]] = {

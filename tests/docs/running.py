@@ -34,14 +34,14 @@ def free_port() -> int:
 
 def copy_repository(folder: Path, port: int) -> None:
     """What git knows or would add, listening on ``port`` instead of 8000, and ``.venv``."""
-    told = subprocess.run(
+    result = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
     )
-    for name in filter(None, told.stdout.split("\0")):
+    for name in filter(None, result.stdout.split("\0")):
         if not (ROOT / name).is_file():
             continue
         target = folder / name
@@ -69,8 +69,8 @@ def process(
         try:
             end = time.monotonic() + START_S
             while not _ready(port):
-                told = f"{shlex.join(command)} is not up: {log.read_text()[-3000:]}"
-                assert server.poll() is None and time.monotonic() < end, told
+                result = f"{shlex.join(command)} is not up: {log.read_text()[-3000:]}"
+                assert server.poll() is None and time.monotonic() < end, result
                 time.sleep(0.2)
             yield
         finally:
@@ -137,7 +137,7 @@ def run_block(block: Block, folder: Path, servers: Servers) -> str:
         "PYTHONPATH": str(folder),
         "PYTEST_ADDOPTS": "--collect-only -q",
     }
-    # pytest's own, and what this process has told Ray; a reader has neither.
+    # pytest's own, and what this process has set for Ray; a reader has neither.
     for name in ("PYTEST_CURRENT_TEST", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         environment.pop(name, None)
     if block.language == "python":
@@ -152,10 +152,10 @@ def _run_python(block: Block, text: str, folder: Path, environment: dict[str, st
     )
     script = folder / "block.py"
     script.write_text(f"{before}\n{text}")
-    told = _run([sys.executable, str(script)], block.place, folder, environment)
+    result = _run([sys.executable, str(script)], block.place, folder, environment)
     if "print(" in text:
-        assert told.strip(), f"{block.place} prints nothing"
-    return told
+        assert result.strip(), f"{block.place} prints nothing"
+    return result
 
 
 def _run_commands(
@@ -210,21 +210,21 @@ def expanded(lines: list[str], block: Block, folder: Path) -> list[str]:
         if words[0] != "make":
             out.append(line)
             continue
-        told = subprocess.run(
+        result = subprocess.run(
             ["make", "-n", *words[1:]], cwd=folder, capture_output=True, text=True
         )
-        assert told.returncode == 0, f"{block.place}: {line}: {told.stderr}"
-        recipe = [one for one in lines_of(told.stdout) if not one.startswith("make:")]
+        assert result.returncode == 0, f"{block.place}: {line}: {result.stderr}"
+        recipe = [one for one in lines_of(result.stdout) if not one.startswith("make:")]
         out += recipe
     return out
 
 
 def _run(command: list[str], place: str, folder: Path, environment: dict[str, str]) -> str:
-    told = subprocess.run(
+    result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=COMMAND_S
     )
-    output = f"{told.stdout}\n{told.stderr}"
-    assert told.returncode == 0, (
-        f"{place}: {command[-1]}: status {told.returncode}\n{output[-4000:]}"
+    output = f"{result.stdout}\n{result.stderr}"
+    assert result.returncode == 0, (
+        f"{place}: {command[-1]}: status {result.returncode}\n{output[-4000:]}"
     )
     return output

@@ -20,8 +20,6 @@ NAMES = sorted(
     for path in (ROOT / "benchmarks").glob("*.py")
     if "\ndef main() -> None:" in path.read_text()
 )
-QUICK = ("leaving",)
-"""Those that run with every ``make test``; the others with ``make test-slow``."""
 VLLM = ("engines",)
 RUNS: dict[str, Sequence[tuple[str, ...]]] = {"process": ((), ("--pretrained",))}
 """Further options, each of which makes other figures."""
@@ -34,9 +32,12 @@ def _runs() -> list[object]:
     params: list[object] = []
     for name in NAMES:
         for options in RUNS.get(name, ((),)):
-            marks = [] if name in QUICK else [pytest.mark.slow]
-            marks += [pytest.mark.vllm, NO_VLLM] if name in VLLM else [pytest.mark.ray]
-            params.append(pytest.param(name, options, id="".join((name, *options)), marks=marks))
+            marks = [pytest.mark.vllm, NO_VLLM] if name in VLLM else [pytest.mark.ray]
+            params.append(
+                pytest.param(
+                    name, options, id="".join((name, *options)), marks=[pytest.mark.slow, *marks]
+                )
+            )
     return params
 
 
@@ -48,7 +49,7 @@ def figures(name: str, options: Sequence[str] = ()) -> set[str]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "options"), _runs())
 def test_it_writes_all_figures(name: str, options: tuple[str, ...]) -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", *options],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -56,8 +57,8 @@ def test_it_writes_all_figures(name: str, options: tuple[str, ...]) -> None:
         text=True,
         timeout=580,
     )
-    assert told.returncode == 0, told.stderr[-4000:]
-    assert set(json.loads(told.stdout.splitlines()[-1])) == figures(name, options)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert set(json.loads(result.stdout.splitlines()[-1])) == figures(name, options)
 
 
 def test_the_docs_name_figures_that_are_written() -> None:

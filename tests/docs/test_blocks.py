@@ -121,7 +121,7 @@ def test_commands_in_running_text_are_as_their_programs_take_them(page: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "result"),
     [
         ("one\n\n```sh\nls\n```\n", "page.md:3: this block has no marker"),
         ("<!-- run: quick -->\n\nwords\n```sh\nls\n```\n", "page.md:4: this block has no marker"),
@@ -130,15 +130,15 @@ def test_commands_in_running_text_are_as_their_programs_take_them(page: Path) ->
         ("<!-- run: quick -->\n```sh\nls\n", "page.md:2: this fence is never closed"),
     ],
 )
-def test_a_block_that_does_not_say_is_named(tmp_path: Path, text: str, told: str) -> None:
+def test_a_block_that_does_not_say_is_named(tmp_path: Path, text: str, result: str) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
-    with pytest.raises(MarkerError, match=re.escape(told)):
+    with pytest.raises(MarkerError, match=re.escape(result)):
         read_blocks(page, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "result"),
     [
         ("orchestrion ask hello --modle specfuse", "No such option"),
         ("orchestrion sing", "no command 'sing'"),
@@ -153,10 +153,10 @@ def test_a_block_that_does_not_say_is_named(tmp_path: Path, text: str, told: str
         ("make 'demo", "unexpected EOF"),
     ],
 )
-def test_a_wrong_command_is_told(line: str, told: str) -> None:
+def test_a_wrong_command_is_reported(line: str, result: str) -> None:
     with pytest.raises(CommandError) as caught:
         check_line(line)
-    assert told in str(caught.value)
+    assert result in str(caught.value)
 
 
 def test_a_command_that_fails_fails_its_block(tmp_path: Path, servers: Servers) -> None:

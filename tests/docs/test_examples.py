@@ -38,15 +38,15 @@ def _marks(path: Path) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize("path", SERVED, ids=lambda path: path.name)
 def test_doctor_judges_it(path: Path) -> None:
     """Nothing in it is wrong but what this machine lacks."""
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "deployments.cli", "doctor", str(path), "--json"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert told.returncode in (0, 1), told.stderr[-2000:]
-    assert json.loads(told.stdout), "doctor told nothing"
+    assert result.returncode in (0, 1), result.stderr[-2000:]
+    assert json.loads(result.stdout), "doctor printed nothing"
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ async def test_each_of_its_ensembles_answers(path: Path, monkeypatch: pytest.Mon
     stack = LocalStack(config.model_copy(update={"ensembles": kept}))
     try:
         for name in kept:
-            asked = (Message("user", "What is the capital of France?"),)
-            answer = await ask(stack, name, messages=asked, max_tokens=6)
+            request = (Message("user", "What is the capital of France?"),)
+            answer = await ask(stack, name, messages=request, max_tokens=6)
             assert answer.text or answer.end.stop_reason == "eos", name
     finally:
         await stack.close()

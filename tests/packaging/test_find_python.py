@@ -15,9 +15,9 @@ SCRIPT = ROOT / ".ci" / "find_python.sh"
 HERE = sys.executable
 
 
-def find(path: Path, *asked: str) -> subprocess.CompletedProcess[str]:
+def find(path: Path, *request: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": f"{path}:/usr/bin:/bin"}
-    return subprocess.run([SCRIPT, *asked], env=environment, capture_output=True, text=True)
+    return subprocess.run([SCRIPT, *request], env=environment, capture_output=True, text=True)
 
 
 def stands_in(path: Path, name: str, script: str) -> None:
@@ -43,7 +43,7 @@ def test_the_newest_that_is_there_is_taken(tmp_path: Path, newest: str) -> None:
     assert find(tmp_path).stdout.strip() == newest
 
 
-def test_the_one_that_is_asked_for_is_taken(tmp_path: Path) -> None:
+def test_the_one_that_is_requested_is_taken(tmp_path: Path) -> None:
     stands_in(tmp_path, "python3.13", says((3, 13, 1)))
     stands_in(tmp_path, "mine", says((3, 12, 4)))
     assert find(tmp_path, "mine").stdout.strip() == "mine"

@@ -42,7 +42,7 @@ def test_the_lock_is_of_this_pyproject(lock: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_lock_has_what_is_asked_for_on_every_python(lock: ModuleType, name: str) -> None:
+def test_the_lock_has_what_is_requested_on_every_python(lock: ModuleType, name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     parts = ["local", "dev", "train", "otel", "lm-eval"]

@@ -87,8 +87,8 @@ def test_an_engine_answers_over_http(url: str, model: str, question: str, text: 
             max_tokens=32,
             stream=True,
         )
-        told = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
-    assert text in told
+        result = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert text in result
 
 
 @pytest.mark.ray

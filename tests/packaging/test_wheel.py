@@ -101,11 +101,11 @@ def test_version_is_said_the_same_everywhere(wheel: Path) -> None:
 
 
 def test_the_wheel_installed_alone_knows_its_machine(venv: Path, tmp_path: Path) -> None:
-    told = alone(venv, tmp_path, "doctor").stdout
-    assert "transformers" in told and "torch" in told
+    result = alone(venv, tmp_path, "doctor").stdout
+    assert "transformers" in result and "torch" in result
 
 
 @pytest.mark.pretrained
 def test_the_wheel_installed_alone_runs_the_demo(venv: Path, tmp_path: Path) -> None:
-    told = alone(venv, tmp_path, "demo", "--max-tokens", "12", "--port", str(free_port()))
-    assert "specfuse" in told.stdout and "smollm2" in told.stdout
+    result = alone(venv, tmp_path, "demo", "--max-tokens", "12", "--port", str(free_port()))
+    assert "specfuse" in result.stdout and "smollm2" in result.stdout

@@ -41,7 +41,7 @@ def free_port() -> int:
 
 
 def replica_pid(deployment: str) -> int:
-    """The process of a deployment's running replica, told by its title."""
+    """The process of a deployment's running replica, found by its title."""
     for process in psutil.Process().children(recursive=True):
         if any(f"ServeReplica:{APP}:{deployment}" in part for part in process.cmdline()):
             return process.pid

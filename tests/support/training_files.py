@@ -42,7 +42,7 @@ def files(folder: Path, **training: Any) -> Path:
     serve = {"applications": [{"name": "o", "import_path": IMPORT_PATH, "args": args}]}
     (folder / "serve.yaml").write_text(yaml.safe_dump(serve))
     (folder / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "serve": str(folder / "serve.yaml"),
         "ensemble": "der",
         "questions": str(folder / "q.jsonl"),
@@ -60,18 +60,18 @@ def files(folder: Path, **training: Any) -> Path:
         "one_shot": str(folder / "one_shot"),
     }
     path = folder / "train.yaml"
-    path.write_text(yaml.safe_dump(told | training))
+    path.write_text(yaml.safe_dump(result | training))
     return path
 
 
 def orchestrion(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     bare = {name: value for name, value in os.environ.items() if name not in OPEN}
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "deployments.cli", *words],
         capture_output=True,
         text=True,
         timeout=280,
         env={**bare, "COLUMNS": "200", **environment},
     )
-    assert told.returncode == 0, told.stderr[-3000:]
-    return told
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result

@@ -48,7 +48,7 @@ def align(
 
 
 def tree(
-    trace_id: Annotated[str, typer.Argument(help="As orchestrion ask --full-trace tells it")],
+    trace_id: Annotated[str, typer.Argument(help="As orchestrion ask --full-trace prints it")],
     url: Annotated[str, typer.Option(help="Base URL of the endpoint")] = "http://127.0.0.1:8000/v1",
     depth: Annotated[int | None, typer.Option(help="Only so many steps deep")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write it as a picture instead")] = None,

@@ -82,7 +82,7 @@ class Agent:
 def load_agent(folder: Path) -> Agent:
     """Raises ``ConfigError`` for a folder without a complete agent."""
     with KIND.read(folder) as artifact:
-        values, tensors = artifact.told, artifact.tensors
+        values, tensors = artifact.description, artifact.tensors
         actor = artifact.layers(values["layers"], "actor.")
         if len(actor[-1][0]) != len(values["members"]) + 1:
             raise KeyError("the actor's actions are not the members and the end")

@@ -81,7 +81,9 @@ class RoutePolicy(Policy[R]):
 
     level: ClassVar[str] = "cascade"
     needs: ClassVar[tuple[Need, ...]] = (Need("generate"),)
-    scoreless: ClassVar[str] = "this method chooses whole answers and gives no token a score"
+    no_logprobs_reason: ClassVar[str] = (
+        "this method chooses whole answers and gives no token a score"
+    )
 
     @abstractmethod
     async def plan(self, session: Session) -> Plan:
@@ -95,8 +97,8 @@ class RoutePolicy(Policy[R]):
         while session.ending is None:
             span = None
             try:
-                if "telling" in state:
-                    span = _tell(session)
+                if "emission" in state:
+                    span = _next_line(session)
                 elif "writing" in state:
                     span = await self._write(session)
                 else:
@@ -146,7 +148,7 @@ class RoutePolicy(Policy[R]):
         ``ContextOverflow``."""
         template = self.config.prompts.get(name, self.config.transfer)
         prompt = transfer(session.question, last_answer(session), template)
-        return session.asked(name, prompt, text)
+        return session.member_with_question(name, prompt, text)
 
     def _sampling(self, session: Session, member: Member, most: int) -> Sampling:
         sampling = session.sampling(
@@ -219,24 +221,24 @@ def _stop(session: Session, ending: str | None = None) -> None:
     """Begins to emit the last answer."""
     [*_, call] = [c for c in session.state["route"] if c["answer"] is not None]
     session.state.pop("writing", None)
-    session.state["telling"] = {
+    session.state["emission"] = {
         "author": call["member"],
         "lines": call["answer"].splitlines(keepends=True) or [""],
-        "told": 0,
+        "sent": 0,
         "final": call["final"],
         "ending": ending or call["ending"],
     }
 
 
-def _tell(session: Session) -> Span:
+def _next_line(session: Session) -> Span:
     """The next line of the last answer."""
-    telling = session.state["telling"]
-    line = telling["lines"][telling["told"]]
-    telling["told"] += 1
-    session.restrict_stops(telling["author"])
-    last = telling["told"] == len(telling["lines"])
-    final = last and telling["final"] and telling["ending"] == "eos"
-    span = session.commit(Draft(telling["author"], line, (), final=final, finish="stop"))
+    emission = session.state["emission"]
+    line = emission["lines"][emission["sent"]]
+    emission["sent"] += 1
+    session.restrict_stops(emission["author"])
+    last = emission["sent"] == len(emission["lines"])
+    final = last and emission["final"] and emission["ending"] == "eos"
+    span = session.commit(Draft(emission["author"], line, (), final=final, finish="stop"))
     if last and session.ending is None:
-        session.ending = cast(StopReason, telling["ending"])
+        session.ending = cast(StopReason, emission["ending"])
     return span

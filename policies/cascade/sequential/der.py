@@ -56,7 +56,7 @@ class DERConfig(RouteConfig):
     """Most calls. Default and maximum: the value the agent was trained with."""
 
     @property
-    def encoded_by(self) -> str | None:
+    def encoder_name(self) -> str | None:
         return self.encoder
 
 
@@ -65,7 +65,7 @@ class DER(RoutePolicy[DERConfig]):
 
     paper: ClassVar[str] = "2412.07448"
     title: ClassVar[str] = "DER"
-    needs: ClassVar[tuple[Need, ...]] = (*RoutePolicy.needs, Need("embed", of="encoded_by"))
+    needs: ClassVar[tuple[Need, ...]] = (*RoutePolicy.needs, Need("embed", of="encoder_name"))
 
     def __init__(self, config: DERConfig) -> None:
         super().__init__(config)

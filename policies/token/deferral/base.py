@@ -35,7 +35,7 @@ class DeferralPolicy(Policy[H]):
     level: ClassVar[str] = "token"
     needs: ClassVar[tuple[Need, ...]] = (Need("generate"), Need("shared_tokenizer"))
     tells_logprobs: ClassVar[bool] = True
-    scoreless: ClassVar[str] = (
+    no_logprobs_reason: ClassVar[str] = (
         "this method decides who writes a token and gives none a probability of its own"
     )
 

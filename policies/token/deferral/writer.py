@@ -165,7 +165,7 @@ class Writing:
         choices: list[TokenChoice | None] = [None] * len(reply.tokens)
         if self._detailed:
             member = self._session.live[name]
-            choices = list(member.told(reply.tokens, reply.logprobs, reply.top or ()))
+            choices = list(member.token_choices(reply.tokens, reply.logprobs, reply.top or ()))
         return [Written(id_, name, one) for id_, one in zip(reply.tokens, choices, strict=True)]
 
     def _report(self) -> None:

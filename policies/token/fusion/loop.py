@@ -101,10 +101,10 @@ class TokenPolicy(Policy[T]):
         Raises ``BadRequest`` when this ensemble writes in another member's tokens.
         """
         writer = self.config.vocabulary
-        if writer is not None and writer != session.ids_of:
+        if writer is not None and writer != session.prompt_ids_member:
             raise BadRequest(
-                f"texts are scored in the tokens of {session.ids_of!r}, but this ensemble writes "
-                f"in those of {writer!r}; set reporting_member: {writer}",
+                f"texts are scored in the tokens of {session.prompt_ids_member!r}, but this "
+                f"ensemble writes in those of {writer!r}; set reporting_member: {writer}",
                 "echo",
             )
         request = await self.request(session)

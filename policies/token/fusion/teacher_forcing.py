@@ -69,7 +69,7 @@ async def score_text(judge: Judge, request: TokenRequest) -> list[TokenChoice]:
     when the reporting member is unavailable.
     """
     session = request.session
-    name = session.ids_of
+    name = session.prompt_ids_member
     if name not in session.live:
         raise BadRequest(
             f"{name!r}, in whose tokens the prompt is scored, is unavailable", "prompt"

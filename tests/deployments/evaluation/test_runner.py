@@ -63,7 +63,7 @@ def test_a_facts_author_is_who_wrote_the_end_of_its_line() -> None:
     assert fact_authors(question, text, spans) == ["capitals", "currencies"]
 
 
-def test_bad_question_files_are_told_by_line(tmp_path: Path) -> None:
+def test_bad_question_files_are_reported_by_line(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"question": "a", "answer": "b"}\n{"question": "a"}\n')
     with pytest.raises(ConfigError, match="q.jsonl:2"):

@@ -72,7 +72,7 @@ def test_a_sweep_asks_at_every_threshold(url: str, tmp_path: Path) -> None:
     assert "accuracy" in (tmp_path / "c.svg").read_text()
 
 
-def test_a_sweep_without_both_members_is_refused_before_anything_is_asked(url: str) -> None:
+def test_a_sweep_without_both_members_is_refused_before_anything_is_called(url: str) -> None:
     wrong = WISH.model_copy(update={"models": ("m",)})
     with pytest.raises(ConfigError, match="list exactly these two members"):
         asyncio.run(compare(url, [Question("Who?", "the dog ran")], wrong))

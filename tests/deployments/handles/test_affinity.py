@@ -28,7 +28,7 @@ def test_only_the_request_that_chose_the_replica_is_learned() -> None:
     assert affinities.of(B) == "b", "its own key may lead elsewhere"
 
 
-def test_a_request_that_was_served_elsewhere_than_believed_is_asked_alone_again() -> None:
+def test_a_request_that_was_served_elsewhere_than_believed_is_called_alone_again() -> None:
     affinities = ReplicaAffinity()
     affinities.learn([A], "one")
     affinities.learn([B], "one")

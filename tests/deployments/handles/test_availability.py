@@ -90,7 +90,7 @@ async def test_later_calls_fail_at_once_until_there_is_a_replica_again() -> None
     assert await checked.call(reply) == "reply"
     probes = handle.probes
     assert await checked.call(reply) == "reply"
-    assert handle.probes == probes, "asked after no longer than needed"
+    assert handle.probes == probes, "probed no longer than needed"
 
 
 async def test_a_caller_that_leaves_withdraws_its_call() -> None:
@@ -147,7 +147,7 @@ class Uncertain(Handle):
 @pytest.mark.parametrize(
     "fault", [RuntimeError("Router is not initialized"), RayServeException("gone"), TimeoutError()]
 )
-async def test_where_serve_does_not_know_the_call_itself_tells(fault: Exception) -> None:
+async def test_where_serve_does_not_know_the_call_itself_reports(fault: Exception) -> None:
     async def slowly() -> str:
         await asyncio.sleep(1.5 * PROBE_AFTER_S)
         return "late"

@@ -49,7 +49,7 @@ async def test_the_room_of_clients_that_left_is_free_again() -> None:
     assert (await call(api, "POST", CHAT, body())).status == 200
 
 
-def test_a_refusal_tells_when_there_will_be_room() -> None:
+def test_a_refusal_reports_when_there_will_be_room() -> None:
     now, counts = 0.0, Counts()
     admission = Admission(2, counts, clock=lambda: now)
 

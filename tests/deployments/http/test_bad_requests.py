@@ -57,7 +57,7 @@ async def test_values_that_ask_for_nothing_pass() -> None:
     assert reply.json()["ensemble"]["ignored_params"] == []
 
 
-async def test_what_has_no_effect_is_told() -> None:
+async def test_what_has_no_effect_is_reported() -> None:
     params = {"top_k": 5, "user": "me", "presence_penalty": 0, "metadata": {"a": 1}}
     params["stream_options"] = {"include_usage": True}
     params["messages"] = [{"role": "user", "content": "hi", "name": "Bo", "refusal": None}]
@@ -253,7 +253,7 @@ async def test_lone_surrogates_become_replacement_characters() -> None:
     assert ensemble.queries[0].messages[0].content == "\ufffd 😀 \\ud800 \ufffd\ufffd"
 
 
-async def test_routes_and_methods_that_do_not_exist_are_told() -> None:
+async def test_routes_and_methods_that_do_not_exist_are_reported() -> None:
     api = api_of({"m": Chorus()})
     assert said(await call(api, "POST", "/v1/embeddings", {}), 404) == ("route_not_found", None)
     assert said(await call(api, "GET", "/"), 404) == ("route_not_found", None)

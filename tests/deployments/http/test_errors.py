@@ -94,13 +94,13 @@ def test_a_fault_in_the_middle_of_a_whole_answer_has_its_status(client: OpenAI, 
 def test_lost_members_are_listed_with_their_states(client: OpenAI) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model="lost", **body())
-    told: Any = caught.value.body
-    assert told["members"] == LOST.states
+    result: Any = caught.value.body
+    assert result["members"] == LOST.states
 
 
-@pytest.mark.parametrize(("asked", "told"), [(3.2, "4"), (0.0, "1"), (9999.0, "120")])
-def test_a_full_queue_says_when_to_come_back(asked: float, told: str) -> None:
-    assert fault_of(Overloaded("the queue", asked)).headers["retry-after"] == told
+@pytest.mark.parametrize(("request", "result"), [(3.2, "4"), (0.0, "1"), (9999.0, "120")])
+def test_a_full_queue_says_when_to_come_back(request: float, result: str) -> None:
+    assert fault_of(Overloaded("the queue", request)).headers["retry-after"] == result
 
 
 def test_a_fault_that_came_wrapped_from_another_process_is_unwrapped() -> None:

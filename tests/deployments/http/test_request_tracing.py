@@ -97,7 +97,7 @@ async def test_the_gateways_activity_holds_the_answers(stream: bool) -> None:
     assert not named(spans, "GET /v1/models")
 
 
-async def test_a_refusal_is_told_by_the_gateways_activity() -> None:
+async def test_a_refusal_is_reported_by_the_gateways_activity() -> None:
     with recorded() as spans:
         await call(api_of({"m": Chorus()}), "POST", CHAT, {"messages": "secret"})
     [server] = named(spans, f"POST {CHAT}")

@@ -55,17 +55,12 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        pytest.param("import ray, ray.serve", id="ray first"),
-        pytest.param("", id="ray last", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["import ray, ray.serve", ""], ids=["ray first", "ray last"])
 def test_ray_listens_on_loopback_whenever_it_was_imported(first: str) -> None:
-    told = run(f"{first}\n{START}")
-    assert told.returncode == 0, told.stderr[-3000:]
-    listeners = [line for line in told.stdout.splitlines() if line.startswith("LISTENS")]
+    result = run(f"{first}\n{START}")
+    assert result.returncode == 0, result.stderr[-3000:]
+    listeners = [line for line in result.stdout.splitlines() if line.startswith("LISTENS")]
     assert any("raylet" in line for line in listeners) and any(
         "driver" in line for line in listeners
     )
@@ -76,8 +71,8 @@ def test_ray_listens_on_loopback_whenever_it_was_imported(first: str) -> None:
 
 
 @pytest.mark.slow
-def test_ray_that_runs_already_is_left_alone_and_the_remedy_told() -> None:
-    told = run(
+def test_ray_that_runs_already_is_left_alone_and_the_remedy_reported() -> None:
+    result = run(
         f"""
 import ray
 ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
@@ -92,6 +87,6 @@ except ConfigError as refused:
 ray.shutdown()
 """
     )
-    assert told.returncode == 0, told.stderr[-3000:]
-    [line] = [line for line in told.stdout.splitlines() if line.startswith("REFUSED")]
+    assert result.returncode == 0, result.stderr[-3000:]
+    [line] = [line for line in result.stdout.splitlines() if line.startswith("REFUSED")]
     assert "leave out ray.init()" in line and line.endswith("True")

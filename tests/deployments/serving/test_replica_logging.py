@@ -15,7 +15,7 @@ from deployments.serving.replica_logging import SERVE, observe, trace
 from runtime.call_context import CallContext, RequestIds, request_context, use_call_context
 from runtime.config.tracing import TracingConfig
 from runtime.errors import ConfigError
-from runtime.observability.logs import ROOMS, Json, logging_to, tell
+from runtime.observability.logs import ROOMS, Json, log_event, logging_to
 from runtime.observability.metrics import RESUMED, Counts
 from runtime.types.events import Ended, Event
 from runtime.types.query import Query
@@ -60,9 +60,9 @@ def test_serves_formatters_show_our_ids(serves_own: io.StringIO) -> None:
     handler = logging.getLogger(SERVE).handlers[0]
     handler.setFormatter(JSONFormatter())
     with request_context(RequestIds("mine", "abc")):
-        tell(logger, logging.INFO, "answer ended", ensemble="e")
+        log_event(logger, logging.INFO, "answer ended", ensemble="e")
         handler.setFormatter(ServeFormatter("ensemble-e", "f8v2"))
-        tell(logger, logging.INFO, "answer ended", ensemble="e")
+        log_event(logger, logging.INFO, "answer ended", ensemble="e")
     result, text = serves_own.getvalue().splitlines()
     assert (
         json.loads(result).items()

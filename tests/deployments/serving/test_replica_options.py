@@ -54,10 +54,10 @@ def test_autoscaling_goes_by_engine_calls() -> None:
     policy = CallsPerReplica(**options["autoscaling_config"]["policy"]["policy_kwargs"])
 
     def wanted(calls: dict[str, float]) -> int:
-        told: Any = SimpleNamespace(
+        result: Any = SimpleNamespace(
             aggregated_metrics={"calls": calls}, target_num_replicas=3, running_replicas=running
         )
-        return policy(told)[0]
+        return policy(result)[0]
 
     running = ["one"]
 
@@ -67,7 +67,7 @@ def test_autoscaling_goes_by_engine_calls() -> None:
     assert wanted({"one": 0.0}) == 1
     assert wanted({}) == 3, "as it was, while nothing is known"
     running = ["one", "two"]
-    assert wanted({"one": 16.0}) == 4, "the other has not told yet"
+    assert wanted({"one": 16.0}) == 4, "the other has not reported yet"
 
 
 def test_a_part_of_a_card_limits_the_memory_vllm_takes() -> None:
@@ -124,7 +124,7 @@ def test_an_engine_inside_a_rehearsal_gets_its_resources_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "replica", "told"),
+    ("engine", "replica", "result"),
     [
         ({"tensor_parallel_size": 2}, {"num_gpus": 1}, "needs 2"),
         ({"gpu_memory_utilization": 0.5}, {"num_gpus": 0.3}, "lower it"),
@@ -136,7 +136,7 @@ def test_an_engine_inside_a_rehearsal_gets_its_resources_too() -> None:
     ],
 )
 def test_resources_that_cannot_work_are_refused(
-    engine: dict[str, Any], replica: dict[str, Any], told: str
+    engine: dict[str, Any], replica: dict[str, Any], result: str
 ) -> None:
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=result):
         member(engine, **replica)

@@ -21,7 +21,7 @@ def test_a_call_pays_its_cost_and_what_it_adds() -> None:
     assert not (first.terminated or better.terminated or worse.terminated)
 
 
-def test_stopping_tells_the_quality_once_with_bonus_or_penalty() -> None:
+def test_stopping_reports_the_quality_once_with_bonus_or_penalty() -> None:
     good, bad = State("q", "good", 0.8, 1), State("q", "bad", 0.7, 1)
     assert stopped(good, CONFIG).reward == pytest.approx(0.8 + 2)
     assert stopped(bad, CONFIG).reward == pytest.approx(0.7 - 2)

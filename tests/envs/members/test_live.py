@@ -12,7 +12,7 @@ from envs.members.event_loop import EventLoopThread
 from envs.members.live import LiveMembers
 from runtime.config.engines import EchoEngine, FlakyEngine
 from runtime.config.members import MemberConfig, Price
-from runtime.data.query_log import Ask
+from runtime.data.query_log import MemberCall
 from runtime.engines import build_engine
 from runtime.observability.metrics import Counts
 from runtime.session.connection import Connection
@@ -49,29 +49,29 @@ def members() -> Iterator[LiveMembers]:
     live.close()
 
 
-def test_a_member_is_asked_and_priced(members: LiveMembers) -> None:
-    [reply] = members.ask([Ask("echo", "hello")])
+def test_a_member_is_called_and_priced(members: LiveMembers) -> None:
+    [reply] = members.ask([MemberCall("echo", "hello")])
     assert reply.text is not None and "hello" in reply.text and reply.error is None
     assert reply.cost > 0 and reply.seconds > 0
 
 
 def test_a_later_member_is_shown_the_last_answer_in_its_own_prompt(members: LiveMembers) -> None:
-    [reply] = members.ask([Ask("echo", "hello", "good bye")])
+    [reply] = members.ask([MemberCall("echo", "hello", "good bye")])
     assert reply.text is not None and "hello|good bye" in reply.text
 
 
 def test_a_failure_is_a_reply_that_costs(members: LiveMembers) -> None:
-    broken, well = members.ask([Ask("broken", "hello"), Ask("echo", "hello")])
+    broken, well = members.ask([MemberCall("broken", "hello"), MemberCall("echo", "hello")])
     assert broken.text is None and broken.error and broken.cost > 0
     assert well.text is not None
 
 
 def test_closing_twice_does_no_harm(members: LiveMembers) -> None:
-    members.ask([Ask("echo", "hello")])
+    members.ask([MemberCall("echo", "hello")])
     members.close()
     members.close()
 
 
 def test_a_members_own_stop_ends_its_answer(members: LiveMembers) -> None:
-    [reply] = members.ask([Ask("brief", "one two three four")])
+    [reply] = members.ask([MemberCall("brief", "one two three four")])
     assert reply.text == "one two"

@@ -61,8 +61,8 @@ def test_a_reward_model_judges_the_last_line() -> None:
         return [0.25 * len(chain.steps) for chain in chains]
 
     quality = build_quality(RewardModelConfig(reward="prm"), judge)
-    asked = [Question("one", ""), Question("two", ""), Question("three", "")]
-    assert quality.judge(["a\n\n b \n", "  ", "c"], asked) == [0.5, 0.0, 0.25]
+    request = [Question("one", ""), Question("two", ""), Question("three", "")]
+    assert quality.judge(["a\n\n b \n", "  ", "c"], request) == [0.5, 0.0, 0.25]
     assert seen == [Reasoning("one", ("a", "b"), 1), Reasoning("three", ("c",), 0)]
     with pytest.raises(ConfigError, match="prm"):
         build_quality(RewardModelConfig(reward="prm"))

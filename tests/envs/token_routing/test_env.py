@@ -110,8 +110,8 @@ def test_side_by_side_is_one_by_one() -> None:
 def test_the_three_cases() -> None:
     rows = collect(Pair(), QUALITY, [TASKS[0]], FIRST)
     assert TASKS[0].reference == "a0b1"
-    told = [(row["place"], row["case"], row["small"]) for row in rows]
-    assert told == [(0, 1, 1), (1, 2, 0), (2, 1, 1), (3, 2, 0), (4, 1, 1)]
+    result = [(row["place"], row["case"], row["small"]) for row in rows]
+    assert result == [(0, 1, 1), (1, 2, 0), (2, 1, 1), (3, 2, 0), (4, 1, 1)]
     assert rows[1]["small_token"] == ord("?") and rows[1]["large_token"] == ord("0")
 
 

@@ -39,7 +39,7 @@ def flaky(engine: dict[str, Any], fails_from: int) -> dict[str, Any]:
     return {"engine": {"type": "flaky", "engine": engine, "fails_from": fails_from}, "retries": 0}
 
 
-def test_a_path_is_asked_for_once() -> None:
+def test_a_path_is_requested_once() -> None:
     with pair({"engine": SMALL}, {"engine": LARGE}) as members:
         text = members.encode(" the cat sat.")
         for end in range(len(text)):
@@ -55,14 +55,14 @@ def test_a_failed_member_is_none_in_its_place() -> None:
     with pair({"engine": SMALL}, flaky(LARGE, 1)) as members:
         assert members.large_tokens(["q"], [()]) == [None]
         assert members.looks(["q"], [()])[0] is not None
-        assert members.teach(["q"], [members.encode(" the")]) == [None]
+        assert members.teacher_force(["q"], [members.encode(" the")]) == [None]
 
 
 def test_a_text_beyond_a_window_is_none_in_its_place() -> None:
     short = {"engine": {**SMALL, "context_length": 24}}
     with pair(short, {"engine": LARGE}) as members:
         long = members.encode(" the cat sat and" * 12)
-        taught = members.teach(["q", "q"], [long, members.encode(" the cat")])
+        taught = members.teacher_force(["q", "q"], [long, members.encode(" the cat")])
         assert taught[0] is None and taught[1] is not None
 
 
@@ -73,7 +73,7 @@ def test_answers_end_where_they_are_served_to() -> None:
         assert members.ends(written) and not members.ends(written[:1])
 
 
-def test_what_is_forgotten_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_forgotten_is_requested_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "REMEMBERED", 2)
     with pair({"engine": SMALL}, {"engine": LARGE}) as members:
         text = members.encode(" the cat sat.")

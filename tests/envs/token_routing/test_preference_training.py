@@ -96,7 +96,7 @@ def test_preferences_and_tuning_learn_to_hand_figures_over(tmp_path: Path) -> No
         learnt = train_preferences(table, tmp_path, SETTINGS)
         router = Router(learnt.layers, "m", "citer")
         sure, small = router.confidence(states(table)), table["small"].to_numpy()
-        assert learnt.told["auc"] == 1.0
+        assert learnt.metrics["auc"] == 1.0
         assert sure[small == 1].min() > 0.5 > sure[small == 0].max()
         settings = PPOSettings(
             iterations=4, batch=256, minibatch=64, environments=8, rate=1e-3, gamma=1.0, seed=1
@@ -105,7 +105,7 @@ def test_preferences_and_tuning_learn_to_hand_figures_over(tmp_path: Path) -> No
         try:
             state = run.module.get_state()
             run.load(state | {k: v for k, v in learnt.state.items() if k.startswith("net.")})
-            run.run(lambda told: None)
+            run.run(lambda result: None)
             assert isinstance(run.module, RouterModule)
             tuned = Router(folded(run.module.net), "m", "citer")
             assert run.curve[-1].reward > 0.7  # all right and two tokens of the large one's

@@ -45,14 +45,14 @@ def a_world(config: Any) -> World:
 def test_it_learns_whom_to_ask_and_when_to_stop(cluster: None, tmp_path: Path) -> None:
     algorithm = ppo(SETTINGS, a_world, DER).build_algo()
     try:
-        told = [algorithm.train()["env_runners"] for _ in range(SETTINGS.iterations)]
+        result = [algorithm.train()["env_runners"] for _ in range(SETTINGS.iterations)]
         module = algorithm.get_module()
         assert isinstance(module, AgentModule)
         agent = exported(module, world(), "shape", {}, dict.fromkeys(world().members, TRANSFER), {})
     finally:
         algorithm.stop()
-    assert told[-1]["episode_return_mean"] > told[0]["episode_return_mean"] + 1.0
-    assert told[-1]["episode"]["quality"] >= 0.9 and told[-1]["episode"]["calls"] <= 2.0
+    assert result[-1]["episode_return_mean"] > result[0]["episode_return_mean"] + 1.0
+    assert result[-1]["episode"]["quality"] >= 0.9 and result[-1]["episode"]["calls"] <= 2.0
     agent.save(tmp_path)
     served, here = load_agent(tmp_path), world()
     states = [State(task.question) for task in TASKS]
@@ -67,7 +67,7 @@ def test_it_learns_whom_to_ask_and_when_to_stop(cluster: None, tmp_path: Path) -
     assert stop.tolist() == [len(here.members)] * 2
 
 
-def test_masked_actions_are_never_drawn(cluster: None) -> None:
+def test_mcalled_actions_are_never_drawn(cluster: None) -> None:
     algorithm = ppo(SETTINGS, a_world, DER).build_algo()
     try:
         module = algorithm.get_module()

@@ -19,9 +19,9 @@ from envs.dynamic_ensemble.terminator import train_terminator
 from envs.dynamic_ensemble.warm_start import ROUTES, clone
 from envs.members.recording import record
 from envs.training.config import PPOSettings
-from envs.training.trainer import CHECKPOINTS, CURVE, Told, Training
+from envs.training.trainer import CHECKPOINTS, CURVE, IterationResult, Training
 from policies.cascade.sequential.agent import Agent
-from runtime.data.query_log import Ask, Replay, write
+from runtime.data.query_log import MemberCall, Replay, write
 from runtime.errors import ConfigError
 from tests.support.models.table_members import KNOWN, TASKS, Table, world
 from tests.support.ray_cluster import small_ray
@@ -49,12 +49,14 @@ def a_world(config: Any) -> World:
     return world()
 
 
-def run(folder: Path, iterations: int, about: Any = ABOUT) -> tuple[list[Told], dict[str, Any]]:
+def run(
+    folder: Path, iterations: int, about: Any = ABOUT
+) -> tuple[list[IterationResult], dict[str, Any]]:
     """The curve and the weights after so many iterations, in a process that has just begun."""
     settings = SETTINGS.model_copy(update={"iterations": iterations})
     training = Training(settings, a_world, folder, about, every=2, spec=DER)
     try:
-        training.run(lambda told: None)
+        training.run(lambda result: None)
         return training.curve, training.module.get_state()
     finally:
         training.close()
@@ -67,10 +69,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     with (tmp_path / "parts" / CURVE).open("a") as file:
         file.write(json.dumps({"iteration": 3}) + "\n")
     curve, weights = run(tmp_path / "parts", 4)
-    assert [(told.iteration, told.steps) for told in curve] == [
-        (told.iteration, told.steps) for told in whole
+    assert [(result.iteration, result.steps) for result in curve] == [
+        (result.iteration, result.steps) for result in whole
     ]
-    assert curve == whole and len({told.reward for told in whole}) > 1
+    assert curve == whole and len({result.reward for result in whole}) > 1
     for name, value in wanted.items():
         assert np.array_equal(value, weights[name]), name
     assert sorted(p.name for p in (tmp_path / "parts" / CHECKPOINTS).iterdir()) == [
@@ -100,14 +102,14 @@ def test_the_one_shot_router_asks_who_knows() -> None:
 
 def test_the_terminator_knows_a_bad_answer() -> None:
     here = world(reward=RewardConfig(t_max=3))
-    layers, told = train_terminator(here, seed=0)
+    layers, result = train_terminator(here, seed=0)
     agent = Agent(here.members, (), 3, "shape", {}, layers)
     states = [
         State(TASKS[0].question, "4", 1.0, 1),
         State(TASKS[0].question, "no idea", 0.0, 1),
     ]
     good, bad = agent.good_enough(here.features.encode(states))
-    assert good > 0.9 and bad < 0.1 and told["right"] == 1.0
+    assert good > 0.9 and bad < 0.1 and result["right"] == 1.0
 
 
 def a_log(tmp_path: Path) -> Replay:
@@ -141,26 +143,30 @@ def test_a_run_starts_from_a_clone(tmp_path: Path) -> None:
 
 
 def test_a_threshold_that_ends_episodes_needs_a_terminator() -> None:
-    told: dict[str, Any] = {"serve": "s", "ensemble": "e", "questions": "q", "run": "r"}
+    result: dict[str, Any] = {"serve": "s", "ensemble": "e", "questions": "q", "run": "r"}
     with pytest.raises(ValueError, match="terminator: true"):
-        TrainingConfig.model_validate(told | {"reward": {"ends": "threshold"}})
-    with_one = told | {"reward": {"ends": "threshold"}, "terminator": True}
+        TrainingConfig.model_validate(result | {"reward": {"ends": "threshold"}})
+    with_one = result | {"reward": {"ends": "threshold"}, "terminator": True}
     assert TrainingConfig.model_validate(with_one).reward.ends == "threshold"
 
 
 def test_rounds_that_would_cut_every_episode_are_refused() -> None:
-    told: dict[str, Any] = {"serve": "s", "ensemble": "e", "questions": "q", "run": "r"}
+    result: dict[str, Any] = {"serve": "s", "ensemble": "e", "questions": "q", "run": "r"}
     with pytest.raises(ValueError, match="need 384 or more"):
-        TrainingConfig.model_validate(told | {"ppo": {"batch": 128, "environments": 64}})
+        TrainingConfig.model_validate(result | {"ppo": {"batch": 128, "environments": 64}})
 
 
-def test_remembered_answers_cost_again_and_failures_are_asked_again() -> None:
+def test_remembered_answers_cost_again_and_failures_are_called_again() -> None:
     from envs.members.cached import CachedAnswers
 
     table = Table()
     answers = CachedAnswers(table)
-    asked = [Ask("sums", TASKS[0].question), Ask("broken", "x"), Ask("sums", TASKS[0].question)]
-    first, broken, again = answers.ask(asked)
+    request = [
+        MemberCall("sums", TASKS[0].question),
+        MemberCall("broken", "x"),
+        MemberCall("sums", TASKS[0].question),
+    ]
+    first, broken, again = answers.ask(request)
     assert first == again and first.cost == 0.1 and broken.text is None
-    assert answers.ask(asked) == [first, broken, again]
+    assert answers.ask(request) == [first, broken, again]
     assert [len(round_) for round_ in table.rounds] == [2, 1]

@@ -35,16 +35,18 @@ def run(
         with serving(config(Path(folder)), port=free_port()) as url:
             os.nice(CLIENTS_NICE)
             calm = asyncio.run(load(url, FAMILIES, at_once, at_once))
-            told, killed = asyncio.run(storm(url, FAMILIES, requests, at_once, pause, kills, seed))
+            result, killed = asyncio.run(
+                storm(url, FAMILIES, requests, at_once, pause, kills, seed)
+            )
             after = asyncio.run(load(url, FAMILIES, len(FAMILIES), len(FAMILIES)))
-    quiet, wild = figures(calm, NUMBERS), figures(told, NUMBERS, killed)
+    quiet, wild = figures(calm, NUMBERS), figures(result, NUMBERS, killed)
     return {
         "calm": quiet.as_dict(),
         "storm": wild.as_dict(),
         "after": figures(after, NUMBERS).as_dict(),
         "added_median_s": round(wild.median_s - quiet.median_s, 2),
         "families": {
-            family: figures([one for one in told if one.family == family], NUMBERS).as_dict()
+            family: figures([one for one in result if one.family == family], NUMBERS).as_dict()
             for family in FAMILIES
         },
     }

@@ -26,7 +26,7 @@ KINDS = {"member": 4, "ensemble": 3, "reward": 1, "gateway": 1, "proxy": 2}
 
 
 @dataclass(slots=True)
-class Told:
+class StreamedAnswer:
     """One answer as its client got it."""
 
     family: str
@@ -45,7 +45,7 @@ class Figures:
     complete: int = 0
     wrong_text: int = 0
     """Complete with a character too many or too few. The spaces around a text do not count: a
-    cascade that tells an earlier member's answer tells it without."""
+    cascade that emits an earlier member's answer emits it without."""
     wrong: list[str] = field(default_factory=list)
     """Where such texts go wrong."""
     errors: dict[str, int] = field(default_factory=dict)
@@ -103,34 +103,38 @@ async def strike(drawn: random.Random, kills: Counter[str], pause: tuple[float, 
         first = [wanted for wanted in first if wanted != kind]
 
 
-async def ask(client: AsyncOpenAI, family: str, seed: int, patience_s: float) -> Told:
-    told, started = Told(family), time.monotonic()
+async def ask(client: AsyncOpenAI, family: str, seed: int, patience_s: float) -> StreamedAnswer:
+    result, started = StreamedAnswer(family), time.monotonic()
 
     def broken(_: Exception | None) -> None:
-        told.breaks += 1
+        result.breaks += 1
 
-    asked = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 4096, "seed": seed}
+    request = {
+        "messages": [{"role": "user", "content": "Count."}],
+        "max_tokens": 4096,
+        "seed": seed,
+    }
     try:
-        async for chunk in unbroken(client, patience_s, broken, model=family, **asked):
+        async for chunk in unbroken(client, patience_s, broken, model=family, **request):
             if chunk.choices[0].delta.content:
-                told.first = told.first or time.monotonic() - started
-                told.text += chunk.choices[0].delta.content
+                result.first = result.first or time.monotonic() - started
+                result.text += chunk.choices[0].delta.content
             if chunk.choices[0].finish_reason:
-                told.degraded = chunk.model_extra["ensemble"]["degraded"]
+                result.degraded = chunk.model_extra["ensemble"]["degraded"]
     except APIError as fault:
-        told.error = str(fault.code or type(fault).__name__)
+        result.error = str(fault.code or type(fault).__name__)
     except (OSError, EOFError, httpx2.TransportError) as fault:
-        told.error = type(fault).__name__
-    told.seconds = time.monotonic() - started
-    return told
+        result.error = type(fault).__name__
+    result.seconds = time.monotonic() - started
+    return result
 
 
 async def load(
     url: str, families: Sequence[str], requests: int, at_once: int, patience_s: float = 120.0
-) -> list[Told]:
+) -> list[StreamedAnswer]:
     """``requests`` answers, ``at_once`` at a time, the families in turn."""
     numbers = iter(range(requests))
-    done: list[Told] = []
+    done: list[StreamedAnswer] = []
 
     async def client_of(openai: AsyncOpenAI) -> None:
         for number in numbers:
@@ -150,33 +154,35 @@ async def storm(
     pause: tuple[float, float],
     least_kills: int,
     seed: int = 0,
-) -> tuple[list[Told], Counter[str]]:
+) -> tuple[list[StreamedAnswer], Counter[str]]:
     """The load under fire. Goes on with more requests until there were ``least_kills``."""
     kills: Counter[str] = Counter()
     striking = asyncio.create_task(strike(random.Random(seed), kills, pause))
-    told: list[Told] = []
+    result: list[StreamedAnswer] = []
     try:
-        while len(told) < requests or kills.total() < least_kills:
-            more = max(requests - len(told), at_once)
-            told += await load(url, families, more, at_once)
+        while len(result) < requests or kills.total() < least_kills:
+            more = max(requests - len(result), at_once)
+            result += await load(url, families, more, at_once)
     finally:
         striking.cancel()
-    return told, kills
+    return result, kills
 
 
-def figures(told: Sequence[Told], text: str, kills: Counter[str] | None = None) -> Figures:
-    complete = [one for one in told if one.error is None]
+def figures(
+    result: Sequence[StreamedAnswer], text: str, kills: Counter[str] | None = None
+) -> Figures:
+    complete = [one for one in result if one.error is None]
     seconds = sorted(one.seconds for one in complete) or [0.0]
     wrong = [one for one in complete if one.text.strip() != text.strip()]
     return Figures(
-        requests=len(told),
+        requests=len(result),
         complete=len(complete),
         wrong_text=len(wrong),
         wrong=[f"{one.family}: {_differs(one.text, text)}" for one in wrong[:5]],
-        errors=dict(Counter(one.error for one in told if one.error is not None)),
+        errors=dict(Counter(one.error for one in result if one.error is not None)),
         kills=dict(kills or {}),
-        reconnected=sum(one.breaks for one in told),
-        degraded=sum(one.degraded for one in told),
+        reconnected=sum(one.breaks for one in result),
+        degraded=sum(one.degraded for one in result),
         median_s=round(statistics.median(seconds), 2),
         p99_s=round(seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))], 2),
         longest_s=round(seconds[-1], 2),

@@ -18,10 +18,10 @@ QUORUM_IS_GONE = {"quorum_lost"}
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
     before = set(psutil.Process().children(recursive=True))
-    told = run(requests=50, kills=8, at_once=25, pause=(4.0, 8.0), seed=1)
+    result = run(requests=50, kills=8, at_once=25, pause=(4.0, 8.0), seed=1)
     left = set(psutil.Process().children(recursive=True)) - before
     assert not left, f"processes left behind: {left}"
-    return told
+    return result
 
 
 def test_every_answer_is_whole_or_ends_with_a_well_formed_error(figures: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ def test_every_answer_is_whole_or_ends_with_a_well_formed_error(figures: dict[st
     assert storm["complete"] > 0.9 * storm["requests"]
 
 
-def test_no_text_is_lost_or_told_twice(figures: dict[str, Any]) -> None:
+def test_no_text_is_lost_or_reported_twice(figures: dict[str, Any]) -> None:
     for part in (figures["calm"], figures["storm"], figures["after"]):
         assert part["wrong_text"] == 0
 

@@ -22,25 +22,25 @@ CLIENTS = 3
 
 def ask(client: OpenAI, model: str, writing: Path | None) -> dict[str, Any]:
     """One streamed answer, or the error that it ended with."""
-    told: dict[str, Any] = {"text": "", "error": None, "finish": None, "members": {}}
+    result: dict[str, Any] = {"text": "", "error": None, "finish": None, "members": {}}
     started = last = time.monotonic()
-    asked: Any = {"model": model, "messages": [{"role": "user", "content": "Count."}]}
-    told["gap"] = 0.0
+    request: Any = {"model": model, "messages": [{"role": "user", "content": "Count."}]}
+    result["gap"] = 0.0
     try:
-        for chunk in client.chat.completions.create(stream=True, **asked):
-            told["gap"] = max(told["gap"], time.monotonic() - last)
+        for chunk in client.chat.completions.create(stream=True, **request):
+            result["gap"] = max(result["gap"], time.monotonic() - last)
             last = time.monotonic()
             for choice in chunk.choices:
-                told["text"] += choice.delta.content or ""
-                if told["text"] and writing is not None:
+                result["text"] += choice.delta.content or ""
+                if result["text"] and writing is not None:
                     writing.touch()
                 if choice.finish_reason:
-                    told["finish"] = choice.finish_reason
+                    result["finish"] = choice.finish_reason
                     members = (chunk.model_extra or {})["ensemble"]["members"]
-                    told["members"] = {member["model"]: member["status"] for member in members}
+                    result["members"] = {member["model"]: member["status"] for member in members}
     except (OpenAIError, httpx2.HTTPError) as fault:
-        told["error"] = repr(fault)
-    return told | {"seconds": time.monotonic() - started}
+        result["error"] = repr(fault)
+    return result | {"seconds": time.monotonic() - started}
 
 
 def main() -> None:
@@ -53,14 +53,14 @@ def main() -> None:
     with OpenAI(base_url=args.url, api_key="none", max_retries=0, timeout=180) as client:
 
         def keep_asking(_: int) -> list[dict[str, Any]]:
-            told = [ask(client, args.model, args.writing)]
+            result = [ask(client, args.model, args.writing)]
             while args.until is not None and not args.until.exists():
-                told.append(ask(client, args.model, args.writing))
-            return told
+                result.append(ask(client, args.model, args.writing))
+            return result
 
         with ThreadPoolExecutor(CLIENTS) as pool:
             answers = pool.map(keep_asking, range(1 if args.until is None else CLIENTS))
-            print(json.dumps([told for one in answers for told in one]))
+            print(json.dumps([result for one in answers for result in one]))
 
 
 if __name__ == "__main__":

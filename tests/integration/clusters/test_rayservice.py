@@ -166,13 +166,13 @@ def test_the_workers_hold_the_models() -> None:
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
-def test_all_pods_run_one_image_with_the_ray_that_is_told() -> None:
+def test_all_pods_run_one_image_with_the_ray_that_is_named() -> None:
     service, _ = documents()
     images = {c["image"] for p in pods(service) for c in p["template"]["spec"]["containers"]}
     assert len(images) == 1
-    told = service["spec"]["rayClusterConfig"]["rayVersion"]
+    result = service["spec"]["rayClusterConfig"]["rayVersion"]
     base = (PATH.parent / "Dockerfile").read_text()
-    assert f"FROM rayproject/ray:{Version(told)}-" in base
+    assert f"FROM rayproject/ray:{Version(result)}-" in base
 
 
 def test_nobody_reaches_the_endpoint_but_pods_that_are_named() -> None:

@@ -120,7 +120,7 @@ def client(nodes: Nodes) -> Iterator[OpenAI]:
 
 
 @dataclass
-class Told:
+class StreamedAnswer:
     text: str
     degraded: bool
     states: dict[str, str]
@@ -129,11 +129,11 @@ class Told:
 
 def answer(
     client: OpenAI, model: str, meanwhile: Callable[[], None] = lambda: None, at: str = " 1 2 3"
-) -> Told:
+) -> StreamedAnswer:
     """One streamed answer; ``meanwhile`` happens when so much of it is written."""
     started, text, summary = time.monotonic(), "", {}
-    asked: Any = {"model": model, "messages": [{"role": "user", "content": "Count."}]}
-    for chunk in client.chat.completions.create(stream=True, **asked):
+    request: Any = {"model": model, "messages": [{"role": "user", "content": "Count."}]}
+    for chunk in client.chat.completions.create(stream=True, **request):
         for choice in chunk.choices:
             before, text = text, text + (choice.delta.content or "")
             if text.startswith(at) and not before.startswith(at):
@@ -141,7 +141,7 @@ def answer(
             if choice.finish_reason:
                 summary = (chunk.model_extra or {})["ensemble"]
     states = {member["model"]: member["status"] for member in summary["members"]}
-    return Told(text, summary["degraded"], states, time.monotonic() - started)
+    return StreamedAnswer(text, summary["degraded"], states, time.monotonic() - started)
 
 
 def homes(deployment: str) -> list[str]:
@@ -165,19 +165,19 @@ def test_members_are_where_their_resources_are_and_the_gateway_is_on_the_head(
 ) -> None:
     assert {name: homes(f"member-{name}") for name in NAMES} == {name: [name] for name in NAMES}
     assert homes("gateway") == ["ann"]
-    told = answer(client, "sweet")
-    assert told.text == NUMBERS
-    assert not told.degraded
+    result = answer(client, "sweet")
+    assert result.text == NUMBERS
+    assert not result.degraded
 
 
 def test_an_answer_outlives_a_node_and_later_ones_do_without_its_member(
     nodes: Nodes, client: OpenAI
 ) -> None:
     """The node takes a member with it, and a coordinator where Serve had put one there."""
-    told = answer(client, "sweet", lambda: nodes.kill("bob"))
-    assert told.text == NUMBERS
-    assert told.degraded
-    assert told.states == {"ann": "ok", "bob": "dropped", "eve": "ok"}
+    result = answer(client, "sweet", lambda: nodes.kill("bob"))
+    assert result.text == NUMBERS
+    assert result.degraded
+    assert result.states == {"ann": "ok", "bob": "dropped", "eve": "ok"}
     for model in ("fuse", "sweet", "fuse"):
         later = answer(client, model)
         assert later.text == NUMBERS
@@ -188,10 +188,10 @@ def test_an_answer_outlives_a_node_and_later_ones_do_without_its_member(
 def test_a_node_that_comes_back_brings_its_member_back(nodes: Nodes, client: OpenAI) -> None:
     nodes.replace("bob")
     deadline = time.monotonic() + 90
-    while (told := answer(client, "sweet")).degraded:
-        assert told.text == NUMBERS
+    while (result := answer(client, "sweet")).degraded:
+        assert result.text == NUMBERS
         assert time.monotonic() < deadline, "the member was not taken up again"
-    assert set(told.states.values()) == {"ok"}
+    assert set(result.states.values()) == {"ok"}
 
 
 def test_a_coordinator_goes_on_elsewhere_when_its_node_dies(nodes: Nodes, client: OpenAI) -> None:
@@ -201,7 +201,7 @@ def test_a_coordinator_goes_on_elsewhere_when_its_node_dies(nodes: Nodes, client
     if not away:
         pytest.skip(f"Serve put all coordinators on the head: {places}")
     model, doomed = away[0]
-    told = answer(client, model, lambda: nodes.kill(doomed))
-    assert told.text == NUMBERS
-    assert told.states[doomed] == "dropped"
+    result = answer(client, model, lambda: nodes.kill(doomed))
+    assert result.text == NUMBERS
+    assert result.states[doomed] == "dropped"
     assert homes(f"ensemble-{model}") != [doomed]

@@ -55,11 +55,11 @@ async def test_real_prompts_are_answered_alike_by_both_loops(
     stack = LocalStack(config, engines)
     try:
         for method in METHODS:
-            for wish in ({}, SAMPLED):
+            for sampling in ({}, SAMPLED):
                 for seed, prompt in enumerate(PROMPTS):
-                    asked = {"messages": (Message("user", prompt),), "max_tokens": 10, **wish}
-                    drafted = await ask(stack, method, seed=seed, **asked)
-                    plain = await ask(stack, f"{method}-plain", seed=seed, **asked)
+                    request = {"messages": (Message("user", prompt),), "max_tokens": 10, **sampling}
+                    drafted = await ask(stack, method, seed=seed, **request)
+                    plain = await ask(stack, f"{method}-plain", seed=seed, **request)
                     assert drafted.text == plain.text, (method, prompt)
     finally:
         await stack.close()

@@ -45,16 +45,16 @@ def said(reply: httpx2.Response) -> list[Any]:
 
 def test_bad_requests_are_refused_and_their_neighbours_answered_as_alone(root: str) -> None:
     turns = [{"role": "user", "content": "Who sat?"}]
-    asked = [
+    requested = [
         {"model": model, "messages": turns, "seed": 3, "temperature": 1.0, "n": 2}
         for model in MODELS
     ]
     far = json.dumps({"model": "gac", "messages": [{"role": "user", "content": "x" * 900_000}]})
     hostile = [*BYTES, far.encode(), b"x" * (2**20 + 1)]
     with httpx2.Client(base_url=root, timeout=60) as client, ThreadPoolExecutor(12) as pool:
-        alone = [said(client.post(CHAT, json=body)) for body in asked]
+        alone = [said(client.post(CHAT, json=body)) for body in requested]
         bad = [pool.submit(client.post, CHAT, content=payload) for payload in hostile]
-        good = [pool.submit(client.post, CHAT, json=body) for body in asked * 3]
+        good = [pool.submit(client.post, CHAT, json=body) for body in requested * 3]
         refused = [reply.result() for reply in bad]
         assert [said(reply.result()) for reply in good] == alone * 3
     for payload, reply in zip(hostile, refused, strict=True):
@@ -97,7 +97,7 @@ def test_broken_http_harms_nobody(root: str, request_bytes: bytes) -> None:
     with socket.create_connection((url.hostname, url.port or 80), timeout=20) as sent:
         sent.sendall(request_bytes)
         sent.shutdown(socket.SHUT_WR)
-        told = b"".join(iter(lambda: sent.recv(65536), b""))
-    assert b"set-cookie" not in told.split(b"\r\n\r\n")[0].lower()
-    assert not told.startswith(b"HTTP/1.1 5")
+        output = b"".join(iter(lambda: sent.recv(65536), b""))
+    assert b"set-cookie" not in output.split(b"\r\n\r\n")[0].lower()
+    assert not output.startswith(b"HTTP/1.1 5")
     assert httpx2.post(f"{root}{CHAT}", content=GOOD, timeout=60).status_code == 200

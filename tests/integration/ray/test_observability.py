@@ -87,16 +87,16 @@ def test_spans_of_all_processes_join_the_callers_trace(
     reply: httpx2.Response, collector: Collector
 ) -> None:
     wanted = {"chat e", "POST /v1/chat/completions", "generate cat", "generate dog"}
-    told = collector.wait_for(TRACE, wanted)
-    assert len({one.pid for one in told}) == 4
-    by_id = {one.id: one for one in told}
-    [server] = [one for one in told if one.process == "gateway"]
+    result = collector.wait_for(TRACE, wanted)
+    assert len({one.pid for one in result}) == 4
+    by_id = {one.id: one for one in result}
+    [server] = [one for one in result if one.process == "gateway"]
     assert server.parent == CALLER
-    [answer] = [one for one in told if one.name == "chat e"]
+    [answer] = [one for one in result if one.name == "chat e"]
     assert answer.process == "ensemble e" and answer.parent == server.id
-    calls = [one for one in told if one.name.startswith("call ")]
+    calls = [one for one in result if one.name.startswith("call ")]
     assert calls and all(one.parent == answer.id for one in calls)
-    engine = [one for one in told if one.process.startswith("member ")]
+    engine = [one for one in result if one.process.startswith("member ")]
     assert {one.process for one in engine} == {"member cat", "member dog"}
     assert all(by_id[one.parent].name == f"call {one.process[7:]}" for one in engine)
 
@@ -105,7 +105,7 @@ def test_the_lines_of_other_processes_carry_the_trace_id_too(
     url: str, reply: httpx2.Response
 ) -> None:
     trace_id = reply.headers["x-ensemble-trace-id"]
-    again = line_of("ensemble-e", "member asked again")
+    again = line_of("ensemble-e", "member called again")
     assert (again["trace_id"], again["member"]) == (trace_id, "dog")
     refused = {"x-request-id": "req-refused"}
     bad = httpx2.post(f"{url}/chat/completions", json={"model": "nobody"}, headers=refused)

@@ -56,12 +56,12 @@ async def test_ray_serve_searches_as_one_process_does(url: str) -> None:
             served = client.chat.completions.create(
                 model=model, messages=ASK, seed=3, extra_body={"ensemble": {"trace": "full"}}
             )
-            asked = (Message("user", "Which way?"),)
-            local = await answers(config(), model, messages=asked, seed=3, trace="full")
-            told: Any = (served.model_extra or {})["ensemble"]
+            request = (Message("user", "Which way?"),)
+            local = await answers(config(), model, messages=request, seed=3, trace="full")
+            result: Any = (served.model_extra or {})["ensemble"]
             assert served.choices[0].message.content == local.text == GOLD
-            assert told["full"]["state"] == local.summary["full"]["state"]
-            assert told["reward_model"]["calls"] == local.summary["reward_model"]["calls"] > 3
+            assert result["full"]["state"] == local.summary["full"]["state"]
+            assert result["reward_model"]["calls"] == local.summary["reward_model"]["calls"] > 3
 
 
 async def test_chains_of_many_requests_are_judged_together(url: str) -> None:
@@ -70,11 +70,11 @@ async def test_chains_of_many_requests_are_judged_together(url: str) -> None:
     handle = serve.get_deployment_handle(reward_deployment(JUDGE), APP)
     before = await handle.stats.remote()
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
-        asked = (
+        request = (
             client.chat.completions.create(model="search", messages=ASK, seed=seed)
             for seed in range(12)
         )
-        replies = await asyncio.gather(*asked)
+        replies = await asyncio.gather(*request)
     assert {reply.choices[0].message.content for reply in replies} == {GOLD}
     after = await handle.stats.remote()
     chains = after["chains"] - before["chains"]
@@ -97,15 +97,15 @@ def test_a_search_survives_its_coordinator(url: str) -> None:
             extra_body={"ensemble": {"trace": "full"}},
         )
         for chunk in stream:
-            told: Any = (chunk.model_extra or {}).get("ensemble") or {}
-            if "progress" in told:
-                done.append(told["progress"]["done"])
+            result: Any = (chunk.model_extra or {}).get("ensemble") or {}
+            if "progress" in result:
+                done.append(result["progress"]["done"])
                 if len(done) == 1:
                     os.kill(replica_pid(ensemble_deployment("slowly")), signal.SIGKILL)
             for choice in chunk.choices:
                 text += choice.delta.content or ""
                 if choice.finish_reason:
-                    summary = told
+                    summary = result
     assert text == GOLD
     assert len(done) > 1 and done[1] > done[0], "it goes on from where it was"
     tree = summary["full"]["state"]["tree"]

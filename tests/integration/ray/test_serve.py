@@ -65,12 +65,12 @@ async def test_ray_serve_gives_the_same_answer_as_one_process(client: OpenAI) ->
 
 
 def test_logprobs_and_scores_travel_through_ray(client: OpenAI) -> None:
-    asked: dict[str, Any] = {"model": "cat", "prompt": [0, 1], "temperature": 0, "logprobs": 1}
-    choice = client.completions.create(**asked, echo=True, max_tokens=1).choices[0]
+    requested: dict[str, Any] = {"model": "cat", "prompt": [0, 1], "temperature": 0, "logprobs": 1}
+    choice = client.completions.create(**requested, echo=True, max_tokens=1).choices[0]
     assert (choice.text, choice.logprobs.tokens) == (" the cat sat", [" the", " cat", " sat"])
     assert choice.logprobs.token_logprobs[0] is None
     with pytest.raises(BadRequestError, match="gives no token a probability"):
-        client.completions.create(**asked | {"model": "sweet"}, echo=True)
+        client.completions.create(**requested | {"model": "sweet"}, echo=True)
 
 
 def test_ray_listens_on_loopback_only(url: str) -> None:
@@ -126,13 +126,13 @@ async def test_calls_of_concurrent_requests_share_messages(url: str) -> None:
 
 
 def test_prometheus_finds_what_an_ensemble_did_in_rays_metrics(client: OpenAI) -> None:
-    told = chat(client, "fuse").model_extra["ensemble"]
+    result = chat(client, "fuse").model_extra["ensemble"]
     fuse = {"ensemble": "fuse", "application": APP}
     wait_for("ray_orchestrion_answers_total", 1, outcome="eos", **fuse)
-    wait_for("ray_orchestrion_rounds_total", told["steps"], **fuse)
+    wait_for("ray_orchestrion_rounds_total", result["steps"], **fuse)
     wait_for("ray_orchestrion_answer_seconds_count", 1, **fuse)
     wait_for("ray_orchestrion_answers_in_progress", 0, most=0, **fuse)
-    for member in told["members"]:
+    for member in result["members"]:
         own = fuse | {"member": member["model"]}
         wait_for("ray_orchestrion_member_calls_total", member["calls"], **own)
         wait_for("ray_orchestrion_member_call_seconds_count", member["calls"], **own)
@@ -140,13 +140,13 @@ def test_prometheus_finds_what_an_ensemble_did_in_rays_metrics(client: OpenAI) -
 
 def test_a_member_alone_has_metrics_of_its_own_and_so_has_its_replica(client: OpenAI) -> None:
     answer = chat(client, "dog")
-    [told] = answer.model_extra["ensemble"]["members"]
+    [result] = answer.model_extra["ensemble"]["members"]
     dog = {"ensemble": "dog", "deployment": "gateway"}
     visible = answer.usage.completion_tokens
     assert wait_for("ray_orchestrion_visible_tokens_total", visible, **dog) == visible
     dog["member"] = "dog"
     for name in ("calls", "prompt_tokens", "completion_tokens"):
-        assert wait_for(f"ray_orchestrion_member_{name}_total", told[name], **dog) == told[name]
+        assert wait_for(f"ray_orchestrion_member_{name}_total", result[name], **dog) == result[name]
     replica = {"member": "dog", "deployment": "member-dog"}
     wait_for("ray_orchestrion_member_calls_in_progress", 0, most=0, **replica)
 
@@ -161,11 +161,11 @@ async def test_clients_that_leave_do_not_disturb_those_that_stay(url: str) -> No
         return reply
 
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
-        asked = [asyncio.ensure_future(one(client)) for _ in range(10)]
-        for leaving in asked[::2]:
+        requested = [asyncio.ensure_future(one(client)) for _ in range(10)]
+        for leaving in requested[::2]:
             await asyncio.sleep(0.15)
             leaving.cancel()
-        for reply in await asyncio.gather(*asked[1::2]):
+        for reply in await asyncio.gather(*requested[1::2]):
             assert reply.choices[0].message.content == NUMBERS
             [member] = reply.model_extra["ensemble"]["members"]
             assert (member["status"], member["retries"]) == ("ok", 0)
@@ -182,9 +182,9 @@ def test_a_client_that_leaves_takes_its_calls_along(client: OpenAI) -> None:
 
 
 def test_a_stream_goes_on_where_its_reader_was(client: OpenAI) -> None:
-    asked: dict[str, Any] = {"stream": True, "extra_body": {"ensemble": {"resumable": True}}}
+    requested: dict[str, Any] = {"stream": True, "extra_body": {"ensemble": {"resumable": True}}}
     text, place = "", ""
-    with chat(client, "calm", **asked) as stream:
+    with chat(client, "calm", **requested) as stream:
         for chunk in stream:
             text += chunk.choices[0].delta.content or ""
             place = chunk.model_extra["ensemble"]["resume"]

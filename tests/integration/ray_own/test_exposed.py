@@ -1,4 +1,4 @@
-"""With ``serve deploy`` only Serve knows where it listens: the gateway asks it. Here it is told to
+"""With ``serve deploy`` only Serve knows where it listens: the gateway asks it. Here it is made to
 listen on all addresses and to start no proxy, so that nothing does."""
 
 from __future__ import annotations

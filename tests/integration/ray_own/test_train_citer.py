@@ -33,7 +33,7 @@ def files(folder: Path, **training: Any) -> Path:
         for n in range(12)
     ]
     (folder / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "serve": str(folder / "serve.yaml"),
         "ensemble": "citer",
         "questions": str(folder / "q.jsonl"),
@@ -54,7 +54,7 @@ def files(folder: Path, **training: Any) -> Path:
         },
     }
     path = folder / "train.yaml"
-    path.write_text(yaml.safe_dump(told | training))
+    path.write_text(yaml.safe_dump(result | training))
     return path
 
 
@@ -63,8 +63,8 @@ def files(folder: Path, **training: Any) -> Path:
 @pytest.mark.timeout(300)
 def test_it_collects_trains_tunes_and_goes_on(tmp_path: Path) -> None:
     path = files(tmp_path)
-    told = orchestrion("train", "citer", str(path))
-    assert "round 2" in told.stderr and "Co-LLM" in told.stderr
+    result = orchestrion("train", "citer", str(path))
+    assert "round 2" in result.stderr and "Co-LLM" in result.stderr
     first, last, tuned = (load_router(tmp_path / n) for n in ("first", "router", "tuned"))
     assert {first.reads, last.reads, tuned.reads} == {"table"} and first.size == 32
     assert (first.about["round"], last.about["round"], tuned.about["iterations"]) == (1, 2, 2)
@@ -77,7 +77,7 @@ def test_it_collects_trains_tunes_and_goes_on(tmp_path: Path) -> None:
     assert load_router(tmp_path / "router").version == last.version
 
 
-def test_a_wrong_setup_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_wrong_setup_is_reported_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no ensemble 'one' of type citer; it has citer"):
         load_pair_setup(files(tmp_path, ensemble="one"))
     with pytest.raises(ConfigError, match="rounds"):

@@ -66,8 +66,8 @@ def wait_for(port: int) -> None:
 def test_a_job_brings_its_members_to_the_cluster_and_takes_them_away(
     tmp_path: Path, cluster: dict[str, str]
 ) -> None:
-    told = orchestrion("train", "der", str(files(tmp_path)), "--iterations", "1", **cluster)
-    assert "1 iterations" in told.stderr and load_agent(tmp_path / "agent").members == ("a", "b")
+    result = orchestrion("train", "der", str(files(tmp_path)), "--iterations", "1", **cluster)
+    assert "1 iterations" in result.stderr and load_agent(tmp_path / "agent").members == ("a", "b")
     seen = subprocess.run(
         [
             sys.executable,
@@ -110,11 +110,11 @@ def test_live_and_from_a_log_the_same_is_learnt(tmp_path: Path) -> None:
     (tmp_path / "logged").mkdir()
     children = psutil.Process().children(recursive=True)
     path = files(tmp_path / "live")
-    told = orchestrion("train", "der", str(path))
-    assert "iteration" in told.stderr and "3 iterations" in told.stderr
+    result = orchestrion("train", "der", str(path))
+    assert "iteration" in result.stderr and "3 iterations" in result.stderr
     log = tmp_path / "log.parquet"
-    told = orchestrion("record", str(path), "--out", str(log), "--depth", "3")
-    assert "answers in" in told.stderr
+    result = orchestrion("record", str(path), "--out", str(log), "--depth", "3")
+    assert "answers in" in result.stderr
     again = files(tmp_path / "logged", answers={"type": "log", "path": str(log)})
     orchestrion("train", "der", str(again))
     for name in ("agent", "one_shot"):
@@ -133,8 +133,8 @@ def test_live_and_from_a_log_the_same_is_learnt(tmp_path: Path) -> None:
     )
     assert "of the best routes' choices" in cloned.stderr
     # A longer run goes on from there.
-    told = orchestrion("train", "der", str(path), "--iterations", "4")
-    assert "goes on after iteration 3" in told.stderr
+    result = orchestrion("train", "der", str(path), "--iterations", "4")
+    assert "goes on after iteration 3" in result.stderr
     left = [p for p in psutil.Process().children(recursive=True) if p not in children]
     assert not left, f"processes left behind: {left}"
 
@@ -159,23 +159,23 @@ def test_a_log_for_other_prompts_is_refused(tmp_path: Path) -> None:
         ({"serve": "nowhere.yaml"}, "nowhere.yaml"),
     ],
 )
-def test_what_is_wrong_is_told_by_line(tmp_path: Path, training: Any, named: str) -> None:
+def test_what_is_wrong_is_reported_by_line(tmp_path: Path, training: Any, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         load_setup(files(tmp_path, **training))
 
 
 def test_a_worlds_answers_come_from_the_log(tmp_path: Path) -> None:
-    from runtime.data.query_log import Ask, Reply, Unrecorded
+    from runtime.data.query_log import MemberCall, Reply, Unrecorded
 
     log = tmp_path / "log.parquet"
     setup = load_setup(files(tmp_path, answers={"type": "log", "path": str(log)}))
-    write(log, [(Ask("a", "q0"), Reply("q0", 0.5))], setup.conditions)
+    write(log, [(MemberCall("a", "q0"), Reply("q0", 0.5))], setup.conditions)
     world = setup({})
     assert world is setup({})
-    [reply] = world.answers.ask([Ask("a", "q0")])
+    [reply] = world.answers.ask([MemberCall("a", "q0")])
     assert reply == Reply("q0", 0.5)
     with pytest.raises(Unrecorded, match="orchestrion record"):
-        world.answers.ask([Ask("b", "q0")])
+        world.answers.ask([MemberCall("b", "q0")])
     setup.close()
     other = setup({})
     assert other is not world

@@ -78,6 +78,6 @@ async def test_an_adapter_gets_the_least_room_that_holds_it(tmp_path: Path) -> N
         launch.lora_rank(str(tmp_path))
 
 
-async def test_an_adapter_that_is_none_is_told(tmp_path: Path) -> None:
+async def test_an_adapter_that_is_none_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="adapter_config.json"):
         build_engine(VllmEngine(weights="zoo:small", lora_path=str(tmp_path), **SMALL))

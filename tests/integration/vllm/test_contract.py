@@ -46,7 +46,7 @@ def told_beside(
         np.testing.assert_allclose(row.logprobs, whole.logprobs[row.ids], atol=1e-3)
 
 
-async def test_ids_asked_for_agree_from_cold_and_cached_prefixes(
+async def test_ids_requested_agree_from_cold_and_cached_prefixes(
     engines: tuple[Engine, Engine],
 ) -> None:
     """Prompts around a block's border and of several blocks; texts that cross blocks."""
@@ -56,13 +56,13 @@ async def test_ids_asked_for_agree_from_cold_and_cached_prefixes(
         also = [ids_for(engines[0], n + 1, n) for n in (40, 1, 7)]
         await both(engines, "score", prompt, [*tails, []], 3, [*also, []])
         dense = await engines[1].score(prompt, tails, ALL)
-        told = await engines[0].score(prompt, tails, 3, also)
-        for score, ids, whole in zip(told, also, dense, strict=True):
+        result = await engines[0].score(prompt, tails, 3, also)
+        for score, ids, whole in zip(result, also, dense, strict=True):
             assert score.logprobs == pytest.approx(whole.logprobs, abs=1e-3)
             told_beside(score.top or (), ids, whole.top or ())
 
 
-async def test_ids_swallowed_by_the_cache_are_told_again(zoo_on_vllm: Zoo) -> None:
+async def test_ids_swallowed_by_the_cache_are_reported_again(zoo_on_vllm: Zoo) -> None:
     engine = zoo_on_vllm["large"]
     prompt, tail = text(engine, 2200, 100), text(engine, 2201, 70)
     also = [ids_for(engine, 9, 70)]
@@ -75,7 +75,7 @@ async def test_ids_swallowed_by_the_cache_are_told_again(zoo_on_vllm: Zoo) -> No
         assert one.ids[3:].tolist() == other.ids[3:].tolist()
 
 
-async def test_next_tokens_asked_for_agree(engines: tuple[Engine, Engine]) -> None:
+async def test_next_tokens_requested_agree(engines: tuple[Engine, Engine]) -> None:
     prompts = [text(engines[0], 2300 + n, n) for n in (1, 33, 80)]
     also: list[Tokens] = [[9, 700], (), [5, 5]]
     await both(engines, "next_token", prompts, 3, also)
@@ -121,8 +121,8 @@ async def test_texts_with_either_noise_and_none_share_a_batch(
     ]
 
     async def at_once(engine: Engine) -> list[Generation]:
-        asked = (engine.generate(text(engine, 2500 + i, 20), way) for i, way in enumerate(ways))
-        return await asyncio.gather(*asked)
+        requested = (engine.generate(text(engine, 2500 + i, 20), way) for i, way in enumerate(ways))
+        return await asyncio.gather(*requested)
 
     agree(await at_once(engines[0]), await at_once(engines[1]))
 

@@ -83,7 +83,7 @@ async def test_a_written_context_counts_as_warm(
     assert len(spy.prompts) == 1
 
 
-async def test_rows_that_the_cache_swallowed_are_asked_for_again_in_its_own_blocks(
+async def test_rows_that_the_cache_swallowed_are_requested_again_in_its_own_blocks(
     zoo_on_vllm: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = zoo_on_vllm["large"]
@@ -93,8 +93,8 @@ async def test_rows_that_the_cache_swallowed_are_asked_for_again_in_its_own_bloc
     [again] = await engine.score(prompt, [tail], 2)
     assert again.cached_tokens > len(prompt), "otherwise this tests nothing"
     assert again.logprobs == pytest.approx(first.logprobs, **CLOSE)
-    asked = [len(p) for p in spy.prompts]
-    assert asked == [269, 224, 256], "the whole text, then what ends at the borders 224 and 256"
+    request = [len(p) for p in spy.prompts]
+    assert request == [269, 224, 256], "the whole text, then what ends at the borders 224 and 256"
     assert again.top is not None and len(again.top) == len(tail)
 
 
@@ -112,7 +112,7 @@ async def test_a_tail_scored_while_writing_is_mended_too(zoo_on_vllm: Zoo) -> No
 async def test_scoring_goes_before_writing_and_urgent_requests_before_others(
     narrow: Engine,
 ) -> None:
-    """One sequence at a time: who was asked later is served sooner."""
+    """One sequence at a time: a later request is served sooner."""
     order: list[str] = []
 
     async def write(name: str, priority: int = 0) -> None:
@@ -231,4 +231,4 @@ async def test_a_router_beside_vllm_hands_over_as_one_in_the_embedded_engine(
         written.append([(answer.text, answer.summary["tokens"]) for answer in answers])
         await stack.close()
     assert written[0] == written[1]
-    assert all(min(told.values()) > 0 for _, told in written[0])
+    assert all(min(result.values()) > 0 for _, result in written[0])

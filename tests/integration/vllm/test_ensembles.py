@@ -44,8 +44,8 @@ async def answers(
     wanted: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": 3}
     written = {}
     for method in methods:
-        asked = (ask(stack, method, messages=(Message("user", q),), **wanted) for q in questions)
-        written[method] = [answer.text for answer in await asyncio.gather(*asked)]
+        request = (ask(stack, method, messages=(Message("user", q),), **wanted) for q in questions)
+        written[method] = [answer.text for answer in await asyncio.gather(*request)]
     await stack.close()
     return written
 
@@ -56,9 +56,10 @@ async def test_ensembles_of_the_zoo_answer_the_same_on_both_engines(
     config = load(ROOT / "examples" / "zoo_two_hop.yaml")[1]
     assert config.evaluation is not None
     questions = read_questions(ROOT / config.evaluation.questions, 20)
-    asked = [question.question for question in questions]
+    request = [question.question for question in questions]
     one, other = [
-        await answers(config, engines, asked, 48) for engines in (zoo_on_vllm, zoo_on_transformers)
+        await answers(config, engines, request, 48)
+        for engines in (zoo_on_vllm, zoo_on_transformers)
     ]
     assert one == other
     pattern = config.evaluation.answer_pattern
@@ -79,9 +80,9 @@ async def test_tokens_fused_from_the_zoo_are_the_same_on_both_engines(
     config = load(ROOT / "examples" / "zoo_tokens.yaml")[1]
     assert config.evaluation is not None
     questions = read_questions(ROOT / config.evaluation.questions, 6)
-    asked = [question.question for question in questions]
+    request = [question.question for question in questions]
     one, other = [
-        await answers(config, engines, asked, 40, TOKEN_METHODS, temperature)
+        await answers(config, engines, request, 40, TOKEN_METHODS, temperature)
         for engines in (zoo_on_vllm, zoo_on_transformers)
     ]
     assert one == other
@@ -151,9 +152,9 @@ async def test_ensembles_of_pretrained_models_answer_the_same_on_both_engines(
     if not QUESTIONS.exists():
         pytest.skip(f"{QUESTIONS.name} is not here: real prompts for this test")
     lines = QUESTIONS.read_text().splitlines()[:3]
-    asked = [json.loads(line)["question"] for line in lines]
+    request = [json.loads(line)["question"] for line in lines]
     one, other = [
-        await answers(quickstart, {name: pair[i] for name, pair in pretrained.items()}, asked, 32)
+        await answers(quickstart, {name: pair[i] for name, pair in pretrained.items()}, request, 32)
         for i in (0, 1)
     ]
     assert one == other

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 LONG = Sampling(max_tokens=300, ignore_eos=True)
 
 
-async def test_settings_that_vllm_refuses_are_told_before_anything_starts() -> None:
+async def test_settings_that_vllm_refuses_are_reported_before_anything_starts() -> None:
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     with pytest.raises(ConfigError, match="max_model_len"):
         build_engine(VllmEngine(weights="zoo:small", max_model_len=10**6, **SMALL))

@@ -51,11 +51,13 @@ def test_vllms_metrics_are_rays_and_name_the_member(monkeypatch: pytest.MonkeyPa
                 if not missing:
                     break
         assert not missing
-        [told] = answer.model_extra["ensemble"]["members"]
-        wait_for("ray_vllm_prefix_cache_hits_total", told["cached_tokens"], model_name=LABEL)
+        [result] = answer.model_extra["ensemble"]["members"]
+        wait_for("ray_vllm_prefix_cache_hits_total", result["cached_tokens"], model_name=LABEL)
         wait_for("ray_vllm_generation_tokens_total", 8, model_name=LABEL)
-        wait_for("ray_orchestrion_member_cached_tokens_total", told["cached_tokens"], member=LABEL)
-        assert told["cached_tokens"] > 0
+        wait_for(
+            "ray_orchestrion_member_cached_tokens_total", result["cached_tokens"], member=LABEL
+        )
+        assert result["cached_tokens"] > 0
     left = [p for p in psutil.Process().children(recursive=True) if p not in children]
     assert not left, f"processes left behind: {left}"
 

@@ -185,7 +185,7 @@ def test_under_serve_a_replica_or_core_that_dies_is_replaced_and_leaves_nothing_
     assert second.pid != first.pid
     assert served.answer() == text
     for core in vllm_processes(second):
-        core.kill()  # the replica lives, and its health check tells
+        core.kill()  # the replica lives, and its health check fails
     assert gone([second], 120)
     served.wait()
     assert served.answer() == text

@@ -72,10 +72,10 @@ def test_a_short_training_beats_random_routing(world: TokenWorld, tmp_path: Path
     for number in (1, 2):
         round_ = Round(number, router, 0.95, world.most, 0.5)
         table = table_of(collect(pair, world.quality, world.tasks, round_), {})
-        told = counts(table)
-        assert min(told["case_1"], told["case_2"], told["case_3"]) > 50
+        result = counts(table)
+        assert min(result["case_1"], result["case_2"], result["case_3"]) > 50
         learnt = train_preferences(table, tmp_path, settings)
-        assert learnt.told["auc"] > 0.9
+        assert learnt.metrics["auc"] > 0.9
         router = Router(learnt.layers, "zoo:novice", "citer")
     assert router is not None
     sure = router.confidence
@@ -91,7 +91,7 @@ def test_a_short_training_beats_random_routing(world: TokenWorld, tmp_path: Path
 
     by_chance, same = written(test, drawn)
     alone, _ = written(test, lambda seen: [SMALL] * len(seen))
-    told = f"routed {accuracy:.3f} at {share:.3f}, random {by_chance:.3f} at {same:.3f}"
-    print(f"{told}, the novice alone {alone:.3f}")
+    result = f"routed {accuracy:.3f} at {share:.3f}, random {by_chance:.3f} at {same:.3f}"
+    print(f"{result}, the novice alone {alone:.3f}")
     assert share < 0.35
     assert accuracy > by_chance + MARGIN and accuracy > alone + MARGIN

@@ -87,7 +87,7 @@ def test_a_short_training_beats_the_random_route(
         return [draw.choice(np.flatnonzero(row).tolist()) for row in seen[MASK]]
 
     chance = [paid(test, at_random) for _ in range(3)]
-    told = []
+    result = []
     for seed in SEEDS:
         settings = setup.training.ppo.model_copy(update={"iterations": 30, "seed": seed})
         run = Training(
@@ -103,8 +103,8 @@ def test_a_short_training_beats_the_random_route(
             logits = agent.logits(seen[OBSERVATION])
             return list(np.where(seen[MASK], logits, -np.inf).argmax(axis=1).tolist())
 
-        told.append(paid(test, greedy))
-    print("random", chance, "trained", told)
+        result.append(paid(test, greedy))
+    print("random", chance, "trained", result)
     best_of_chance = max(reward for reward, _ in chance)
-    for reward, _ in told:
-        assert reward >= best_of_chance + MARGIN, (told, chance)
+    for reward, _ in result:
+        assert reward >= best_of_chance + MARGIN, (result, chance)

@@ -69,7 +69,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for q in known
     ]
     (folder / "data.jsonl").write_text("\n".join(json.dumps(q) for q in questions))
-    wish = {
+    sampling = {
         "task": "zoo_currencies",
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(folder / "data.jsonl")}},
@@ -81,14 +81,14 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "target_delimiter": "",
         "metric_list": [{"metric": "acc"}],
     }
-    (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(wish))
+    (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(sampling))
     return folder
 
 
 @pytest.fixture(scope="module")
 def plain_task(task: Path) -> Path:
     """The same without control tokens, which only one of an ensemble's members could read."""
-    wish = yaml.safe_load((task / "zoo_currencies.yaml").read_text())
+    sampling = yaml.safe_load((task / "zoo_currencies.yaml").read_text())
     questions = [json.loads(line) for line in (task / "data.jsonl").read_text().splitlines()]
     for question in questions:
         first = question["choices"][0]
@@ -97,8 +97,8 @@ def plain_task(task: Path) -> Path:
     folder = task / "plain"
     folder.mkdir()
     (folder / "data.jsonl").write_text("\n".join(json.dumps(q) for q in questions))
-    wish["dataset_kwargs"] = {"data_files": {"test": str(folder / "data.jsonl")}}
-    (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(wish))
+    sampling["dataset_kwargs"] = {"data_files": {"test": str(folder / "data.jsonl")}}
+    (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(sampling))
     return folder
 
 
@@ -161,9 +161,9 @@ def test_the_harness_finds_the_engines_own_log_likelihoods(
 
     async def compare() -> None:
         for sample in samples:
-            asked = [pair.values() for pair in sample["arguments"].values()]
-            told = [reply for [reply] in sample["resps"]]
-            for (context, continuation), (logprob, greedy) in zip(asked, told, strict=True):
+            request = [pair.values() for pair in sample["arguments"].values()]
+            result = [reply for [reply] in sample["resps"]]
+            for (context, continuation), (logprob, greedy) in zip(request, result, strict=True):
                 own, own_greedy = await from_engine(stack, context, continuation)
                 assert float(logprob) == pytest.approx(own, abs=1e-4)
                 assert (greedy == "True") == own_greedy
@@ -177,21 +177,21 @@ def test_the_harness_scores_an_ensemble_as_the_mean_of_its_members(
     _, samples = evaluated(url, plain_task, tmp_path, 2, model="gac", tokenized_requests=False)
 
     async def mean(context: str, continuation: str) -> float:
-        told = []
+        result = []
         for name in ("large", "small"):
             engine = stack.engines[name]
             tokenizer = Tokenizer(engine.spec.tokenizer)
             before = tokenizer.encode_prompt(context)
             whole = tokenizer.encode_prompt(context + continuation)
             [score] = await engine.score(before, [whole[len(before) :]])
-            told.append(np.exp(score.logprobs))
-        return float(np.log(np.mean(told, axis=0)).sum())
+            result.append(np.exp(score.logprobs))
+        return float(np.log(np.mean(result, axis=0)).sum())
 
     async def compare() -> None:
         for sample in samples:
-            asked = [pair.values() for pair in sample["arguments"].values()]
+            request = [pair.values() for pair in sample["arguments"].values()]
             for (context, continuation), (given, _) in zip(
-                asked, sample["filtered_resps"], strict=True
+                request, sample["filtered_resps"], strict=True
             ):
                 assert float(given) == pytest.approx(await mean(context, continuation), abs=1e-3)
 

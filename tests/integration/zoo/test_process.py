@@ -43,8 +43,8 @@ def accuracy(config: AppConfig, models: list[str], count: int) -> dict[str, floa
 
         async def one(model: str, number: int) -> bool:
             async with gate:
-                asked = (Message("user", questions[number].question),)
-                reply = await ask(stack, model, messages=asked, max_tokens=80, seed=number)
+                request = (Message("user", questions[number].question),)
+                reply = await ask(stack, model, messages=request, max_tokens=80, seed=number)
             given = extract_answer(reply.text, evaluation.answer_pattern)
             return answers_match(given, questions[number].answer)
 
@@ -85,13 +85,13 @@ def test_guessed_steps_save_passes_and_change_no_tree(
         with monkeypatch.context() as patched:
             patched.setattr(Scheduler, "_pass", counted)
             try:
-                told = []
+                result = []
                 for question in questions:
-                    asked = (Message("user", question.question),)
-                    wish = {"messages": asked, "max_tokens": 80, "trace": "full"}
-                    reply = await ask(stack, "le-mcts-25", **wish)
-                    told.append(reply.summary["full"]["state"]["tree"])
-                return told
+                    request = (Message("user", question.question),)
+                    sampling = {"messages": request, "max_tokens": 80, "trace": "full"}
+                    reply = await ask(stack, "le-mcts-25", **sampling)
+                    result.append(reply.summary["full"]["state"]["tree"])
+                return result
             finally:
                 await stack.close()
 
@@ -117,7 +117,7 @@ def test_more_iterations_do_not_search_worse(config: AppConfig) -> None:
 
 
 @pytest.mark.parametrize("name", ["prm", "prm_pairs", "prm_steps"])
-def test_the_log_of_a_reward_model_tells_its_accuracy_on_other_countries(name: str) -> None:
+def test_the_log_of_a_reward_model_reports_its_accuracy_on_other_countries(name: str) -> None:
     log: dict[str, Any] = json.loads((ROOT / "examples/zoo" / name / reward.LOG).read_text())
     for file in labels.HELD_OUT:
         assert log[f"auc_{file}"] >= 0.75, file
@@ -158,12 +158,12 @@ def test_a_judge_learns_the_steps_that_it_reads(last: int | None) -> None:
     fixed = {"soft": False, "by_questions": True, "language": 0.5, "rng": random.Random(0)}
     curve = reward.train(model, tokenizer, [rows], 40, last=last, **fixed)
     assert curve[-1][0] == 40
-    told = reward.values(model, tokenizer, rows, last)
+    result = reward.values(model, tokenizer, rows, last)
     good = [row["shares"][-1] > 0 for row in rows]
     if last == 1:  # all that it reads is alike in right and in wrong chains
-        assert told[: len(told) // 2] == pytest.approx(told[len(told) // 2 :])
+        assert result[: len(result) // 2] == pytest.approx(result[len(result) // 2 :])
     else:
-        assert reward.auc(told, good) == 1.0
+        assert reward.auc(result, good) == 1.0
 
 
 def test_auc_by_hand() -> None:
@@ -190,12 +190,12 @@ def chains(only_train: bool, draws: int) -> tuple[list[str], list[labels.Row]]:
 def test_steps_are_labelled_by_completing_them() -> None:
     """A right step can still come out right; a wrong capital cannot, but by luck."""
     right, rows = chains(only_train=True, draws=0)
-    told = {row["steps"]: row["shares"] for row in rows}
+    result = {row["steps"]: row["shares"] for row in rows}
     for row in rows:
         assert len(row["shares"]) == len(row["steps"])
-        assert row["steps"][:-1] == () or told[row["steps"][:-1]] == row["shares"][:-1]
-    assert told[tuple(right[:1])] == (1.0,) and told[tuple(right[:2])] == (1.0, 1.0)
-    assert any(shares[-1] == 0 for shares in told.values())
+        assert row["steps"][:-1] == () or result[row["steps"][:-1]] == row["shares"][:-1]
+    assert result[tuple(right[:1])] == (1.0,) and result[tuple(right[:2])] == (1.0, 1.0)
+    assert any(shares[-1] == 0 for shares in result.values())
 
 
 def test_labelled_steps_for_training_name_no_country_of_another_part() -> None:

@@ -35,7 +35,7 @@ def config() -> AppConfig:
 
 
 def written(
-    config: AppConfig, models: list[str], count: int, **wish: Any
+    config: AppConfig, models: list[str], count: int, **sampling: Any
 ) -> tuple[dict[str, list[Answer]], dict[str, float]]:
     """Answers of each model to the same questions, and the share of right ones."""
     assert config.evaluation is not None
@@ -48,8 +48,10 @@ def written(
 
         async def one(model: str, number: int) -> Answer:
             async with gate:
-                asked = (Message("user", questions[number].question),)
-                return await ask(stack, model, messages=asked, max_tokens=64, seed=number, **wish)
+                request = (Message("user", questions[number].question),)
+                return await ask(
+                    stack, model, messages=request, max_tokens=64, seed=number, **sampling
+                )
 
         try:
             return {
@@ -92,10 +94,10 @@ def test_specialists_fused_token_by_token_answer_two_hops(config: AppConfig) -> 
 
 @pytest.mark.parametrize("wish", [{}, SAMPLED], ids=["greedy", "sampled"])
 def test_a_few_questions_are_answered_alike_by_both_loops(
-    config: AppConfig, wish: dict[str, Any]
+    config: AppConfig, sampling: dict[str, Any]
 ) -> None:
     models = [name for method in ("gac", "unite") for name in (method, f"{method}-plain")]
-    answers, _ = written(config, models, 8, **wish)
+    answers, _ = written(config, models, 8, **sampling)
     for method in ("gac", "unite"):
         same(answers, method)
         assert _calls(answers[method]) < 0.5 * _calls(answers[f"{method}-plain"])
@@ -111,8 +113,8 @@ is a hundred each, for every method."""
 def test_many_questions_are_answered_alike_by_both_loops(config: AppConfig, method: str) -> None:
     long = "ORCHESTRION_LONG_TESTS" in os.environ
     greedy, drawn = (100, 100) if long else MANY.get(method, (20, 10))
-    for count, wish in ((greedy, {}), (drawn, SAMPLED)):
-        answers, _ = written(config, [method, f"{method}-plain"], count, **wish)
+    for count, sampling in ((greedy, {}), (drawn, SAMPLED)):
+        answers, _ = written(config, [method, f"{method}-plain"], count, **sampling)
         same(answers, method)
 
 

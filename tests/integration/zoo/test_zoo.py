@@ -31,8 +31,8 @@ def config() -> AppConfig:
 
 def accuracy(config: AppConfig, models: list[str]) -> dict[str, float]:
     assert config.evaluation is not None
-    wish = config.evaluation
-    questions = read_questions(ROOT / wish.questions, ASKED)
+    sampling = config.evaluation
+    questions = read_questions(ROOT / sampling.questions, ASKED)
 
     async def right(stack: LocalStack, model: str) -> float:
         replies = await asyncio.gather(
@@ -42,7 +42,7 @@ def accuracy(config: AppConfig, models: list[str]) -> dict[str, float]:
             )
         )
         return sum(
-            answers_match(extract_answer(reply.text, wish.answer_pattern), question.answer)
+            answers_match(extract_answer(reply.text, sampling.answer_pattern), question.answer)
             for reply, question in zip(replies, questions, strict=True)
         ) / len(questions)
 
@@ -78,7 +78,7 @@ def test_the_zoo_is_small_and_differs_in_architecture_and_tokenizer() -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_each_model_tells_how_it_was_trained(folder: Path) -> None:
+def test_each_model_reports_how_it_was_trained(folder: Path) -> None:
     log = json.loads((folder / "train_log.json").read_text())
     assert "seed" in log
     with safe_open(folder / "model.safetensors", "pt") as tensors:

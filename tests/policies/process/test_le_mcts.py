@@ -78,10 +78,10 @@ async def test_the_callers_token_limit_bounds_the_chain() -> None:
     assert answer.end.finish_reason == "length"
 
 
-async def test_a_search_goes_on_elsewhere_from_what_it_told(
+async def test_a_search_goes_on_elsewhere_from_what_it_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(le_mcts, "TELL_S", 0.0)
+    monkeypatch.setattr(le_mcts, "PROGRESS_S", 0.0)
     query = Query(id="q", model="search", messages=QUESTION, seed=5, trace="full")
     async with running(maze(search={})) as stack:
         events = [event async for event in stack.models["search"].answer(query)]
@@ -165,7 +165,7 @@ def test_a_judge_whose_signs_are_no_tokens_is_refused() -> None:
 async def test_a_caller_who_leaves_ends_the_search(
     monkeypatch: pytest.MonkeyPatch, parallel: int
 ) -> None:
-    monkeypatch.setattr(le_mcts, "TELL_S", 0.0)
+    monkeypatch.setattr(le_mcts, "PROGRESS_S", 0.0)
     config = maze(search={"parallel": parallel})
     for member in config["members"].values():
         member["engine"] = {"type": "slow", "engine": member["engine"], "seconds": 0.02}

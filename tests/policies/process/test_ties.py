@@ -42,7 +42,7 @@ def searched(world: World, rules: Rules, rounds: int, rng: random.Random | None)
         if node is None:
             break
         author = tree.writer(node, MEMBERS, world.seed)
-        tree.ask(node, author)
+        tree.begin(node, author)
         step = world.step(tree.text(node), author)
         if step is None:
             tree.abandon(node, author)
@@ -132,10 +132,10 @@ def test_equal_steps_go_by_visits_then_by_the_members_order_then_by_text() -> No
     rules = Rules(n_child=3, max_depth=1)
     tree = Tree(members=MEMBERS)
     for member, text in (("mia", "a\n"), ("adam", "c\n"), ("zoe", "d\n")):
-        tree.ask(ROOT, member)
+        tree.begin(ROOT, member)
         tree.grow(ROOT, member, text, 0.5, rules, finished=True)
     assert [end.text for end in tree.finished()] == ["d\n", "c\n", "a\n"]
-    tree.ask(ROOT, "adam")
+    tree.begin(ROOT, "adam")
     tree.revisit(tree.nodes[1], "adam", rules)
     assert tree.best().text == "a\n"
     tree.nodes[2].reward = 0.5 + 1e-8

@@ -17,7 +17,7 @@ RULES = Rules(exploration=0.5, n_child=3, epsilon=0.01, max_depth=5)
 
 
 def step(tree: Tree, parent: int, member: str, reward: float, **more: bool) -> Node:
-    tree.ask(parent, member)
+    tree.begin(parent, member)
     text = f"{member} after {parent}\n"
     return tree.grow(parent, member, text, reward, RULES, **more)
 
@@ -33,7 +33,7 @@ def grown(seed: int, rules: Rules, rounds: int, parallel: int = 1) -> Tree:
             if node is None:
                 break
             author = tree.writer(node, MEMBERS, seed)
-            tree.ask(node, author)
+            tree.begin(node, author)
             pending.append((node, author))
         if not pending:
             break
@@ -83,11 +83,11 @@ def test_optimistic_backpropagation_by_hand() -> None:
 
 def test_standard_backpropagation_by_hand() -> None:
     tree, rules = Tree(), replace(RULES, backpropagation="standard")
-    tree.ask(ROOT, "a")
+    tree.begin(ROOT, "a")
     first = tree.grow(ROOT, "a", "one\n", 0.4, rules)
-    tree.ask(first.id, "b")
+    tree.begin(first.id, "b")
     tree.grow(first.id, "b", "two\n", 0.9, rules)
-    tree.ask(first.id, "a")
+    tree.begin(first.id, "a")
     tree.grow(first.id, "a", "three\n", 0.1, rules)
     assert first.value == pytest.approx((0.4 + 0.9 + 0.1) / 3)
     assert tree.nodes[ROOT].value == pytest.approx((0.4 + 0.9 + 0.1) / 3)
@@ -100,7 +100,7 @@ def test_the_upper_confidence_bound_by_hand() -> None:
     root = tree.nodes[ROOT]
     assert tree.bound(seldom, root, RULES) == pytest.approx(0.5 + 0.5 * math.sqrt(math.log(3)))
     assert tree.bound(often, root, RULES) == pytest.approx(0.6 + 0.5 * math.sqrt(math.log(3) / 2))
-    tree.ask(seldom.id, "b")  # being written: counts as a visit without gain, here and above
+    tree.begin(seldom.id, "b")  # being written: counts as a visit without gain, here and above
     expected = 0.5 / 2 + 0.5 * math.sqrt(math.log(4) / 2)
     assert tree.bound(seldom, root, RULES) == pytest.approx(expected)
 
@@ -135,7 +135,7 @@ def test_members_write_at_most_once_at_a_place_and_in_an_order_of_the_seed() -> 
         tree, order = Tree(), []
         for _ in MEMBERS:
             author = tree.writer(ROOT, MEMBERS, seed)
-            tree.ask(ROOT, author)
+            tree.begin(ROOT, author)
             tree.abandon(ROOT, author)
             order.append(author)
         assert sorted(order) == sorted(MEMBERS)
@@ -144,9 +144,9 @@ def test_members_write_at_most_once_at_a_place_and_in_an_order_of_the_seed() -> 
     assert len(orders) == 6, "every order comes up"
 
 
-def test_what_could_not_be_asked_may_be_asked_again() -> None:
+def test_what_could_not_be_called_may_be_called_again() -> None:
     tree = Tree()
-    tree.ask(ROOT, "a")
+    tree.begin(ROOT, "a")
     tree.abandon(ROOT, "a", tried=False)
     assert tree.nodes[ROOT].tried == [] and tree.select(("a",), RULES) == ROOT
 
@@ -225,6 +225,6 @@ def test_parallel_steps_are_written_in_different_places() -> None:
     for _ in range(3):
         node = tree.select(MEMBERS, RULES)
         assert node is not None
-        tree.ask(node, tree.writer(node, MEMBERS, 0))
+        tree.begin(node, tree.writer(node, MEMBERS, 0))
         chosen.add(node)
     assert len(chosen) == 3

@@ -230,7 +230,7 @@ async def test_specem_shows_weights_that_add_up_to_one() -> None:
         assert sum(row.values()) == pytest.approx(1)
 
 
-async def test_a_weak_member_exits_and_is_asked_no_more() -> None:
+async def test_a_weak_member_exits_and_is_called_no_more() -> None:
     """Where both differ round after round, the one that keeps losing leaves."""
     loop = {"": {" ah": 1}, " ah": {" ah": 1}}
     sure = {"type": "table", "vocabulary": [" ah", " oh"], "table": loop}

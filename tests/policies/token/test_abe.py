@@ -110,10 +110,10 @@ async def test_long_offers_are_weighed_in_a_thread(
     """One token of each never agrees after " the": then both tell all of theirs."""
     decide, sizes = abe._Agreement._decide, []
 
-    def noted(self: Any, told: Any, *rest: Any) -> Any:
+    def noted(self: Any, result: Any, *rest: Any) -> Any:
         derive_seed = threading.current_thread() is not threading.main_thread()
-        sizes.append((sum(len(row.logprobs) for row in told.values()), derive_seed))
-        return decide(self, told, *rest)
+        sizes.append((sum(len(row.logprobs) for row in result.values()), derive_seed))
+        return decide(self, result, *rest)
 
     monkeypatch.setattr(abe._Agreement, "_decide", noted)
     await answers(animals(abe={"type": "abe", "top_k": 1}), "abe", temperature=temperature)

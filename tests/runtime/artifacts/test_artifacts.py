@@ -1,4 +1,4 @@
-"""Agents and routers on disk: a damaged export is told when it is read, not by a request."""
+"""Agents and routers on disk: a damaged export is reported when it is read, not by a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def test_a_whole_router_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [ABOUT, WEIGHTS])
 @pytest.mark.parametrize("data", [b"", b"{nope", b"[]", b"\xff\xfe", b"[" * 20_000])
-def test_files_that_hold_something_else_are_told(tmp_path: Path, name: str, data: bytes) -> None:
+def test_files_that_hold_something_else_are_reported(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
     KIND.write(tmp_path, tensors_of((ONE, TWO)), TOLD)
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ConfigError, match=str(tmp_path)):
@@ -48,7 +50,7 @@ FLAT = ONE[0].reshape(-1), ONE[1]
         ((ONE, TWO), {"layers": 1}, "must have one output"),
     ],
 )
-def test_layers_that_do_not_fit_are_told(
+def test_layers_that_do_not_fit_are_reported(
     tmp_path: Path, layers: Any, changed: dict[str, Any], message: str
 ) -> None:
     KIND.write(tmp_path, tensors_of(layers), TOLD | changed)
@@ -56,7 +58,7 @@ def test_layers_that_do_not_fit_are_told(
         load_router(tmp_path)
 
 
-def test_weights_of_another_export_are_told(tmp_path: Path) -> None:
+def test_weights_of_another_export_are_reported(tmp_path: Path) -> None:
     kind = Kind("a thing", "thing-1", "w.safetensors", "w.json", "make it")
     kind.write(tmp_path, {"a": ONE[0]}, {})
     about = json.loads((tmp_path / "w.json").read_text())

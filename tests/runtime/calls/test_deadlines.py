@@ -1,4 +1,4 @@
-"""An engine stops when its sender has stopped waiting, told or not."""
+"""An engine stops when its sender has stopped waiting, notified or not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_a_call_ends_when_its_sender_no_longer_waits() -> None:
 @pytest.mark.parametrize(
     ("timeout", "budget", "least"), [(7.0, None, 6.0), (60.0, 5.0, 3.0), (5.0, 60.0, 4.0)]
 )
-async def test_engines_are_told_how_long_the_call_may_take(
+async def test_engines_are_given_how_long_the_call_may_take(
     timeout: float, budget: float | None, least: float
 ) -> None:
     config = animals(e={"type": "sweetspan", "span_words": 1})

@@ -19,7 +19,7 @@ from runtime.types.sampling import Sampling
 
 
 class Counting:
-    """An engine that answers with what it was asked, and can be made to wait."""
+    """An engine that answers with its request, and can be made to wait."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -65,7 +65,7 @@ class Recording:
         self.broken = False
 
     async def describe(self) -> EngineSpec:
-        raise EngineFault("not asked here")
+        raise EngineFault("not called here")
 
     def place(self, call_context: CallContext) -> str:
         return ""
@@ -161,7 +161,7 @@ async def test_a_message_that_the_other_end_cancels_is_a_fault_not_a_cancellatio
         await RemoteEngine(Cancelling(Counting())).generate([1], Sampling())
 
 
-async def test_a_broken_channel_is_told_to_every_caller() -> None:
+async def test_a_broken_channel_is_reported_to_every_caller() -> None:
     channel = Recording(Counting())
     channel.broken = True
     remote = RemoteEngine(channel)
@@ -216,7 +216,7 @@ async def test_only_calls_of_one_place_share_a_message_and_their_terms_travel() 
     assert sorted(sent, key=len) == [[wanted[1]], [wanted[0], wanted[2]]]
 
 
-async def test_the_engine_is_asked_on_the_callers_terms() -> None:
+async def test_the_engine_is_called_on_the_callers_terms() -> None:
     seen: list[CallContext] = []
 
     class Noting(Counting):

@@ -22,7 +22,7 @@ def test_an_answer_is_recalled_as_it_was_noted() -> None:
     assert known == Checkpoint("a", 1, spans=(spans[0],))
 
 
-def test_what_was_used_so_far_is_told_apart_from_what_comes() -> None:
+def test_what_was_used_so_far_is_distinguished_from_what_comes() -> None:
     recent, used = (
         CheckpointStore(),
         {"a": MemberUsage(prompt_tokens=3), "b": MemberUsage(cost=0.5)},
@@ -41,7 +41,7 @@ def test_a_callers_answer_is_nobody_elses() -> None:
     assert known is not None and known.text == "of ann"
 
 
-def test_tokens_that_nobody_asked_for_are_not_kept() -> None:
+def test_tokens_that_nobody_requested_are_not_kept() -> None:
     token = TokenChoice(b"a", -1.0)
     for logprobs, kept in ((None, ()), (0, (token,))):
         recent = CheckpointStore()

@@ -1,4 +1,4 @@
-"""Answers that break off anywhere go on where they were told, on this coordinator or another."""
+"""Answers that break off anywhere go on where they were sent, on this coordinator or another."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def question(**fields: Any) -> Query:
     return Query(id="t", model="m", messages=(Message("user", "Who?"),), seed=5, **fields)
 
 
-async def told(
+async def result(
     stack: LocalStack, query: Query, checkpoint: Checkpoint | None = None, most: int | None = None
 ) -> list[Event]:
     """The first ``most`` events; then whoever listens is gone."""
@@ -69,16 +69,16 @@ def handed_over(events: Sequence[Event]) -> Checkpoint | None:
 
 @pytest.mark.parametrize("world", WORLDS)
 async def test_an_answer_that_broke_off_goes_on_for_who_comes_back(world: str) -> None:
-    config, wish = WORLDS[world]
+    config, sampling = WORLDS[world]
     async with running(config) as stack:
-        whole = await told(stack, question(**wish))
+        whole = await result(stack, question(**sampling))
     assert isinstance(whole[-1], Ended)
     for most in range(1, len(whole)):
         async with running(config) as stack:
-            before = await told(stack, question(**wish), most=most)
-            after = await told(stack, question(**wish, again=True))
+            before = await result(stack, question(**sampling), most=most)
+            after = await result(stack, question(**sampling, again=True))
         assert isinstance(after[0], Recalled)
-        assert after[0].text == text(before), "all that was told, and no more"
+        assert after[0].text == text(before), "all that was sent, and no more"
         assert text(after) == text(whole)
         end = after[-1]
         assert isinstance(end, Ended) and end.stop_reason == whole[-1].stop_reason
@@ -87,67 +87,67 @@ async def test_an_answer_that_broke_off_goes_on_for_who_comes_back(world: str) -
 
 @pytest.mark.parametrize("world", WORLDS)
 async def test_a_coordinator_that_is_lost_after_a_recall_loses_no_text(world: str) -> None:
-    config, wish = WORLDS[world]
+    config, sampling = WORLDS[world]
     async with running(config) as stack:
-        whole = await told(stack, question(**wish))
+        whole = await result(stack, question(**sampling))
     for most in range(1, len(whole)):
         async with running(config) as stack:
-            await told(stack, question(**wish), most=most)
-            begun = await told(stack, question(**wish, again=True), most=2)
+            await result(stack, question(**sampling), most=most)
+            begun = await result(stack, question(**sampling, again=True), most=2)
         if isinstance(begun[-1], Ended):
             continue
         async with running(config) as other:
-            rest = await told(other, question(**wish), handed_over(begun))
+            rest = await result(other, question(**sampling), handed_over(begun))
         assert text(begun) + text(rest) == text(whole)
 
 
 async def test_who_comes_back_before_a_new_coordinator_wrote_anything_finds_the_text() -> None:
-    config, wish = WORLDS["span"]
+    config, sampling = WORLDS["span"]
     async with running(config) as stack:
-        before = (await told(stack, question(**wish)))[:3]
+        before = (await result(stack, question(**sampling)))[:3]
     async with running(config) as other:
-        stays: Any = other.models["m"].answer(question(**wish), handed_over(before))
+        stays: Any = other.models["m"].answer(question(**sampling), handed_over(before))
         begun = asyncio.ensure_future(anext(stays))
         await asyncio.sleep(0)
         begun.cancel()
         await asyncio.wait([begun])
         await stays.aclose()
-        after = await told(other, question(**wish, again=True), most=1)
+        after = await result(other, question(**sampling, again=True), most=1)
     assert isinstance(after[0], Recalled) and after[0].text == text(before)
 
 
-async def test_what_was_held_back_for_a_member_that_is_lost_is_told_once() -> None:
+async def test_what_was_held_back_for_a_member_that_is_lost_is_reported_once() -> None:
     """Where the answer goes on, nobody learns that member's stops from it."""
     for fails_from in range(2, 8):
         world = animals(m={"type": "sweetspan", "span_words": 1})
         engine = {"type": "flaky", "engine": DOG, "fails_from": fails_from}
         world["members"]["dog"] = {"engine": engine, "stop": [" cat XX", " sat XX", ". XX"]}
         async with running(world) as stack:
-            whole = await told(stack, question())
+            whole = await result(stack, question())
         for most in range(1, len(whole)):
             before = whole[:most]
             async with running(world) as other:
-                rest = await told(other, question(), handed_over(before))
+                rest = await result(other, question(), handed_over(before))
             accepted = handed_over([*before, *rest])
             assert accepted is not None
             assert text(before) + text(rest) == accepted.text
 
 
 async def test_a_deadline_that_has_passed_loses_nothing_that_was_accepted() -> None:
-    config, wish = WORLDS["held back"]
+    config, sampling = WORLDS["held back"]
     async with running(config) as stack:
-        whole = await told(stack, question(**wish))
+        whole = await result(stack, question(**sampling))
         held = next(
             e
             for e in whole
             if isinstance(e, Written) and e.checkpoint.shown < len(e.checkpoint.text)
         )
         before = whole[: whole.index(held) + 1]
-    late = replace(question(**wish), budget=Budget(seconds=5))
+    late = replace(question(**sampling), budget=Budget(seconds=5))
     past = handed_over(before)
     assert past is not None
     async with running(config) as other:
-        rest = await told(other, late, replace(past, elapsed=10.0))
+        rest = await result(other, late, replace(past, elapsed=10.0))
     assert text(before) + text(rest) == past.text
     assert isinstance(rest[-1], Ended) and rest[-1].stop_reason == "budget_time"
     ended = whole[-1]
@@ -156,20 +156,20 @@ async def test_a_deadline_that_has_passed_loses_nothing_that_was_accepted() -> N
 
 
 async def test_what_is_left_to_spend_counts_from_where_it_goes_on() -> None:
-    config, wish = WORLDS["alone"]
+    config, sampling = WORLDS["alone"]
     async with running(config) as stack:
-        whole = await told(stack, question(**wish))
+        whole = await result(stack, question(**sampling))
         used = whole[-1].summary["usage"]["total_tokens"]  # type: ignore[union-attr]
     async with running(config) as stack:
-        before = await told(stack, question(**wish), most=len(whole) // 2)
+        before = await result(stack, question(**sampling), most=len(whole) // 2)
         spent = handed_over(before)
         assert spent is not None
         past = sum(u.prompt_tokens + u.completion_tokens for u in spent.usage.values())
         rest = Budget(tokens=used - past + 50)
-        after = await told(stack, question(**wish, again=True, left=rest))
+        after = await result(stack, question(**sampling, again=True, left=rest))
         assert text(after) == text(whole)
     async with running(config) as stack:
-        await told(stack, question(**wish), most=2)
-        short = await told(stack, question(**wish, again=True, left=Budget(tokens=1)))
+        await result(stack, question(**sampling), most=2)
+        short = await result(stack, question(**sampling, again=True, left=Budget(tokens=1)))
     assert isinstance(short[-1], Ended) and short[-1].stop_reason == "budget_tokens"
     assert len(text(short)) < len(text(whole))

@@ -24,23 +24,23 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return pq.read_table(folder).to_pylist()
 
 
-async def test_every_answer_leaves_a_row_that_tells_who_wrote_what(tmp_path: Path) -> None:
+async def test_every_answer_leaves_a_row_that_reports_who_wrote_what(tmp_path: Path) -> None:
     config = animals(e=SWEET) | {"trace": {"folder": str(tmp_path / "t")}}
     async with running(config) as stack:
         answer = await ask(stack, "e")
         await ask(stack, "cat")
         for model in stack.models.values():
             model.close()
-    told = {row["model"]: row for row in rows(tmp_path / "t")}
-    assert set(told) == {"e", "cat"}
-    row = told["e"]
+    result = {row["model"]: row for row in rows(tmp_path / "t")}
+    assert set(result) == {"e", "cat"}
+    row = result["e"]
     assert row["answer"] == answer.text == "".join(span["text"] for span in row["spans"])
     assert row["stop_reason"] == "eos"
     assert {member["name"] for member in row["members"]} == {"cat", "dog"}
     assert "Who?" in row["prompt"]
 
 
-async def test_the_trace_can_be_told_to_store_no_text(tmp_path: Path) -> None:
+async def test_the_trace_can_be_set_to_store_no_text(tmp_path: Path) -> None:
     config = animals(e=SWEET) | {"trace": {"folder": str(tmp_path), "store_text": False}}
     async with running(config) as stack:
         await ask(stack, "e")
@@ -66,7 +66,9 @@ async def test_an_answer_that_failed_is_in_the_trace_too(tmp_path: Path) -> None
     assert dog_row["dropped_because"]
 
 
-async def test_an_answer_whose_client_left_is_told_apart_from_a_failed_one(tmp_path: Path) -> None:
+async def test_an_answer_whose_client_left_is_distinguished_from_a_failed_one(
+    tmp_path: Path,
+) -> None:
     config = animals(e=SWEET) | {"trace": {"folder": str(tmp_path)}}
     async with running(config) as stack:
         events = stack.models["e"].answer(Query(id="t", model="e", messages=WHO))
@@ -103,7 +105,7 @@ async def test_rows_that_cannot_be_written_are_kept_until_they_can(
     assert row["answer"] == answer.text
 
 
-async def test_rows_reach_the_disk_without_being_asked_for(tmp_path: Path) -> None:
+async def test_rows_reach_the_disk_without_being_requested(tmp_path: Path) -> None:
     log = TraceLog(TraceConfig(folder=str(tmp_path)), seconds=0.01)
     async with running(animals(e=SWEET)) as stack:
         coordinator = stack.models["e"]

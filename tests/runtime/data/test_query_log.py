@@ -11,7 +11,7 @@ import pytest
 
 from envs.dynamic_ensemble.env import OBSERVATION, DynamicEnsembleVectorEnv, World
 from envs.members.recording import record
-from runtime.data.query_log import Ask, Replay, Reply, Unrecorded, write
+from runtime.data.query_log import MemberCall, Replay, Reply, Unrecorded, write
 from runtime.errors import ConfigError
 from tests.support.models.table_members import COSTS, KNOWN, TASKS, Shape, Table, world
 
@@ -42,10 +42,10 @@ def test_the_depth_bounds_what_is_recorded() -> None:
 
 
 def test_a_replay_answers_as_the_members_did(log: Path) -> None:
-    ask = Ask("sums", TASKS[0].question)
+    ask = MemberCall("sums", TASKS[0].question)
     replay = Replay(log, ABOUT)
     assert replay.ask([ask]) == [Reply("4", COSTS["sums"], 1.0, None)]
-    assert replay.ask([Ask("broken", TASKS[0].question, "4")])[0].error == "it is broken"
+    assert replay.ask([MemberCall("broken", TASKS[0].question, "4")])[0].error == "it is broken"
 
 
 def test_replay_and_live_give_the_same_episodes(log: Path) -> None:
@@ -69,7 +69,7 @@ def test_replay_and_live_give_the_same_episodes(log: Path) -> None:
 
 def test_what_was_not_recorded_is_refused(log: Path) -> None:
     with pytest.raises(Unrecorded, match=r"'sums' to 'Who\?' after nothing.*orchestrion record"):
-        Replay(log).ask([Ask("sums", "Who?")])
+        Replay(log).ask([MemberCall("sums", "Who?")])
 
 
 def test_a_log_of_other_conditions_is_refused(log: Path) -> None:

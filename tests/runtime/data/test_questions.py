@@ -1,4 +1,4 @@
-"""Files of questions: what is wrong is told with file, line and remedy."""
+"""Files of questions: what is wrong is reported with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_rows_are_read_whatever_separators_their_texts_hold(tmp_path: Path) -> N
         (b'{"question": "\xe4", "answer": "b"}', "save the file as UTF-8"),
     ],
 )
-def test_a_line_that_is_no_question_is_told(tmp_path: Path, line: bytes, message: str) -> None:
+def test_a_line_that_is_no_question_is_reported(tmp_path: Path, line: bytes, message: str) -> None:
     path = tmp_path / "q.jsonl"
     path.write_bytes(GOOD + line)
     with pytest.raises(ConfigError, match=rf"q\.jsonl:2: .*{message}"):
         read_questions(path)
 
 
-def test_an_empty_file_and_a_folder_are_told(tmp_path: Path) -> None:
+def test_an_empty_file_and_a_folder_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_bytes(b"\n \n")
     with pytest.raises(ConfigError, match="holds no questions"):

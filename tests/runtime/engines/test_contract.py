@@ -76,7 +76,7 @@ def holds(row: Distribution, dense: Distribution, top_k: int, also: Tokens) -> N
 
 
 @pytest.mark.parametrize("top_k", (1, 4))
-async def test_ids_asked_for_have_the_values_of_the_whole_row(engine: Engine, top_k: int) -> None:
+async def test_ids_requested_have_the_values_of_the_whole_row(engine: Engine, top_k: int) -> None:
     prompt, tails = text(1, 21), [text(2, 7), [], text(3, 1), text(4, 25)]
     also = ids_for(5, [len(tail) for tail in tails])
     assert min(len(ids) for ids in also[3]) == 0, "some places ask for nothing"
@@ -97,7 +97,7 @@ async def test_a_continuation_may_ask_for_nothing(engine: Engine) -> None:
     assert more.top is not None and [len(row.logprobs) for row in more.top] == [3, 2, 4]
 
 
-async def test_ids_among_the_best_are_told_again(engine: Engine) -> None:
+async def test_ids_among_the_best_are_reported_again(engine: Engine) -> None:
     prompt, [best] = text(9, 12), await engine.next_token([text(9, 12)], 2)
     assert best.ids is not None
     first, second = best.ids.tolist()
@@ -111,7 +111,7 @@ async def test_ids_among_the_best_are_told_again(engine: Engine) -> None:
         assert top.logprobs[2:].tolist() == pytest.approx(again, abs=1e-6)
 
 
-async def test_next_tokens_asked_for_have_the_values_of_the_whole_row(engine: Engine) -> None:
+async def test_next_tokens_requested_have_the_values_of_the_whole_row(engine: Engine) -> None:
     prompts = [text(10, 1), text(11, 30), text(12, 8)]
     also: list[Tokens] = [[4, 200], (), [9, 9, 17]]
     dense = await engine.next_token(prompts, ALL)

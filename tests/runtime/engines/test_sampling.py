@@ -143,7 +143,7 @@ def test_the_best_tokens_come_best_first_and_a_dense_row_has_no_ids() -> None:
     assert distribution(row, 99).logprobs.shape == (4,)
 
 
-def test_ids_asked_for_follow_the_best_in_the_order_of_asking() -> None:
+def test_ids_requested_follow_the_best_in_the_order_of_asking() -> None:
     row = np.log(np.array([0.1, 0.4, 0.2, 0.3], dtype=np.float32))
     top = distribution(row, 2, also=(0, 1, 0))
     assert top.ids is not None and top.ids.tolist() == [1, 3, 0, 1, 0]

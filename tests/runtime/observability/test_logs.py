@@ -17,7 +17,7 @@ from runtime.call_context import (
     use_call_context,
 )
 from runtime.errors import QuorumLost
-from runtime.observability.logs import ROOMS, logging_to, tell
+from runtime.observability.logs import ROOMS, log_event, logging_to
 from runtime.types.query import Message, Query
 from tests.support.local_stack import DOG, animals, ask, running
 
@@ -60,14 +60,14 @@ async def test_text_lines_begin_with_the_ids() -> None:
     )
 
 
-async def test_a_member_that_is_asked_again_and_dropped_leaves_a_warning_each() -> None:
+async def test_a_member_that_is_called_again_and_dropped_leaves_a_warning_each() -> None:
     stream = io.StringIO()
     async with running(flaky(fails_from=3)) as stack:
         with logging_to(stream, "json"):
             await ask(stack, "e")
     again, dropped, ended = lines(stream)
     assert again["levelname"] == dropped["levelname"] == "WARNING"
-    assert again["message"].startswith("member asked again member=dog") and again["attempt"] == 1
+    assert again["message"].startswith("member called again member=dog") and again["attempt"] == 1
     assert dropped["message"].startswith("member dropped ensemble=e member=dog")
     assert dropped["trace_id"] == again["trace_id"] == "t"
     assert ended["degraded"] == "yes"
@@ -121,7 +121,9 @@ def test_an_engines_lines_are_those_of_its_call() -> None:
 def test_what_facts_say_cannot_begin_a_line_of_its_own() -> None:
     stream = io.StringIO()
     with logging_to(stream):
-        tell(logger, logging.INFO, "member dropped", reason='a "b"\nERROR x', step=2, cost=None)
+        log_event(
+            logger, logging.INFO, "member dropped", reason='a "b"\nERROR x', step=2, cost=None
+        )
     [line] = stream.getvalue().splitlines()
     assert line.endswith('member dropped reason="a \\"b\\"\\nERROR x" step=2')
 

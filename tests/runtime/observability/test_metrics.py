@@ -29,7 +29,7 @@ from runtime.observability.metrics import (
     Counts,
     Metric,
 )
-from runtime.observability.recorder import Load
+from runtime.observability.recorder import LoadRecorder
 from runtime.types.events import Written
 from runtime.types.query import Message, Query
 from tests.support.local_stack import DOG, animals, ask, running
@@ -134,7 +134,7 @@ async def test_an_answer_that_another_coordinator_goes_on_with_counts_its_past_o
 
 def test_a_replica_knows_its_messages_and_calls_also_when_one_fails() -> None:
     counts = Counts()
-    load = Load("dog", counts)
+    load = LoadRecorder("dog", counts)
 
     def levels() -> tuple[float, float]:
         return counts.value(MESSAGES_IN_PROGRESS, "dog"), counts.value(CALLS_IN_PROGRESS, "dog")

@@ -50,7 +50,7 @@ def flaky(**faults: Any) -> dict[str, Any]:
     return config
 
 
-async def test_an_answer_that_is_asked_for_again_is_told_as_resumed(
+async def test_an_answer_that_is_requested_again_is_reported_as_resumed(
     spans: InMemorySpanExporter,
 ) -> None:
     async with running(animals(e=SWEET)) as stack:
@@ -76,7 +76,9 @@ async def test_an_answers_activity_holds_its_calls_and_these_the_engines(
         assert {parent(one) for one in engine} == {own_id(call) for call in calls}
 
 
-async def test_an_activity_tells_models_tokens_and_the_outcome(spans: InMemorySpanExporter) -> None:
+async def test_an_activity_reports_models_tokens_and_the_outcome(
+    spans: InMemorySpanExporter,
+) -> None:
     async with running(animals(e=SWEET)) as stack:
         answer = await ask(stack, "e", temperature=0.5, seed=3)
     [whole] = named(spans, "chat e")
@@ -171,7 +173,7 @@ async def test_texts_are_the_same_with_and_without_recording() -> None:
     assert isinstance(bare.written[0], Written)
 
 
-def test_nothing_is_recorded_where_nobody_asked_for_it() -> None:
+def test_nothing_is_recorded_where_nobody_requested_it() -> None:
     assert begin("x", {}) is UNRECORDED
     with traced_activity("x", {}) as activity:
         assert activity is UNRECORDED is current_activity()

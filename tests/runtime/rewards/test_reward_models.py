@@ -65,7 +65,7 @@ async def test_a_tag_in_the_question_or_in_a_step_is_no_end_of_a_step() -> None:
     assert values == pytest.approx([0.75, 0.25], abs=1e-4)
 
 
-async def test_a_chain_beyond_the_window_is_told() -> None:
+async def test_a_chain_beyond_the_window_is_reported() -> None:
     model = tags(TableLM(TableEngine(vocabulary=("#", "+", "-"), table={}, context_length=40)))
     with pytest.raises(ContextOverflow):
         await model.score_steps([Reasoning(QUESTION, STEPS)])
@@ -227,7 +227,7 @@ async def test_a_qwen_prm_is_put_together_without_its_code(classifiers: dict[str
     assert values == pytest.approx(shares[ids[0] == tag].tolist(), abs=1e-5)
 
 
-async def test_what_is_no_classifier_is_told(
+async def test_what_is_no_classifier_is_reported(
     classifiers: dict[str, Path], folder_of: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="step-tags"):
@@ -248,7 +248,9 @@ async def test_what_is_no_classifier_is_told(
         judge(broken)
 
 
-async def test_a_chain_beyond_a_classifiers_window_is_told(classifiers: dict[str, Path]) -> None:
+async def test_a_chain_beyond_a_classifiers_window_is_reported(
+    classifiers: dict[str, Path],
+) -> None:
     model = judge(classifiers["token"], max_context=20)
     with pytest.raises(ContextOverflow):
         await model.score_steps(CHAINS)

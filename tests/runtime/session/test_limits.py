@@ -125,7 +125,7 @@ async def test_an_answer_goes_on_from_any_checkpoint_as_if_undisturbed(
             assert resumed.summary["spans"] == whole.summary["spans"]
 
 
-async def test_an_answer_cut_by_its_budget_is_not_told_twice() -> None:
+async def test_an_answer_cut_by_its_budget_is_not_reported_twice() -> None:
     budget = Budget(calls=5)
     async with running(animals(e=SWEET)) as stack:
         whole = await ask(stack, "e", stop=("dog ran fast",), budget=budget)

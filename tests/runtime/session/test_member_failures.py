@@ -89,21 +89,21 @@ def describing(stack: LocalStack, member: str, describe: Callable[[], Awaitable[
     engine._channel.describe = describe  # type: ignore[method-assign]
 
 
-async def test_a_member_that_is_late_to_come_up_is_asked_again() -> None:
+async def test_a_member_that_is_late_to_come_up_is_called_again() -> None:
     async with running(animals(e=SWEET)) as stack:
         whole = await ask(stack, "e")
     async with running(animals(e=SWEET)) as stack:
-        known, asked = stack.engines["dog"].spec, []
+        known, request = stack.engines["dog"].spec, []
 
         async def describe() -> EngineSpec:
-            asked.append(1)
-            if len(asked) == 1:
+            request.append(1)
+            if len(request) == 1:
                 raise EngineFault("still loading")
             return known
 
         describing(stack, "dog", describe)
         answer = await ask(stack, "e")
-    assert len(asked) == 2
+    assert len(request) == 2
     assert answer.text == whole.text
     assert not answer.summary["degraded"]
 
@@ -147,7 +147,7 @@ async def test_a_member_that_hangs_before_the_answer_does_not_outlast_the_deadli
     assert (answer.text, answer.end.stop_reason) == ("", "budget_time")
 
 
-async def test_a_member_without_room_is_told_by_name() -> None:
+async def test_a_member_without_room_is_reported_by_name() -> None:
     config = with_engine("dog", DOG | {"context_length": 16})
     with pytest.raises(ContextOverflow, match="dog"):
         await answers(config, "e", messages=(Message("user", "far too long a question"),))

@@ -15,7 +15,7 @@ from runtime.coordinator.summary import summarise
 from runtime.coordinator.trace_log import record
 from runtime.errors import BudgetSpent, EngineFault, QuorumLost
 from runtime.observability.metrics import Counts
-from runtime.observability.recorder import Report
+from runtime.observability.recorder import AnswerRecorder
 from runtime.session.session import RequestSession
 from runtime.types.events import Checkpoint, MemberUsage
 from runtime.types.query import Message, Query
@@ -74,7 +74,7 @@ def session(
         Query(id="t", model="vote", messages=(Message("user", "Who?"),)),
         config,
         {model.name: model for model in models},
-        Report("vote", Counts()),
+        AnswerRecorder("vote", Counts()),
         Caller,
         checkpoint,
     )
@@ -88,10 +88,10 @@ async def test_a_vote_over_whole_answers_needs_no_tokens() -> None:
     span = one.append("a", "cat", "eos")
     assert (one.text, one.ending, one.step, span.final) == ("cat", "eos", 1, True)
     assert one.question == "Who?"
-    told = summarise(one, level="selection", stop_reason="eos", currency="USD")
-    assert told["usage"]["model_calls"] == 3
-    assert told["usage"]["prompt_tokens"] == 9
-    assert [member["share"] for member in told["members"]] == [1.0, 0.0, 0.0]
+    result = summarise(one, level="selection", stop_reason="eos", currency="USD")
+    assert result["usage"]["model_calls"] == 3
+    assert result["usage"]["prompt_tokens"] == 9
+    assert [member["share"] for member in result["members"]] == [1.0, 0.0, 0.0]
     row: dict[str, Any] = record(one, stop_reason="eos", error=None, store_text=True)
     assert (row["answer"], row["method"]) == ("cat", "vote")
 
@@ -130,11 +130,11 @@ async def test_another_session_resumes_from_a_checkpoint() -> None:
     await first.open()
     await first.each(lambda member: member.ask())
     first.append("a", "the ")
-    first.state["asked"] = ["a"]
+    first.state["calls"] = ["a"]
     second = session(*models, checkpoint=first.checkpoint())
     await second.open()
     assert (second.text, second.step, second.ending) == ("the ", 1, None)
-    assert second.state == {"asked": ["a"]}
+    assert second.state == {"calls": ["a"]}
     assert list(second.live) == ["a"]  # a dropped member stays so
     assert second.ledger.spent().calls == first.ledger.spent().calls
     second.append("a", "cat", "eos")

@@ -20,8 +20,8 @@ def config() -> dict[str, Any]:
 
 async def test_a_long_text_of_few_tokens_fits() -> None:
     async with running(config()) as stack:
-        told = await ask(stack, "m", messages=(), prompt=WORD * 40, max_tokens=4)
-    assert told.end.prompt_tokens == 41  # with BOS
+        result = await ask(stack, "m", messages=(), prompt=WORD * 40, max_tokens=4)
+    assert result.end.prompt_tokens == 41  # with BOS
 
 
 async def test_a_text_of_too_many_tokens_is_counted_as_far_as_needed() -> None:

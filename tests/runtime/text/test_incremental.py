@@ -15,7 +15,7 @@ spans = st.lists(small.texts, max_size=8)
 
 
 class Counting:
-    """A tokenizer that counts the characters it is asked to encode."""
+    """A tokenizer that counts the characters it encodes."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer, self.splits, self.characters = tokenizer, tokenizer.splits, 0

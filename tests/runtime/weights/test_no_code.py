@@ -181,7 +181,7 @@ def test_no_setting_lets_code_of_weights_run(engine: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["auto", "hf", "pt", "npcache", "tensorizer", "mistral"])
-def test_vllm_is_not_told_to_read_pickles(format: str) -> None:
+def test_vllm_is_not_set_to_read_pickles(format: str) -> None:
     with pytest.raises(ValidationError, match="load_format"):
         VllmEngine.model_validate({"weights": "hf:a/b", "load_format": format})
 

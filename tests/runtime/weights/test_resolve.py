@@ -30,7 +30,7 @@ from tests.runtime.weights.checkpoints import checkpoint_files, safetensors, sha
         ("hf:not/a/name", "hf:org/name"),
     ],
 )
-def test_a_name_that_means_nothing_is_told_what_to_write(
+def test_a_name_that_means_nothing_is_refused_with_what_to_write(
     weights: str, words: str, shelf: Path
 ) -> None:
     with pytest.raises(WeightsError, match=words):
@@ -126,7 +126,7 @@ def test_weights_are_found_only_where_they_are_already(
         find(str(tmp_path / "nowhere"))
 
 
-def test_the_size_of_a_checkpoint_tells_numbers_from_bytes_that_stay(tmp_path: Path) -> None:
+def test_the_size_of_a_checkpoint_reports_numbers_from_bytes_that_stay(tmp_path: Path) -> None:
     tensors = {
         "__metadata__": {"format": "pt"},
         "a": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]},

@@ -39,10 +39,10 @@ def operation(method: str, path: str) -> tuple[str, dict[str, Any]]:
 
 def conforms(method: str, path: str, reply: Reply) -> None:
     """Raises unless status, headers and body are as documented."""
-    at, told = operation(method, path)
+    at, result = operation(method, path)
     status = str(reply.status)
-    assert status in told["responses"], f"{method} {path} answered {status}: {reply.content!r}"
-    response = told["responses"][status]
+    assert status in result["responses"], f"{method} {path} answered {status}: {reply.content!r}"
+    response = result["responses"][status]
     assert reply.headers["x-request-id"]
     content: Mapping[str, Any] = response.get("content", {})
     kind = reply.headers.get("content-type", "").split(";")[0]
@@ -64,9 +64,9 @@ def events(content: bytes) -> list[Any]:
     data = [block for block in blocks if not block.startswith(b":")]
     assert all(block.startswith(b"data: ") and b"\n" not in block for block in data)
     ended = data[-1] == b"data: [DONE]"
-    told = [json.loads(block[6:]) for block in (data[:-1] if ended else data)]
-    assert ended or "error" in told[-1]
-    return told
+    result = [json.loads(block[6:]) for block in (data[:-1] if ended else data)]
+    assert ended or "error" in result[-1]
+    return result
 
 
 def fits(path: str, body: Any) -> bool:

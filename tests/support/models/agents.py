@@ -1,4 +1,4 @@
-"""Agents made by hand for members that echo what they are asked."""
+"""Agents made by hand for members that echo their question."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def by_calls(*wanted: int, t_max: int = T_MAX) -> Layers:
 
 
 def agent(layers: Layers, members: Sequence[str] = ("a", "b"), **fields: Any) -> Agent:
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "t_max": T_MAX,
         "encoder": "a",
         "prompts": dict.fromkeys(members, PROMPT),
     }
-    return Agent(tuple(members), layers, **(told | fields))
+    return Agent(tuple(members), layers, **(result | fields))
 
 
 def config(folder: Path, **ensembles: dict[str, Any]) -> dict[str, Any]:

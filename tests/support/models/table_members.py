@@ -10,7 +10,7 @@ from envs.dynamic_ensemble.env import World
 from envs.dynamic_ensemble.mdp import RewardConfig, State
 from envs.quality.config import ExactMatchConfig
 from envs.quality.text_match import ExactMatch
-from runtime.data.query_log import Ask, Reply
+from runtime.data.query_log import MemberCall, Reply
 from runtime.data.questions import Question
 
 TASKS = (Question("How much is 2 + 2?", "4"), Question("Who barks?", "dog"))
@@ -27,14 +27,14 @@ class Table:
 
     def __init__(self, known: Mapping[str, Mapping[str, str] | None] = KNOWN) -> None:
         self.known = known
-        self.rounds: list[list[Ask]] = []
+        self.rounds: list[list[MemberCall]] = []
         self.closed = False
 
-    def ask(self, asked: Sequence[Ask]) -> list[Reply]:
-        self.rounds.append(list(asked))
-        return [self._reply(ask) for ask in asked]
+    def ask(self, request: Sequence[MemberCall]) -> list[Reply]:
+        self.rounds.append(list(request))
+        return [self._reply(ask) for ask in request]
 
-    def _reply(self, ask: Ask) -> Reply:
+    def _reply(self, ask: MemberCall) -> Reply:
         table = self.known[ask.member]
         if table is None:
             return Reply(None, COSTS[ask.member], error="it is broken")

@@ -26,7 +26,7 @@ TASKS = [
 
 
 class Pair:
-    """Tokens are characters. A state tells whether the next one is a figure, and nothing else."""
+    """Tokens are characters. A state says whether the next one is a figure, and nothing else."""
 
     width, small, large, reads = WIDTH, "small", "large", "a small one"
 
@@ -66,13 +66,13 @@ class Pair:
             return [None] * len(questions)
         return [self._right(q, a) for q, a in zip(questions, answers, strict=True)]
 
-    def teach(
+    def teacher_force(
         self, questions: Sequence[str], texts: Sequence[Tokens]
     ) -> list[TeacherForced | None]:
-        told: list[TeacherForced | None] = []
+        result: list[TeacherForced | None] = []
         for question, text in zip(questions, texts, strict=True):
             if self.lost == question:
-                told.append(None)
+                result.append(None)
                 continue
             looks = [self._look(question, text[:n]) for n in range(len(text))]
             own = tuple(look.own for look in looks)
@@ -80,8 +80,8 @@ class Pair:
             states = np.stack([look.state for look in looks])
             small = tuple(0.0 if a == b else -5.0 for a, b in zip(own, text, strict=True))
             large = tuple(0.0 if a == b else -5.0 for a, b in zip(right, text, strict=True))
-            told.append(TeacherForced(states, own, right, small, large))
-        return told
+            result.append(TeacherForced(states, own, right, small, large))
+        return result
 
     def write_on(
         self,

@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry spans on loopback, and what an exported span tells."""
+"""A collector of OpenTelemetry spans on loopback, and what an exported span holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 @dataclass(frozen=True)
-class Told:
+class ReceivedSpan:
     """One span."""
 
     trace: str
@@ -22,21 +22,21 @@ class Told:
     parent: str
     name: str
     process: str
-    """Which part of Orchestrion told it, and its process id."""
+    """Which part of Orchestrion exported it, and its process id."""
     pid: int
     attributes: dict[str, Any]
 
 
 class Collector:
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.spans: list[ReceivedSpan] = []
         self.url = ""
 
-    def wait_for(self, trace: str, names: set[str], seconds: float = 30) -> list[Told]:
+    def wait_for(self, trace: str, names: set[str], seconds: float = 30) -> list[ReceivedSpan]:
         """The spans of a trace, once all these are among them and each one's parent is."""
         deadline = time.monotonic() + seconds
         while True:
-            found = [one for one in self.told if one.trace == trace]
+            found = [one for one in self.spans if one.trace == trace]
             known = {one.id for one in found}
             orphans = [one for one in found if one.parent not in known]
             if names <= {one.name for one in found} and len(orphans) == 1:
@@ -52,7 +52,7 @@ def collecting() -> Iterator[Collector]:
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            collector.told += _spans(ExportTraceServiceRequest.FromString(body))
+            collector.spans += _spans(ExportTraceServiceRequest.FromString(body))
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -73,12 +73,12 @@ def collecting() -> Iterator[Collector]:
         server.server_close()
 
 
-def _spans(request: ExportTraceServiceRequest) -> Iterator[Told]:
+def _spans(request: ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
     for resource in request.resource_spans:
         about = _attributes(resource.resource.attributes)
         for scope in resource.scope_spans:
             for span in scope.spans:
-                yield Told(
+                yield ReceivedSpan(
                     span.trace_id.hex(),
                     span.span_id.hex(),
                     span.parent_span_id.hex(),
@@ -95,5 +95,5 @@ def _attributes(listed: Any) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     kind = value.WhichOneof("value")
-    told = getattr(value, kind)
-    return [_value(one) for one in told.values] if kind == "array_value" else told
+    result = getattr(value, kind)
+    return [_value(one) for one in result.values] if kind == "array_value" else result

@@ -174,7 +174,7 @@ def test_keys_from_the_environment(text: str, monkeypatch: pytest.MonkeyPatch) -
     assert names(KeyStore(AccessConfig(keys_env="MY_KEYS"))) == ["MY_KEYS", None, None]
 
 
-def test_a_bad_key_in_the_environment_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_key_in_the_environment_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEYS", "tooshort!!")
     with pytest.raises(ConfigError, match=r"\$MY_KEYS:1: .*16 characters") as refusal:
         KeyStore(AccessConfig(keys_env="MY_KEYS"))

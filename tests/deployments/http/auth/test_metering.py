@@ -74,7 +74,7 @@ async def test_a_key_pays_for_what_its_answers_cost_and_is_refused_when_it_is_sp
     assert paid.queries[3].budget.tokens is None
 
 
-async def test_what_is_known_of_an_answer_that_is_asked_for_again_is_not_paid_twice(
+async def test_what_is_known_of_an_answer_that_is_requested_again_is_not_paid_twice(
     tmp_path: Path,
 ) -> None:
     """What the key has left bounds what comes after it."""

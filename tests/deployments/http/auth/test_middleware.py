@@ -89,7 +89,7 @@ async def test_a_stranger_is_refused_before_the_body_is_read(tmp_path: Path) -> 
     assert sent[0]["status"] == 401
 
 
-async def test_keys_are_told_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_keys_are_reported_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     api = guarded(tmp_path, {"m": Chorus(), "bad": Faulty(RuntimeError("a bug"))}, concurrent=1)
     for key in (ANN, "wrong-" + ANN):
@@ -126,7 +126,7 @@ async def test_a_trace_belongs_to_the_key_that_made_it(tmp_path: Path) -> None:
     assert found == [200, 404]
 
 
-async def test_too_many_requests_are_told_when_to_come_back(tmp_path: Path) -> None:
+async def test_too_many_requests_are_reported_when_to_come_back(tmp_path: Path) -> None:
     ensemble = Chorus()
     api = guarded(tmp_path, {"m": ensemble}, requests_per_minute=2)
     replies = [await call(api, "POST", CHAT, body(), bearer(ANN)) for _ in range(3)]

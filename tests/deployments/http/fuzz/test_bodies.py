@@ -168,7 +168,7 @@ def test_of_a_key_that_stands_twice_the_last_counts(endpoint: Endpoint) -> None:
     assert endpoint(CHAT, payload).json()["model"] == "cat"
 
 
-def test_names_without_effect_are_told_within_bounds(endpoint: Endpoint) -> None:
+def test_names_without_effect_are_reported_within_bounds(endpoint: Endpoint) -> None:
     more = {f"{number}{'x' * 200}": 1 for number in range(2000)}
     reply = endpoint(CHAT, written({**json.loads(GOOD), **more}))
     result = reply.json()["ensemble"]["ignored_params"]

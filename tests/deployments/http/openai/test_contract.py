@@ -87,7 +87,7 @@ def test_a_token_limit_ends_the_answer_for_its_length(
     assert answer.usage.completion_tokens <= 4
 
 
-def test_a_seed_that_was_not_given_is_told_and_can_be_used_again(
+def test_a_seed_that_was_not_given_is_reported_and_can_be_used_again(
     client: OpenAI, contract: Contract
 ) -> None:
     first = chat(client, contract, seed=None)
@@ -120,7 +120,7 @@ def test_what_cannot_be_done_is_refused(client: OpenAI, contract: Contract) -> N
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "logprobs")
 
 
-def test_a_subset_of_the_members_can_be_asked(client: OpenAI, contract: Contract) -> None:
+def test_a_subset_of_the_members_can_be_called(client: OpenAI, contract: Contract) -> None:
     answer = chat(client, contract, extra_body={"ensemble": {"members": [contract.members[1]]}})
     assert {span["model"] for span in answer.ensemble["spans"]} == {contract.members[1]}
 

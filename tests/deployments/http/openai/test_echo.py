@@ -55,7 +55,7 @@ def test_the_prompt_comes_back_before_the_text(client: OpenAI) -> None:
         assert "".join(chunk.choices[0].text for chunk in stream) == reply.text
 
 
-def test_no_token_is_written_when_none_is_asked_for(client: OpenAI) -> None:
+def test_no_token_is_written_when_none_is_requested(client: OpenAI) -> None:
     for model in ("cat", "pets"):
         reply = echoed(client, " the", model, max_tokens=0)
         choice = reply.choices[0]

@@ -51,7 +51,7 @@ def entries(choice: Any) -> list[Any]:
     return choice.logprobs.content if choice.logprobs else []
 
 
-def test_a_chat_reply_tells_each_tokens_logprob_and_alternatives(client: OpenAI) -> None:
+def test_a_chat_reply_reports_each_tokens_logprob_and_alternatives(client: OpenAI) -> None:
     choice = answered(client, top_logprobs=2).choices[0]
     assert choice.message.content == " the cat sat."
     assert [entry.token for entry in entries(choice)] == [" the", " cat", " sat", "."]
@@ -64,7 +64,7 @@ def test_a_chat_reply_tells_each_tokens_logprob_and_alternatives(client: OpenAI)
     assert choice.logprobs.refusal is None
 
 
-def test_without_top_logprobs_no_alternatives_are_told(client: OpenAI) -> None:
+def test_without_top_logprobs_no_alternatives_are_reported(client: OpenAI) -> None:
     assert [entry.top_logprobs for entry in entries(answered(client).choices[0])] == [[]] * 4
     assert answered(client, logprobs=False, top_logprobs=0).choices[0].logprobs is None
 
@@ -75,7 +75,7 @@ def test_without_top_logprobs_no_alternatives_are_told(client: OpenAI) -> None:
     [{}, {"stop": "t s"}, {"stop": " sat.x"}, {"max_tokens": 3}, {"temperature": 1, "n": 3}],
     ids=str,
 )
-def test_a_stream_tells_the_same_tokens_each_with_its_text(
+def test_a_stream_reports_the_same_tokens_each_with_its_text(
     client: OpenAI, model: str, more: dict[str, Any]
 ) -> None:
     request = {"top_logprobs": 3, "seed": 5, **more}
@@ -102,7 +102,7 @@ def test_tokens_within_a_character_have_its_bytes(client: OpenAI) -> None:
     assert bytes(b for entry in entries(choice) for b in entry.bytes).decode() == "é😀"
 
 
-def test_what_a_stop_string_or_the_limit_cuts_is_not_told(client: OpenAI) -> None:
+def test_what_a_stop_string_or_the_limit_cuts_is_not_reported(client: OpenAI) -> None:
     choice = answered(client, stop="t s").choices[0]
     assert choice.message.content == " the ca"
     assert [entry.token for entry in entries(choice)] == [" the"]
@@ -233,12 +233,12 @@ def test_a_probability_of_zero_is_very_unlikely() -> None:
     assert result["top_logprobs"] == [{"y": 0.0, "z": -9999.0, "x": -9999.0}]
 
 
-def test_of_tokens_that_read_alike_the_best_is_told() -> None:
+def test_of_tokens_that_read_alike_the_best_is_reported() -> None:
     token = TokenChoice(b"\xe2", -2.0, ((b"\xf0", -0.5), (b"\xe2", -2.0)))
     assert completion([PlacedToken(0, token)])["top_logprobs"] == [{"\ufffd": -0.5}]
 
 
-def test_waiting_tokens_are_told_once_and_with_their_last_character() -> None:
+def test_waiting_tokens_are_reported_once_and_with_their_last_character() -> None:
     waiting = PendingTokens()
     pieces = (b"a\xc3", b"\xa9", b"bc", b"")
     tokens = tuple(TokenChoice(piece, -1.0) for piece in pieces)

@@ -139,7 +139,7 @@ async def test_refusals_and_loading_are_as_described() -> None:
     assert (await request(loading, "GET", "/v1/models")).status == 200
 
 
-async def test_a_reply_with_an_undocumented_key_is_told_from_a_described_one() -> None:
+async def test_a_reply_with_an_undocumented_key_is_distinguished_from_a_described_one() -> None:
     reply = await request(api_of({"m": Chorus()}), "GET", "/health")
     reply.content = b'{"status":"live","more":1}'
     with pytest.raises(jsonschema.ValidationError, match="more"):

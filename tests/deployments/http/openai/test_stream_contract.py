@@ -36,7 +36,7 @@ def test_a_stream_has_one_identity_and_opens_with_the_role(
     assert authors <= set(contract.members)
 
 
-def test_usage_comes_in_a_chunk_of_its_own_when_asked_for(
+def test_usage_comes_in_a_chunk_of_its_own_when_requested(
     client: OpenAI, contract: Contract
 ) -> None:
     *others, last = chat(client, contract, stream=True, stream_options={"include_usage": True})

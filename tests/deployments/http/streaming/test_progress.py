@@ -34,7 +34,7 @@ ASK = [{"role": "user", "content": "Which way?"}]
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(le_mcts, "TELL_S", 0.0)
+        patched.setattr(le_mcts, "PROGRESS_S", 0.0)
         stack = LocalStack(AppConfig.model_validate(maze(search={}, ebs={"type": "ebs"})))
         with served(stack.api()) as base:
             yield f"{base}/v1"
@@ -62,7 +62,7 @@ def test_steps_stream_after_comments_that_clients_drop(url: str) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == GOLD
 
 
-def test_a_full_trace_tells_progress_in_chunks_too(url: str) -> None:
+def test_a_full_trace_reports_progress_in_chunks_too(url: str) -> None:
     result, text = [], ""
     for chunk in params(url, stream=True, extra_body={"ensemble": {"trace": "full"}}):
         text += chunk.choices[0].delta.content or ""

@@ -66,7 +66,7 @@ async def test_a_stream_goes_on_after_any_of_its_events(model: str, known: bool)
             assert "role" not in rest[0][1]["choices"][0]["delta"] or not before
             result = rest[-2][1]["ensemble"]
             assert result["spans"] == last["spans"] and result["seed"] == last["seed"]
-            if known:  # nobody was asked again: the answer had been written to its end
+            if known:  # no member was called again: the answer had been written to its end
                 assert result["usage"] == last["usage"]
 
 
@@ -94,7 +94,7 @@ async def test_choices_and_logprobs_go_on_each_by_itself() -> None:
             assert tokens(before, index) + tokens(rest, index) == tokens(whole, index)
 
 
-async def test_another_text_than_the_one_sent_is_told_as_an_error() -> None:
+async def test_another_text_than_the_one_sent_is_reported_as_an_error() -> None:
     async with running(animals(**ENSEMBLES)) as stack:
         whole = events(await stream(stack, "alone", seed=3))
     head, _, tokens = whole[3][0].rsplit("-", 2)
@@ -185,14 +185,14 @@ def test_a_key_or_an_id_must_be_there_to_go_on() -> None:
         resume_point("1", None, b"{}")
 
 
-async def test_nothing_is_told_to_come_back_with_unless_asked_for() -> None:
+async def test_nothing_is_reported_to_come_back_with_unless_requested() -> None:
     async with running(animals(**ENSEMBLES)) as stack:
         reply = await call(stack.api(), "POST", CHAT, body(model="alone", **WISH))
     assert not any("resume" in chunk.get("ensemble", {}) for chunk in reply.events())
 
 
 @pytest.mark.parametrize("scored", [False, True])
-async def test_the_prompts_of_all_choices_are_told_once(scored: bool) -> None:
+async def test_the_prompts_of_all_choices_are_reported_once(scored: bool) -> None:
     request: dict[str, Any] = {
         "model": "token",
         "prompt": [" the", " the cat"],

@@ -90,7 +90,7 @@ def test_comments_keep_a_silent_stream_alive_and_disturb_no_client() -> None:
 
 
 async def test_who_hears_again_what_it_knows_is_kept_alive() -> None:
-    """An answer that is written again arrives without pause, and tells its reader nothing yet."""
+    """An answer that is written again arrives without pause, and gives its reader nothing yet."""
     api = api_of({"m": Chorus(pause=0.05)}, keep_alive_s=0.12)
     params = body(stream=True, seed=3, max_tokens=24)
     whole = await call(api, "POST", CHAT, params | {"ensemble": {"resumable": True}})

@@ -33,8 +33,8 @@ def agent() -> Agent:
 def test_logits_by_hand() -> None:
     one = np.array([[1.0, -1.0]], dtype=np.float32), np.array([0.5], dtype=np.float32)
     two = np.array([[2.0], [-2.0]], dtype=np.float32), np.array([0.0, 1.0], dtype=np.float32)
-    told = Agent(("a",), (one, two), 5, "mini", {"a": TRANSFER}).logits(np.array([[1.0, 0.5]]))
-    assert told == pytest.approx(np.array([[2 * np.tanh(1.0), 1 - 2 * np.tanh(1.0)]]))
+    result = Agent(("a",), (one, two), 5, "mini", {"a": TRANSFER}).logits(np.array([[1.0, 0.5]]))
+    assert result == pytest.approx(np.array([[2 * np.tanh(1.0), 1 - 2 * np.tanh(1.0)]]))
 
 
 def test_an_agent_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_half_an_export_is_not_taken_for_one(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes((tmp_path / "other" / WEIGHTS).read_bytes())
     with pytest.raises(ConfigError, match="export anew"):
         load_agent(tmp_path)
-    told = json.loads((tmp_path / ABOUT).read_text())
-    (tmp_path / ABOUT).write_text(json.dumps({**told, "format": "another-9"}))
+    result = json.loads((tmp_path / ABOUT).read_text())
+    (tmp_path / ABOUT).write_text(json.dumps({**result, "format": "another-9"}))
     with pytest.raises(ConfigError, match="another-9"):
         load_agent(tmp_path)
 
@@ -89,7 +89,7 @@ def test_what_an_agent_sees() -> None:
     assert state_text("Why?", "So.") == "Question: Why? Answer: So."
 
 
-def test_the_first_member_is_asked_the_bare_question() -> None:
+def test_the_first_member_is_called_the_bare_question() -> None:
     assert transfer("Why?", None) == "Why?"
     later = transfer("Why {x}?", "So {y}.")
     assert later.startswith("Why {x}?") and "So {y}." in later

@@ -34,17 +34,17 @@ def test_the_same_bytes_are_one_key_and_every_end_is_the_same() -> None:
 
 
 def test_gac_is_the_weighted_mean_over_the_union() -> None:
-    told = rows(
+    result = rows(
         BOTH,
         cat=(CAT, {" cat": 0.5, " dog": 0.3, "": 0.2}),
         dog=(DOG, {" dog": 0.6, " ca": 0.4}),
     )
     # dog: (0.3 + 0.6) / 2, cat: 0.5 / 2, ca: 0.4 / 2, end: 0.2 / 2
-    assert shares(mean(told, {"cat": 0.5, "dog": 0.5}), BOTH) == pytest.approx(
+    assert shares(mean(result, {"cat": 0.5, "dog": 0.5}), BOTH) == pytest.approx(
         {" dog": 0.45, " cat": 0.25, " ca": 0.2, "": 0.1}
     )
     # weights 3 : 1
-    heavy = GaCFuser(BOTH, {"cat": 3.0, "dog": 1.0}).fuse(told)
+    heavy = GaCFuser(BOTH, {"cat": 3.0, "dog": 1.0}).fuse(result)
     assert shares(heavy, BOTH)[" cat"] == pytest.approx(0.375)
     assert shares(heavy, BOTH)[" dog"] == pytest.approx(0.375)
 
@@ -60,9 +60,9 @@ def test_gac_counts_whole_rows_like_short_ones() -> None:
         np.concatenate([long["cat"].logprobs, np.repeat(filler.logprobs, many)]),
     )
     half = {"cat": 0.5, "dog": 0.5}
-    told = shares(mean(long, half), BOTH)
-    assert told[" dog"] == pytest.approx(shares(mean(short, half), BOTH)[" dog"])
-    assert told["a"] == pytest.approx(0.5 * many * 1e-9)
+    result = shares(mean(long, half), BOTH)
+    assert result[" dog"] == pytest.approx(shares(mean(short, half), BOTH)[" dog"])
+    assert result["a"] == pytest.approx(0.5 * many * 1e-9)
 
 
 def test_a_gate_is_sure_above_its_threshold_only() -> None:
@@ -72,24 +72,24 @@ def test_a_gate_is_sure_above_its_threshold_only() -> None:
 
 
 def test_unite_softmaxes_over_the_union_of_the_best() -> None:
-    told = rows(
+    result = rows(
         BOTH,
         cat=(CAT, {" cat": 0.5, " dog": 0.3, " the": 0.2}),
         dog=(DOG, {" ca": 0.6, " dog": 0.3, " do": 0.1}),
     )
     fuser = UniTeFuser(BOTH, EQUAL, LOOKUP, 1)
     # The union of each one's best: " cat" and " ca". The first lacks " ca" and would write it as
-    # " " and more, whose logprob it has not told; the second writes " cat" as " ca" first.
+    # " " and more, whose logprob it has not returned; the second writes " cat" as " ca" first.
     space = CAT.ids_of[b" "]
-    assert fuser.missing(told) == {"cat": [space]}
-    told = rows(
+    assert fuser.missing(result) == {"cat": [space]}
+    result = rows(
         BOTH,
         cat=(CAT, {" cat": 0.5, " dog": 0.3, " the": 0.1, " ": 0.1}),
         dog=(DOG, {" ca": 0.6, " dog": 0.3, " do": 0.1}),
     )
-    assert fuser.missing(told) == {}
+    assert fuser.missing(result) == {}
     # cat: 0.5 and 0.1 -> 5/6, 1/6; dog: 0.6 for both -> 1/2, 1/2
-    assert shares(fuser.fuse(told), BOTH) == pytest.approx(
+    assert shares(fuser.fuse(result), BOTH) == pytest.approx(
         {" cat": (5 / 6 + 1 / 2) / 2, " ca": (1 / 6 + 1 / 2) / 2}
     )
 
@@ -98,38 +98,38 @@ def test_the_end_is_looked_up_as_all_of_a_members_eos() -> None:
     first, second = CAT.eos_ids[0], CAT.ids_of[b"."]
     union = Union({"cat": (CAT, (first, second), CAT.vocab_size), "dog": (DOG, DOG.eos_ids, 300)})
     fuser = UniTeFuser(union, EQUAL, Lookup(union, {"cat": CAT, "dog": DOG}), 1)
-    told = rows(union, cat=(CAT, {" dog": 0.6, "": 0.1}), dog=(DOG, {"": 0.7, " dog": 0.3}))
-    assert fuser.missing(told) == {"cat": [second]}
-    told = rows(
+    result = rows(union, cat=(CAT, {" dog": 0.6, "": 0.1}), dog=(DOG, {"": 0.7, " dog": 0.3}))
+    assert fuser.missing(result) == {"cat": [second]}
+    result = rows(
         union,
         cat=(CAT, {" dog": 0.6, ".": 0.3, "": 0.1}),
         dog=(DOG, {"": 0.7, " dog": 0.3}),
     )
-    assert fuser.missing(told) == {}
+    assert fuser.missing(result) == {}
     # cat: dog 0.6, end 0.3 + 0.1; dog: 0.3 and 0.7
-    assert shares(fuser.fuse(told), union) == pytest.approx({"": 0.55, " dog": 0.45})
+    assert shares(fuser.fuse(result), union) == pytest.approx({"": 0.55, " dog": 0.45})
 
 
 def test_a_scored_token_is_a_candidate_though_nobody_proposed_it() -> None:
-    told = rows(
+    result = rows(
         BOTH,
         cat=(CAT, {" cat": 0.6, " dog": 0.4}),
         dog=(DOG, {" ca": 0.8, " dog": 0.2}),
     )
     key = BOTH.key(b" dog")
-    assert key in candidates(told, 1, key) and key not in candidates(told, 1)
-    fused = GaCFuser(BOTH, EQUAL).fuse(told, key)
+    assert key in candidates(result, 1, key) and key not in candidates(result, 1)
+    fused = GaCFuser(BOTH, EQUAL).fuse(result, key)
     assert shares(fused, BOTH)[" dog"] == pytest.approx(0.3)
-    assert GaCFuser(BOTH, EQUAL).missing(told, BOTH.key(b" the")) == {"cat": [2]}
+    assert GaCFuser(BOTH, EQUAL).missing(result, BOTH.key(b" the")) == {"cat": [2]}
 
 
 def test_packllm_mixes_logits() -> None:
-    told = rows(
+    result = rows(
         BOTH,
         cat=(CAT, {" dog": 0.8, "": 0.2}),
         dog=(DOG, {" dog": 0.5, "": 0.5}),
     )
-    fused = LogitFuser(BOTH, EQUAL, LOOKUP, 2).fuse(told)
+    fused = LogitFuser(BOTH, EQUAL, LOOKUP, 2).fuse(result)
     # sqrt(0.8 * 0.5) : sqrt(0.2 * 0.5) = 2 : 1
     assert shares(fused, BOTH) == pytest.approx({" dog": 2 / 3, "": 1 / 3})
 
@@ -202,19 +202,19 @@ def test_a_nucleus_is_the_smallest_set_that_holds_the_mass() -> None:
 
 def test_safe_fuses_at_borders_where_members_differ() -> None:
     safe = SafeConfig()
-    told = rows(BOTH, cat=(CAT, {" cat": 0.7, " dog": 0.3}), dog=(DOG, {" dog": 0.6, " ca": 0.4}))
+    result = rows(BOTH, cat=(CAT, {" cat": 0.7, " dog": 0.3}), dog=(DOG, {" dog": 0.6, " ca": 0.4}))
     cat = BOTH.key(b" cat")
     border = {"cat": True, "dog": True}
     # The other would write " dog", and the mean for " cat" is 0.35.
-    assert not stands(cat, told, "cat", border, safe)
-    assert stands(cat, told, "cat", {"cat": True, "dog": False}, safe)
-    assert stands(BOTH.key(b" dog"), told, "cat", border, safe)  # the other agrees
-    assert stands(cat, told, "cat", border, SafeConfig(agreement=0.34))
-    assert stands(cat, {"cat": told["cat"]}, "cat", border, safe)
+    assert not stands(cat, result, "cat", border, safe)
+    assert stands(cat, result, "cat", {"cat": True, "dog": False}, safe)
+    assert stands(BOTH.key(b" dog"), result, "cat", border, safe)  # the other agrees
+    assert stands(cat, result, "cat", border, SafeConfig(agreement=0.34))
+    assert stands(cat, {"cat": result["cat"]}, "cat", border, safe)
 
 
-def test_an_id_that_a_row_tells_twice_counts_once() -> None:
+def test_an_id_that_a_row_reports_twice_counts_once() -> None:
     vocabulary = union(a=CAT)
-    told = Distribution(np.array([0, 1, 0]), np.log(np.array([0.6, 0.4, 0.6], dtype=np.float32)))
-    row = row_of(told, vocabulary, "a", no_end=False)
+    result = Distribution(np.array([0, 1, 0]), np.log(np.array([0.6, 0.4, 0.6], dtype=np.float32)))
+    row = row_of(result, vocabulary, "a", no_end=False)
     assert row.ids.tolist() == [0, 1] and row.of_key(int(row.keys[0])) == pytest.approx(0.6)

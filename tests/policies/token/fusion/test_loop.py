@@ -72,10 +72,10 @@ async def test_they_write_alike_from_rows_that_are_cut(
 async def both_alike(
     stack: LocalStack, method: str, *, seeds: int, limits: tuple[int, ...]
 ) -> None:
-    for wish in WISHES:
-        for seed in range(seeds if wish.get("temperature") else 1):
+    for sampling in WISHES:
+        for seed in range(seeds if sampling.get("temperature") else 1):
             for limit in limits:
-                more = {**wish, "seed": seed, "max_tokens": limit}
+                more = {**sampling, "seed": seed, "max_tokens": limit}
                 drafted = await ask(stack, method, **more)
                 plain = await ask(stack, f"{method}-0", **more)
                 assert drafted.text == plain.text, more
@@ -116,16 +116,16 @@ async def test_identical_members_and_one_alone_write_what_the_model_writes(
     }
     async with running(config) as stack:
         for seed in range(4):
-            wish = {"temperature": temperature, "seed": seed, "max_tokens": 12}
-            texts = {name: (await ask(stack, name, **wish)).text for name in ("three", "one")}
+            sampling = {"temperature": temperature, "seed": seed, "max_tokens": 12}
+            texts = {name: (await ask(stack, name, **sampling)).text for name in ("three", "one")}
             if temperature == 0:
-                texts["model"] = (await ask(stack, "a", **wish)).text
+                texts["model"] = (await ask(stack, "a", **sampling)).text
             if method == "abe" and temperature:  # each of them draws for itself
                 continue
             assert len(set(texts.values())) == 1, texts
 
 
-async def test_tokens_are_told_with_weights_and_each_members_choice() -> None:
+async def test_tokens_are_reported_with_weights_and_each_members_choice() -> None:
     config = animals(gac={"type": "gac", "weights": {"cat": 3.0}})
     answer = await answers(config, "gac", max_tokens=20, trace="full", logprobs=2)
     spans = [written.span for written in answer.written if written.span is not None]
@@ -201,7 +201,7 @@ async def test_a_window_that_is_full_ends_both_loops_at_the_same_text() -> None:
             assert drafted.end.stop_reason == plain.end.stop_reason == "context"
 
 
-async def test_members_without_any_say_are_not_asked() -> None:
+async def test_members_without_any_say_are_not_called() -> None:
     config = animals(m={"type": "gac", "weights": {"dog": 0.0}})
     answer = await answers(config, "m", max_tokens=20)
     assert answer.text == " the cat sat."
@@ -229,7 +229,7 @@ async def test_a_prompt_of_one_token_weighs_members_without_bos_like_the_others(
 async def test_a_sure_gate_spares_the_others() -> None:
     config = animals(gated={"type": "gac", "gate": "cat", "threshold": 0.7})
     answer = await answers(config, "gated", max_tokens=20)
-    # cat: the 1, cat 0.6 (asked: 0.6 + 0 against 0 + 0.9), dog, ran 0.8, . 1
+    # cat: the 1, cat 0.6 (requested: 0.6 + 0 against 0 + 0.9), dog, ran 0.8, . 1
     assert answer.text.startswith(" the")
     assert answer.member("dog")["calls"] < answer.member("cat")["calls"] + 2
     alone = animals(gated={"type": "gac", "gate": "cat", "threshold": 0.01})
@@ -250,7 +250,7 @@ async def test_safe_is_cheaper_and_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "result"),
     [
         ({"type": "gac", "weights": {"cow": 1.0}}, "'cow' is not among the members"),
         ({"type": "gac", "weights": {"cat": -1.0}}, "at least 0"),
@@ -268,6 +268,6 @@ async def test_safe_is_cheaper_and_says_what_it_is() -> None:
         ({"type": "abe", "weights": {"cow": 1.0}}, "weights: 'cow'"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_mean_nothing_are_refused(fields: dict[str, Any], result: str) -> None:
+    with pytest.raises(ValueError, match=result):
         AppConfig.model_validate(animals(m=fields))

@@ -74,8 +74,8 @@ async def test_both_loops_go_on_alike_without_a_lost_member(
     async def without(loop: str, lost: str, call: int) -> tuple[int, Answer]:
         """The token at which the member is lost, -1 if it is not, and the answer."""
         engines[lost].dies_at(call)
-        wish = {"temperature": temperature, "seed": 3, "max_tokens": 10, "ignore_eos": True}
-        answer = await ask(stack, loop, prompt=PROMPT, messages=(), **wish)
+        sampling = {"temperature": temperature, "seed": 3, "max_tokens": 10, "ignore_eos": True}
+        answer = await ask(stack, loop, prompt=PROMPT, messages=(), **sampling)
         return answer.member(lost).get("dropped_at_step", -1), answer
 
     for loop in loops:  # only its first answer asks for embeddings
@@ -87,7 +87,7 @@ async def test_both_loops_go_on_alike_without_a_lost_member(
             if step != 0:
                 break
         call, (at, plain) = 1, await without("plain", lost, 1)
-        while 0 <= at < step:  # where a gate is sure, the next token at which others are asked
+        while 0 <= at < step:  # where a gate is sure, the next token at which others are called
             call += 1
             at, plain = await without("plain", lost, call)
         engines[lost].dies_at(None)

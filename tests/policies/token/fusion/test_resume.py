@@ -54,17 +54,17 @@ async def test_an_answer_goes_on_from_every_checkpoint(method: str) -> None:
 async def test_tokens_that_wait_for_the_end_of_a_character_are_not_lost(draft: int) -> None:
     members = {name: {"engine": BYTES} for name in ("a", "b")}
     ensemble = {"type": "gac", "members": ["a", "b"], "draft": draft, "sure": 0}
-    wish = {"max_tokens": 60, "logprobs": 2, **WISH}
+    sampling = {"max_tokens": 60, "logprobs": 2, **WISH}
     async with running({"members": members, "ensembles": {"m": ensemble}}) as stack:
-        whole = await ask(stack, "m", **wish)
-        told = tokens(*(written.span for written in whole.written))
+        whole = await ask(stack, "m", **sampling)
+        result = tokens(*(written.span for written in whole.written))
         waiting = []
         for written in whole.written[:-1]:
             past = resumed(whole.written, written)
             waiting.append(len(past.state["waiting"]))
-            rest = await ask(stack, "m", past, **wish)
+            rest = await ask(stack, "m", past, **sampling)
             assert past.text + rest.text == whole.text
-            assert tokens(*past.spans, *(later.span for later in rest.written)) == told
+            assert tokens(*past.spans, *(later.span for later in rest.written)) == result
     assert any(waiting) or draft == 0
 
 
@@ -75,8 +75,8 @@ async def test_a_limit_loses_no_whole_character(draft: int) -> None:
     waited = 0
     async with running({"members": members, "ensembles": {"m": ensemble}}) as stack:
         for calls in range(4, 64, 2):
-            wish = {"max_tokens": 60, "trace": "full", "budget": Budget(calls=calls), **WISH}
-            answer = await ask(stack, "m", **wish)
+            sampling = {"max_tokens": 60, "trace": "full", "budget": Budget(calls=calls), **WISH}
+            answer = await ask(stack, "m", **sampling)
             pieces = answer.summary["full"]["state"]["pieces"]
             data = "".join(pieces).encode("latin-1")
             decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

@@ -63,9 +63,9 @@ async def test_a_text_that_is_written_is_scored_as_it_was_chosen() -> None:
     spans = [e.span for e in events if getattr(e, "span", None) is not None]
     chosen = [token for span in spans for token in span.tokens if token.data]
     text = b"".join(token.data for token in chosen).decode()
-    told = await scored(config, "unite", text, logprobs=0)
-    assert [token.data for token in told] == [token.data for token in chosen]
-    for one, other in zip(told, chosen, strict=True):
+    result = await scored(config, "unite", text, logprobs=0)
+    assert [token.data for token in result] == [token.data for token in chosen]
+    for one, other in zip(result, chosen, strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=1e-6)
 
 

@@ -101,7 +101,7 @@ def test_equal_widths_are_orthogonal_procrustes() -> None:
         assert fit(turn) <= fit(near) + 1e-4
 
 
-def test_a_row_that_tells_nothing_is_dropped() -> None:
+def test_a_row_that_holds_nothing_is_dropped() -> None:
     east = np.array([[1.0, 0.0]], dtype=np.float32)
     alike = np.tile(east, (12, 1))
     near = np.full(12, 0.9, dtype=np.float32)  # similarity 2 - 0.9 = 1.1 to all

@@ -1,4 +1,4 @@
-"""Rows that a model told lately are not computed again to name more of their tokens."""
+"""Rows that a model returned lately are not computed again to name more of their tokens."""
 
 from __future__ import annotations
 

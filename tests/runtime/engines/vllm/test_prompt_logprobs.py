@@ -54,7 +54,7 @@ def test_a_row_begins_with_the_token_itself() -> None:
     assert best.top.logprobs.tolist() == [-0.5, -2.0]
 
 
-def test_a_row_whose_token_is_told_once_only_keeps_it() -> None:
+def test_a_row_whose_token_is_reported_once_only_keeps_it() -> None:
     flat = Flat()
     flat.append((2, -0.1), (0, -3.0), (1, -4.0))  # outputs that vLLM put together
     best = row(flat, 0, 2).top
