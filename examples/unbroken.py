@@ -27,7 +27,8 @@ async def unbroken(
     """Chunks of one answer (``n = 1``). A connection that breaks is made again, and the answer goes
     on where it was; the last fault is raised when the server was not heard of for ``patience_s``.
 
-    ``on_break`` is called with the reason, each time: ``None`` for a stream that ended before its answer.
+    ``on_break`` is called with the reason, each time: ``None`` for a stream that ended before its
+    answer.
     """
     options: dict[str, Any] = {"resumable": True}
     loop = asyncio.get_running_loop()

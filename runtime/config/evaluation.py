@@ -50,7 +50,8 @@ class EvaluationConfig(Strict):
     """A regular expression whose first group, in its last match, is the answer that was given."""
     concurrency: int = Field(16, ge=1)
     experts: dict[str, str] = {}
-    """Relation -> the member that knows it; the table then has the share of facts written by their expert."""
+    """Relation -> the member that knows it; the table then has the share of facts that their expert
+    wrote."""
     models: tuple[str, ...] | None = None
     """Models to compare; absent: every ensemble and every member alone."""
     routes: RoutesConfig | None = None

@@ -1,5 +1,5 @@
-"""A checkpoint that is damaged, or whose files belong to different models, is reported when its engine
-starts, with the file and the remedy; nothing is made up in its place."""
+"""A checkpoint that is damaged, or whose files belong to different models, is reported when its
+engine starts, with the file and the remedy; nothing is made up in its place."""
 
 from __future__ import annotations
 
