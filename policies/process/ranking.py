@@ -26,7 +26,7 @@ def less(low: float, high: float) -> bool:
 def first(items: Iterable[T], value: Callable[[T], float], order: Callable[[T], Any]) -> T:
     """The item of the highest value; of all that equal it, the least in ``order``.
 
-    ``order`` must tell all items apart by their content. Raises ``ValueError`` without items.
+    ``order`` must distinguish all items by their content. Raises ``ValueError`` without items.
     """
     return _pop(_keyed(items, value, order))
 

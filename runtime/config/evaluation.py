@@ -1,4 +1,4 @@
-"""What ``orchestrion eval`` asks, and of whom."""
+"""Questions and models of ``orchestrion eval``."""
 
 from __future__ import annotations
 

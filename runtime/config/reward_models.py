@@ -97,7 +97,7 @@ class RewardEnsembleConfig(Strict):
     type: Literal["several"] = "several"
     judges: tuple[OneJudge, ...] = Field(min_length=2)
     take: Literal["mean", "min"] = "mean"
-    """``min`` heeds whoever is most in doubt."""
+    """``min`` is the value of the judge most in doubt."""
 
 
 Judge = Annotated[

@@ -88,7 +88,11 @@ def summarise(
             "rounds": [
                 {"step": span.step, "winner": span.author, "text": span.text}
                 | {"scores": dict(span.scores), "weights": span.weights and dict(span.weights)}
-                | ({"tokens": [_told(token) for token in span.tokens]} if span.tokens else {})
+                | (
+                    {"tokens": [_token_entry(token) for token in span.tokens]}
+                    if span.tokens
+                    else {}
+                )
                 for span in session.spans
             ],
             "state": dict(session.state),
@@ -109,7 +113,7 @@ def _aux_model(session: RequestSession[Any, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _told(token: TokenChoice) -> dict[str, Any]:
+def _token_entry(token: TokenChoice) -> dict[str, Any]:
     """A token with each member's own choice there; ``""`` is the end of the answer."""
     return {
         "token": _text(token.data),

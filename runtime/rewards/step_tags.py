@@ -29,7 +29,7 @@ class StepTagModel:
             self._forms("bad", config.bad)[0],
         )
         if self._good == self._bad:
-            raise ConfigError("good and bad are the same token; the model cannot tell them apart")
+            raise ConfigError("good and bad are the same token; the model cannot distinguish them")
         self._tag = self._find_tag()
 
     def _forms(self, field: str, text: str) -> list[int]:

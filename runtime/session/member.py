@@ -232,7 +232,7 @@ class Member:
             best: list[tuple[bytes, float]] = []
             if row is not None and row.ids is not None:
                 for i, value in zip(row.ids.tolist(), row.logprobs.tolist(), strict=True):
-                    # The token itself has one figure, lest rounding make two of it.
+                    # The token itself has one figure, so that rounding makes no second one of it.
                     best.append((data((i,)), logprob if i == token else value))
             choices.append(TokenChoice(data((token,)), logprob, tuple(best)))
         return choices

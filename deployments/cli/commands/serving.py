@@ -62,7 +62,7 @@ def ask(
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer")] = None,
     svg: Annotated[Path | None, typer.Option(help="Also write the answer as a picture")] = None,
     full_trace: Annotated[
-        bool, typer.Option(help="Keep all that the method did, and tell the trace's id")
+        bool, typer.Option(help="Keep all that the method did, and print the trace's id")
     ] = False,
 ) -> None:
     """Ask a running endpoint; the answer is coloured by who wrote what."""

@@ -18,7 +18,7 @@ def train_der(
     iterations: Annotated[int | None, typer.Option(help="Instead of the config's own")] = None,
     fresh: Annotated[bool, typer.Option(help="Begin anew, not from the last checkpoint")] = False,
 ) -> None:
-    """DER: PPO learns whom to ask next, and the agent is exported."""
+    """DER: PPO learns which member to call next, and the agent is exported."""
     from deployments.training import der
     from deployments.training.der_setup import load_setup
 

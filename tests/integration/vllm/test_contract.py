@@ -37,7 +37,7 @@ def ids_for(engine: Engine, seed: int, length: int) -> list[Tokens]:
     return [text(engine, 1000 * seed + i, count) for i, count in enumerate(counts)]
 
 
-def told_beside(
+def requested_after_best(
     rows: Sequence[Distribution], wanted: Sequence[Tokens], dense: Sequence[Distribution]
 ) -> None:
     """After the three best come the ids asked for, with the values of the whole row."""
@@ -59,7 +59,7 @@ async def test_ids_requested_agree_from_cold_and_cached_prefixes(
         result = await engines[0].score(prompt, tails, 3, also)
         for score, ids, whole in zip(result, also, dense, strict=True):
             assert score.logprobs == pytest.approx(whole.logprobs, abs=1e-3)
-            told_beside(score.top or (), ids, whole.top or ())
+            requested_after_best(score.top or (), ids, whole.top or ())
 
 
 async def test_ids_swallowed_by_the_cache_are_reported_again(zoo_on_vllm: Zoo) -> None:
@@ -80,7 +80,7 @@ async def test_next_tokens_requested_agree(engines: tuple[Engine, Engine]) -> No
     also: list[Tokens] = [[9, 700], (), [5, 5]]
     await both(engines, "next_token", prompts, 3, also)
     dense = await engines[1].next_token(prompts, ALL)
-    told_beside(await engines[0].next_token(prompts, 3, also), also, dense)
+    requested_after_best(await engines[0].next_token(prompts, 3, also), also, dense)
 
 
 async def test_ids_that_fit_no_place_are_refused(zoo_on_vllm: Zoo) -> None:
