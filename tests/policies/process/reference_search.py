@@ -125,7 +125,7 @@ def reference(world: World, rules: Rules, rounds: int) -> Slow:
         probe = Tree(members=MEMBERS)  # only to draw the author
         parent = ROOT
         for number, step in enumerate(path[1:]):
-            probe.ask(parent, str(number))
+            probe.begin(parent, str(number))
             parent = probe.grow(parent, str(number), step.text, 0.0, rules).id
         probe.nodes[parent].tried = list(node.tried)
         author = probe.writer(parent, MEMBERS, world.seed)
