@@ -30,7 +30,7 @@ def having(torch_build: str = "cpu", **more: str | None) -> Installed:
     return Installed((3, 11, 7), versions, torch_build)
 
 
-def result(findings: Sequence[Finding], subject: str) -> Finding:
+def finding_about(findings: Sequence[Finding], subject: str) -> Finding:
     """The only finding about a subject."""
     (found,) = [finding for finding in findings if finding.subject == subject]
     return found

@@ -15,7 +15,7 @@ from deployments.cli import app as cli
 from deployments.doctor import cgroups, probe
 from deployments.doctor.facts import Finding, Gpu
 from deployments.launch import weights
-from tests.support.doctor import GIB, config, output, wrong
+from tests.support.doctor import GIB, config, finding_about, wrong
 from tests.support.paths import ROOT
 
 
@@ -70,7 +70,7 @@ def test_a_configuration_that_cannot_be_read_is_one_more_finding(tmp_path: Path)
     assert result.exit_code == 1
     assert (
         "examples/quickstart.yaml"
-        in output(
+        in finding_about(
             [Finding(**finding) for finding in json.loads(result.stdout)["findings"]], "config"
         ).found
     )
@@ -95,8 +95,8 @@ def test_the_command_reports_this_machine_and_the_zoo_without_loading_torch_or_r
     report = json.loads(done.stdout)
     findings = [Finding(**finding) for finding in report["findings"]]
     assert done.returncode == (1 if wrong(findings) else 0)
-    assert output(findings, "python").level == "ok"
-    assert "weights here" in output(findings, "capitals").found
+    assert finding_about(findings, "python").level == "ok"
+    assert "weights here" in finding_about(findings, "capitals").found
 
 
 def test_lines_for_people_show_the_remedy_below_the_finding() -> None:

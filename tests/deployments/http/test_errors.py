@@ -98,9 +98,9 @@ def test_lost_members_are_listed_with_their_states(client: OpenAI) -> None:
     assert result["members"] == LOST.states
 
 
-@pytest.mark.parametrize(("request", "result"), [(3.2, "4"), (0.0, "1"), (9999.0, "120")])
-def test_a_full_queue_says_when_to_come_back(request: float, result: str) -> None:
-    assert fault_of(Overloaded("the queue", request)).headers["retry-after"] == result
+@pytest.mark.parametrize(("seconds", "header"), [(3.2, "4"), (0.0, "1"), (9999.0, "120")])
+def test_a_full_queue_says_when_to_come_back(seconds: float, header: str) -> None:
+    assert fault_of(Overloaded("the queue", seconds)).headers["retry-after"] == header
 
 
 def test_a_fault_that_came_wrapped_from_another_process_is_unwrapped() -> None:

@@ -92,7 +92,7 @@ def test_specialists_fused_token_by_token_answer_two_hops(config: AppConfig) -> 
     assert _calls(answers["gac-safe"]) <= 2 * fewest
 
 
-@pytest.mark.parametrize("wish", [{}, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
 def test_a_few_questions_are_answered_alike_by_both_loops(
     config: AppConfig, sampling: dict[str, Any]
 ) -> None:

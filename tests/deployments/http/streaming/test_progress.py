@@ -123,7 +123,7 @@ def test_the_tree_can_be_looked_at(url: str, tmp_path: Path) -> None:
 
 def test_text_of_models_stays_text() -> None:
     tree = Tree()
-    tree.ask(ROOT, "<b>")
+    tree.begin(ROOT, "<b>")
     tree.grow(ROOT, "<b>", "<script>alert(1)</script>[red]\n", 0.5, Rules())
     page = Words()
     page.feed(trees.page(tree, "<i>"))
