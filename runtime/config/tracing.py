@@ -10,7 +10,7 @@ from runtime.config.base import Strict
 
 
 class TracingConfig(Strict):
-    """Needs ``pip install 'orchestrion[otel]'``. For all that is not set here the standard
+    """Needs ``pip install -e '.[otel]'``. For all that is not set here the standard
     ``OTEL_*`` variables of each process's environment hold."""
 
     exporter: Literal["otlp", "console", "file"] = "otlp"

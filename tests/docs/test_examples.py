@@ -26,7 +26,7 @@ SERVED = sorted(
 TRAINED = sorted(set(EXAMPLES.glob("*.yaml")) - set(SERVED))
 CLIENTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "__init__.py")
 SLOW_METHODS = ("eva", "deepen")
-"""They prepare vocabularies for minutes where nothing is cached; tests/zoo asks them."""
+"""They prepare vocabularies for minutes where nothing is cached; tests/integration/zoo uses them."""
 
 
 def _marks(path: Path) -> list[pytest.MarkDecorator]:

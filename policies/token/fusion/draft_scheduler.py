@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 RETRY_EVERY: Final = 32
-"""After this many rounds a slower plan is tried retry, since speeds change."""
+"""After this many rounds a slower plan is tried again, since speeds change."""
 RETRY_SHARE: Final = 0.6
-"""Plans below this share of the best speed are not tried retry, nor are others of their drafter."""
+"""Plans below this share of the best speed are not tried again, nor are others of their drafter."""
 SHORT: Final = 4
 """Tokens of a short draft."""
 DECAY: Final = 0.9
