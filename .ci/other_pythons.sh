@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=.venv/bin/uv
 report=${PYTEST_ADDOPTS-}
+status=0
+trap 'rm -rf .venv-3.1[123]' EXIT
 taken=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 for version in 3.11 3.12 3.13; do
     [ "$version" = "$taken" ] && continue
@@ -25,6 +27,6 @@ for version in 3.11 3.12 3.13; do
     "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation -e .
     PYTEST_ADDOPTS="${report/%.xml/.$version.xml}" "$venv/bin/python" -m pytest -q \
         -m "not ray and not zoo and not pretrained and not slow and not chaos and not vllm" \
-        tests/packaging tests/policies/span tests/policies/process
-    rm -rf "$venv"
+        tests/packaging tests/policies/span tests/policies/process || status=$?
 done
+exit "$status"

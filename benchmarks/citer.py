@@ -75,21 +75,25 @@ def main() -> None:
 def measure(
     config: AppConfig, name: str, validation: Path, count: int, timed: int
 ) -> dict[str, Any]:
-    ensemble, sampling = config.ensembles[name], config.evaluation
-    assert isinstance(ensemble, CITERConfig) and sampling is not None and sampling.sweep is not None
+    ensemble, evaluation = config.ensembles[name], config.evaluation
+    assert (
+        isinstance(ensemble, CITERConfig)
+        and evaluation is not None
+        and evaluation.sweep is not None
+    )
     small, large = ensemble.pair
-    questions = read_questions(Path(sampling.questions), count)
-    thresholds = sorted(sampling.sweep.thresholds[name])
+    questions = read_questions(Path(evaluation.questions), count)
+    thresholds = sorted(evaluation.sweep.thresholds[name])
     router = load_router(Path(ensemble.router))
     fetch_weights(config)
     plain = ensemble.model_copy(update={"plain": True})
     config = config.model_copy(update={"ensembles": {name: ensemble, PLAIN: plain}})
     with serving(config, port=PORT) as url:
         held = read_questions(validation, count)
-        threshold = chosen(url, name, large, held, sampling.answer_pattern, thresholds)
-        right, _, _ = accuracy(url, large, large, questions, sampling.answer_pattern, None)
-        args = (questions, sampling.answer_pattern, threshold)
-        found, share, speed = accuracy(url, name, large, *args)
+        threshold = chosen(url, name, large, held, evaluation.answer_pattern, thresholds)
+        right, _, _ = accuracy(url, large, large, questions, evaluation.answer_pattern, None)
+        options = (questions, evaluation.answer_pattern, threshold)
+        found, share, speed = accuracy(url, name, large, *options)
         some = questions[:timed]
         seconds: dict[str, list[float]] = {"citer": [], small: [], large: [], PLAIN: [], "loop": []}
         with bar("timing", TURNS * len(seconds)) as step:

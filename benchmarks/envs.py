@@ -74,8 +74,8 @@ def measure(questions: int, depth: int, seconds: float) -> dict[str, float]:
             members = setup.members(ServeBackends(setup.app), EventLoopThread("recording"))
             rows: list[tuple[MemberCall, Reply]] = []
             with bar("recording", len(world.tasks)) as step:
-                args = [task.question for task in world.tasks]
-                for part in parts(members, args, setup.der.members, depth):
+                texts = [task.question for task in world.tasks]
+                for part in parts(members, texts, setup.der.members, depth):
                     rows += part
                     step.done()
             members.close()

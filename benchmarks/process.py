@@ -106,9 +106,9 @@ def measure_pretrained(config: AppConfig, questions: Sequence[str]) -> dict[str,
             alone = time.perf_counter() - started
             started = time.perf_counter()
             sixteen = asyncio.run(search(url, LONG, questions[4:], AT_ONCE, step.done))
-            gather_or_cancel = time.perf_counter() - started
+            seconds_at_once = time.perf_counter() - started
     one = sum(result["iterations"] for result in ones) / alone
-    at_once = sum(result["iterations"] for result in sixteen) / gather_or_cancel
+    at_once = sum(result["iterations"] for result in sixteen) / seconds_at_once
     return {
         "iterations_per_s_1_pretrained": round(one, 2),
         "iterations_per_s_16_pretrained": round(at_once, 2),
@@ -133,13 +133,13 @@ def measure(config: AppConfig, many: int, alone: int) -> dict[str, float]:
                     ones += result if model == LONG else []
             started = time.perf_counter()
             sixteen = asyncio.run(search(url, LONG, questions, 16, step.done))
-            gather_or_cancel = time.perf_counter() - started
+            seconds_at_once = time.perf_counter() - started
             used = coordinator_seconds(LONG) - before
     iterations = [sum(result["iterations"] for result in group) for group in (ones, sixteen)]
     members = [member for result in (*ones, *sixteen) for member in result["members"]]
     cached = sum(member["cached_tokens"] for member in members)
     read = cached + sum(member["prompt_tokens"] for member in members)
-    one, at_once = iterations[0] / sum(seconds[LONG]), iterations[1] / gather_or_cancel
+    one, at_once = iterations[0] / sum(seconds[LONG]), iterations[1] / seconds_at_once
     return {
         "iterations_per_s_1": round(one, 1),
         "iterations_per_s_16": round(at_once, 1),

@@ -35,8 +35,8 @@ class _Quick(argparse.Action):
 def add_quick(parser: argparse.ArgumentParser, **values: Any) -> None:
     """Adds ``--quick``, which sets other options of the parser to ``values``; those that stand
     after it on the command line still count."""
-    result = ", ".join(f"--{name} {value}" for name, value in values.items())
-    help_ = "less than a minute, to see that it runs" + (f": {result}" if result else "")
+    shown = ", ".join(f"--{name} {value}" for name, value in values.items())
+    help_ = "less than a minute, to see that it runs" + (f": {shown}" if shown else "")
     parser.add_argument("--quick", action=_Quick, nargs=0, const=values, default=False, help=help_)
 
 

@@ -176,18 +176,18 @@ def zoo(config: AppConfig, size: Size) -> dict[str, Any]:
     split = config.ensembles["specfuse"].model_copy(update={"coalesce": False})
     config = config.model_copy(update={"ensembles": config.ensembles | {"specfuse-split": split}})
     assert config.evaluation is not None
-    args = (q.question for q in read_questions(Path(config.evaluation.questions)))
+    texts = (q.question for q in read_questions(Path(config.evaluation.questions)))
     modes = {"one": ("specfuse", 1), "specfuse": ("specfuse", 16), "split": ("specfuse-split", 16)}
     answers, seconds = Counter[str](), Counter[str]()
     calls, messages = Counter[str](), Counter[str]()
     with serving(config, port=PORT) as url:
-        warm_up = list(islice(args, size.warm_up))
+        warm_up = list(islice(texts, size.warm_up))
         for model in ("specfuse", "specfuse-split"):
             asyncio.run(load_test(url, model, warm_up, 16))
         with bar("zoo questions", 2 * len(modes)) as step:
             for mode, (model, at_once) in 2 * list(modes.items()):
                 count = size.together if at_once > 1 else size.alone
-                questions = list(islice(args, count))  # nobody repeats any
+                questions = list(islice(texts, count))  # nobody repeats any
                 handle = serve.get_deployment_handle(ensemble_deployment(model), APP)
                 before = handle.stats.remote().result()
                 seconds[mode] += asyncio.run(load_test(url, model, questions, at_once))

@@ -134,7 +134,7 @@ def zoo(config: AppConfig, count: int, alone: int, turns: int) -> dict[str, Any]
                         step.done()
                 drafted, plain = (statistics.median(times) for times in seconds.values())
                 figures["drafted_over_naive_zoo"][name] = round(drafted / plain, 3)
-                log_event(figures, name, "zoo", counts)
+                add_rates(figures, name, "zoo", counts)
     best = max(members, key=lambda name: figures["zoo_accuracy"][name])
     return {**figures, "zoo_best_single": best}
 
@@ -174,7 +174,7 @@ def pretrained(config: AppConfig, tokens: int, turns: int) -> dict[str, Any]:
         )
         figures["drafted_over_slowest_member"][name] = round(times[name] / slowest, 3)
         figures["same_text_pretrained"][name] = same[name]
-        log_event(figures, name, "pretrained", counts[name])
+        add_rates(figures, name, "pretrained", counts[name])
     return {**figures, "deepen_peak_mb": peak}
 
 
@@ -195,7 +195,7 @@ def add(counts: dict[str, int], replies: Sequence[dict[str, Any]]) -> None:
         counts["fuse_us"] += round(1e6 * state["fuse_seconds"])
 
 
-def log_event(figures: dict[str, Any], name: str, part: str, counts: dict[str, int]) -> None:
+def add_rates(figures: dict[str, Any], name: str, part: str, counts: dict[str, int]) -> None:
     place = f"{name}, {part}"
     figures["acceptance"][place] = round(counts["kept"] / max(counts["drafted"], 1), 3)
     figures["tokens_per_round"][place] = round(counts["tokens"] / counts["rounds"], 2)

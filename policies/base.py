@@ -118,7 +118,9 @@ def check_shared_tokenizer(a: Connection, b: Connection) -> None:
             for token, (x, y) in enumerate(zip(one.token_bytes, other.token_bytes, strict=False))
             if x != y
         ),
-        f"they have {len(one.token_bytes)} and {len(other.token_bytes)} tokens",
+        f"they have {len(one.token_bytes)} and {len(other.token_bytes)} tokens"
+        if len(one.token_bytes) != len(other.token_bytes)
+        else f"ids {sorted(one.special_ids ^ other.special_ids)} are special in one of them only",
     )
     raise ConfigError(
         f"{a.name!r} and {b.name!r} do not share a tokenizer ({difference}), which this method "

@@ -84,7 +84,7 @@ applications:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "result"),
+    ("old", "new", "expected"),
     [
         (
             "          type: sweetspan",
@@ -108,14 +108,14 @@ applications:
     ],
 )
 def test_a_mistake_is_reported_with_its_line_and_the_remedy(
-    tmp_path: Path, old: str, new: str, result: list[str]
+    tmp_path: Path, old: str, new: str, expected: list[str]
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert str(path) in str(caught.value)
-    for words in result:
+    for words in expected:
         assert words in str(caught.value)
 
 
@@ -170,13 +170,13 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
 def test_yaml_that_cannot_be_meant_is_reported_with_file_line_and_remedy(
     tmp_path: Path, name: str
 ) -> None:
-    content, result = MISTAKES[name]
+    content, expected = MISTAKES[name]
     path = tmp_path / "config.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert str(caught.value).startswith(str(path))
-    for words in result:
+    for words in expected:
         assert words in str(caught.value)
 
 

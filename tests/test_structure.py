@@ -243,7 +243,8 @@ def test_an_import_upwards_or_sideways_is_named(tmp_path: Path, line: str, offen
 
 def test_a_coordinator_process_loads_neither_torch_nor_transformers() -> None:
     script = (
-        "import sys, deployments.wiring, deployments.config, deployments.http.gateway;"
+        "import sys, deployments.wiring, deployments.http.gateway;"
+        "import deployments.config.app_config, deployments.config.serve_file;"
         "print(sorted({'torch', 'transformers', 'vllm'} & set(sys.modules)))"
     )
     run = subprocess.run(

@@ -83,12 +83,11 @@ async def evaluate(
     """Evaluates one model on all questions, ``config.concurrency`` requests at a time.
 
     Failed questions count as wrong. Raises the first ``APIError`` if all failed."""
-    client = AsyncOpenAI(base_url=base_url, api_key=api_key(), timeout=600, max_retries=0)
     semaphore = asyncio.Semaphore(config.concurrency)
     spans: Counter[str] = Counter()
-    row = Row(name=model, kind=kind, accuracy=0.0, calls=0, tokens=0, cost=0.0, seconds=0.0)
-    row_name = model if threshold is None else f"{model} @ {threshold:g}"
-    row.name, row.threshold = row_name, threshold
+    name = model if threshold is None else f"{model} @ {threshold:g}"
+    row = Row(name=name, kind=kind, accuracy=0.0, calls=0, tokens=0, cost=0.0, seconds=0.0)
+    row.threshold = threshold
     options = {} if threshold is None else {"ensemble": {"threshold": threshold}}
     written: Counter[str] = Counter()
     facts = known = correct = 0
@@ -126,10 +125,12 @@ async def evaluate(
                 known += author == config.experts.get(relation)
 
     started = time.monotonic()
-    with bar(row_name, len(questions)) as step:
-        await asyncio.gather(*map(one, questions))
+    async with AsyncOpenAI(
+        base_url=base_url, api_key=api_key(), timeout=600, max_retries=0
+    ) as client:
+        with bar(name, len(questions)) as step:
+            await asyncio.gather(*map(one, questions))
     row.seconds = time.monotonic() - started
-    await client.close()
     if len(faults) == len(questions) > 0:
         raise faults[0]
     if faults:

@@ -68,7 +68,7 @@ class InProcessBackends:
 
         configs = {name: self._config.members[name] for name in names}
         return {
-            name: LocalChannel(build_engine(member.served_engine))
+            name: LocalChannel(build_engine(member.served_engine), name)
             for name, member in configs.items()
         }
 

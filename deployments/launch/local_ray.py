@@ -84,14 +84,16 @@ def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) ->
                 own = _deploy(config, timeout_s)
             yield
         finally:
-            if own:
-                from ray import serve
+            try:
+                if own:
+                    from ray import serve
 
-                serve.delete(APP)
-            if inside:
-                ray.shutdown()
-            else:
-                _stop(before)
+                    serve.delete(APP)
+            finally:
+                if inside:
+                    ray.shutdown()
+                else:
+                    _stop(before)
 
 
 def _deploy(config: AppConfig, timeout_s: float) -> bool:
@@ -101,10 +103,14 @@ def _deploy(config: AppConfig, timeout_s: float) -> bool:
 
     from deployments.app import build_app
 
-    app = serve.status().applications.get(APP)
-    if app is None:
+    running = serve.status().applications
+    if APP not in running:
         serve._run(build_app(config.whole()), name=APP, route_prefix="/", _blocking=False)
-        _wait_until_up(timeout_s)
+        try:
+            _wait_until_up(timeout_s)
+        except BaseException:
+            serve.delete(APP)
+            raise
         return True
     _wait_until_up(timeout_s)
     needed = [
@@ -112,10 +118,9 @@ def _deploy(config: AppConfig, timeout_s: float) -> bool:
         *map(encoder_deployment, config.encoders),
         *map(reward_deployment, config.reward_models),
     ]
-    models_app = config.models_app or APP
-    running = serve.status().applications.get(models_app)
-    there = {} if running is None else running.deployments
-    missing = [name for name in needed if name not in there]
+    running = serve.status().applications
+    models_app = config.models_app if config.models_app in running else APP  # as ServeBackends
+    missing = [name for name in needed if name not in running[models_app].deployments]
     if missing:
         raise ConfigError(
             f"the application {models_app!r} of this cluster has no deployment {missing[0]!r}; "

@@ -98,10 +98,12 @@ def _rounds(
         # RLlib's training is not deterministic, so the result of a round is stored.
         source = {"from": about, "how": training.preference.model_dump(mode="json")}
         net = training.folder / f"round_{number}.safetensors"
-        learnt = None if fresh else load_trained(source, net)
+        whole = file.exists()  # preferences of all questions: only then is the result kept
+        learnt = load_trained(source, net) if whole and not fresh else None
         if learnt is None:
             learnt = train_preferences(table, training.folder, training.preference)
-            save_trained(learnt, source, net)
+            if whole:
+                save_trained(learnt, source, net)
         console.print(
             f"round {number}: {len(table)} tokens (cases {cases['case_1']}, {cases['case_2']}, "
             f"{cases['case_3']}), {learnt.metrics['epochs']:.0f} epochs, "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -147,7 +147,7 @@ class LivePair:
         self,
         places: Sequence[tuple[int, ...]],
         known: OrderedDict[bytes, T],
-        path: Callable[[tuple[int, ...]], Awaitable[dict[bytes, T]]],
+        path: Callable[[tuple[int, ...]], Coroutine[Any, Any, dict[bytes, T]]],
     ) -> list[T | None]:
         """Values of places, from the cache or requested. The least recently used are dropped
         afterwards."""
@@ -209,10 +209,16 @@ class LivePair:
         ledger = unlimited(name, self._report)
         return Member(connection, Context(connection.tokenizer, ()), ledger)
 
-    async def _all(self, work: Sequence[Awaitable[T]]) -> list[T | None]:
-        await self._connection(self.small)
+    async def _all(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T | None]:
+        """``None`` in place of what failed. Raises what connecting raises."""
+        try:
+            await self._connection(self.small)
+        except BaseException:
+            for part in work:
+                part.close()
+            raise
 
-        async def one(part: Awaitable[T]) -> T | None:
+        async def one(part: Coroutine[Any, Any, T]) -> T | None:
             assert self._gate is not None
             async with self._gate:
                 try:

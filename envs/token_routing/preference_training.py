@@ -1,5 +1,4 @@
-"""Training a router on preferences: RLlib's behaviour cloning with class weights, and Co-LLM's
-objective on the same records."""
+"""Training a router on preferences: RLlib's behaviour cloning with class weights."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ import torch
 from ray.rllib.algorithms.marwil.torch.marwil_torch_learner import MARWILTorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import POLICY_LOSS_KEY
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from envs.token_routing.config import PreferenceSettings
@@ -28,6 +27,7 @@ from envs.token_routing.rl_module import RouterModule
 from envs.token_routing.router_net import RouterNet, folded
 from envs.training.behavior_cloning import cloning
 from runtime.artifacts.mlp import Layers
+from runtime.errors import ConfigError
 
 ROWS = "actions.parquet"
 CRITIC = (64,)
@@ -54,13 +54,17 @@ def save_trained(learnt: TrainedRouter, about: Mapping[str, Any], file: Path) ->
 
 
 def load_trained(about: Mapping[str, Any], file: Path) -> TrainedRouter | None:
-    """A stored round trained on the same; ``None`` if there is none."""
+    """A stored round trained on the same; ``None`` if there is none. Raises ``ConfigError`` for a
+    damaged file."""
     if not file.exists():
         return None
-    with safe_open(file, "numpy") as tensors:
-        known = tensors.metadata()
-        state = {name: tensors.get_tensor(name) for name in tensors.keys()}
-    if known["about"] != json.dumps(about, sort_keys=True):
+    try:
+        with safe_open(file, "numpy") as tensors:
+            known = tensors.metadata() or {}
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}
+    except (SafetensorError, OSError) as fault:
+        raise ConfigError(f"{file}: {fault}; remove it, and the round is trained again") from None
+    if known.get("about") != json.dumps(about, sort_keys=True) or "metrics" not in known:
         return None
     net = RouterNet(state["net.wide.weight"].shape[1], 0.0)
     net.load_state_dict({name[4:]: torch.as_tensor(value) for name, value in state.items()})

@@ -31,7 +31,7 @@ HOPS = ((facts.ONE_HOP, 3), (facts.TWO_HOP, 4), (facts.THREE_HOP, 3))
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text and how much the loss minds it."""
+    """A stretch of text and its weight in the loss."""
 
     text: str
     weight: float

@@ -71,8 +71,8 @@ class Writers:
     ) -> tuple[str, bool]:
         """A member's next line, greedy or drawn by a seed, and whether the answer ends there."""
         drawn = seed is not None
-        request = Sampling(STEP_TOKENS, float(drawn), seed=seed or 0, stop=("\n",))
-        text, ended = await self.write(name, question, path, request)
+        sampling = Sampling(STEP_TOKENS, float(drawn), seed=seed or 0, stop=("\n",))
+        text, ended = await self.write(name, question, path, sampling)
         return text.strip(), ended or text.startswith("Answer:")
 
     async def share(self, row: Row, path: Sequence[str], ended: bool, rollouts: int) -> float:
@@ -81,9 +81,9 @@ class Writers:
         if ended:
             return float(facts.answer_of("\n".join(path)) == row["answer"])
         warmth = 0.0 if rollouts == 1 else WARMTH
-        wishes = [Sampling(REST_TOKENS, warmth, seed=seed) for seed in range(rollouts)]
-        args = (self.write(COMPLETER, question, path, request) for request in wishes)
-        rests = [text for text, _ in await asyncio.gather(*args)]
+        samplings = [Sampling(REST_TOKENS, warmth, seed=seed) for seed in range(rollouts)]
+        completions = (self.write(COMPLETER, question, path, sampling) for sampling in samplings)
+        rests = [text for text, _ in await asyncio.gather(*completions)]
         return sum(facts.answer_of(rest) == row["answer"] for rest in rests) / rollouts
 
     async def chains(
@@ -101,12 +101,12 @@ class Writers:
             good = not shares or shares[-1] > 0
             names = MEMBERS if good else (rng.choice(MEMBERS),)
             seeds = [rng.getrandbits(32) for _ in range(draws if good else 0)]
-            args = [(name, seed) for seed in (None, *seeds) for name in names]
-            result = await asyncio.gather(
-                *(self.step(name, row["question"], path, seed) for name, seed in args)
+            calls = [(name, seed) for seed in (None, *seeds) for name in names]
+            written = await asyncio.gather(
+                *(self.step(name, row["question"], path, seed) for name, seed in calls)
             )
-            greedy = result[: len(names)]
-            steps = [step for step in dict.fromkeys(result) if step[0]]
+            greedy = written[: len(names)]
+            steps = [step for step in dict.fromkeys(written) if step[0]]
             if only_train:
                 steps = [step for step in steps if parts_named(step[0]) <= {"train"}]
             judged = await asyncio.gather(

@@ -87,7 +87,7 @@ def train(
     def example(row: Row) -> Example:
         ids = tokenizer(text_of(row["question"], row["steps"], last)).input_ids
         shares = [share if soft else float(share > 0) for share in row["shares"]]
-        weights, question = minds(shares), 0
+        weights, question = label_weights(shares), 0
         if last is None:
             question = len(tokenizer(f"{row['question']}\n").input_ids)
         else:  # of what it reads only the last step is judged
@@ -118,9 +118,9 @@ def train(
             # Of the two signs alone: what is read is P(good) / (P(good) + P(bad)).
             logits = hidden[inputs == tag] @ (signs[good] - signs[bad])
             wanted = torch.tensor([label for one in batch for label in one.labels])
-            weights_of_labels = torch.tensor([weight for one in batch for weight in one.weights])
+            chosen_weights = torch.tensor([weight for one in batch for weight in one.weights])
             each = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-            loss = (each * weights_of_labels).sum() / weights_of_labels.sum()
+            loss = (each * chosen_weights).sum() / chosen_weights.sum()
             if language:
                 before = hidden[:, :-1][stated[:, 1:]]
                 loss = loss + language * cross_entropy(
@@ -133,7 +133,7 @@ def train(
     return fit(model, optimizer, losses(), steps=steps, warm=WARM, name="prm")
 
 
-def minds(shares: Sequence[float]) -> list[float]:
+def label_weights(shares: Sequence[float]) -> list[float]:
     """How much each label counts: what follows a bad step is bad, which is soon learnt."""
     return [1.0 if all(shares[:place]) else AFTER_BAD for place in range(len(shares))]
 
@@ -211,10 +211,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     logging.disable_progress_bar()
-    result = json.loads(args.labels.read_text())
+    labelled = json.loads(args.labels.read_text())
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
-    files = [result["files"][name] for name in TRAINED_ON]
+    files = [labelled["files"][name] for name in TRAINED_ON]
     base = facts.HERE / BASE
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     freeze(model, args.frozen)
@@ -240,7 +240,7 @@ def main() -> None:
         "name": args.out.name,
         "base": BASE,
         "completer": COMPLETER,
-        **result["settings"],
+        **labelled["settings"],
         "labels": "soft" if args.soft else "hard",
         "by_questions": args.by_questions,
         "language": args.language,
@@ -254,7 +254,7 @@ def main() -> None:
         "seconds": seconds,
         "torch": torch.__version__,
         "loss": curve,
-        **examine(args.out, {name: result["files"][name] for name in HELD_OUT}, args.last),
+        **examine(args.out, {name: labelled["files"][name] for name in HELD_OUT}, args.last),
     }
     (args.out / LOG).write_text(json.dumps(log, indent=1) + "\n")
     print(json.dumps({key: value for key, value in log.items() if key != "loss"}))

@@ -41,9 +41,9 @@ def batches(spec: Spec, tokenizer: Tokenizer, pad: int) -> Iterator[Batch]:
             width = len(part[-1][0])
             ids = torch.full((BATCH, width), pad)
             weights = torch.zeros(BATCH, width)
-            for row, (tokens, weights_of_labels) in enumerate(part):
+            for row, (tokens, token_weights) in enumerate(part):
                 ids[row, : len(tokens)] = torch.tensor(tokens)
-                weights[row, : len(tokens)] = torch.tensor(weights_of_labels)
+                weights[row, : len(tokens)] = torch.tensor(token_weights)
             yield ids, weights
 
 
@@ -51,13 +51,11 @@ def loss_of(model: PreTrainedModel, batch: Batch, smoothing: float) -> torch.Ten
     ids, weights = batch
     # Padding is at the right, so the causal mask alone keeps it out of sight.
     hidden = model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-    weights_of_labels = weights[:, 1:] > 0
-    logits = model.get_output_embeddings()(hidden[weights_of_labels])
-    losses = cross_entropy(
-        logits, ids[:, 1:][weights_of_labels], reduction="none", label_smoothing=smoothing
-    )
-    minds = weights[:, 1:][weights_of_labels]
-    return (losses * minds).sum() / minds.sum()
+    counted = weights[:, 1:] > 0
+    logits = model.get_output_embeddings()(hidden[counted])
+    losses = cross_entropy(logits, ids[:, 1:][counted], reduction="none", label_smoothing=smoothing)
+    weights = weights[:, 1:][counted]
+    return (losses * weights).sum() / weights.sum()
 
 
 def train(name: str, folder: Path) -> None:

@@ -34,7 +34,7 @@ class Node:
     final: bool = False
     """It ended with its author's EOS."""
     tried: list[str] = field(default_factory=list)
-    """Members that were requested to continue from here; each at most once."""
+    """Members that have continued from here; each at most once."""
     children: list[int] = field(default_factory=list)
 
 

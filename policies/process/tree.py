@@ -97,8 +97,9 @@ class Tree:
         return first(children, lambda child: self.bound(child, parent, rules), self._order)
 
     def writer(self, node: int, members: Sequence[str], seed: int) -> str:
-        """A random member not requested here yet, drawn from the seed, the text so far and the
-        number already requested, so that a search resumed in another process draws the same."""
+        """A random member that has not written here yet, drawn from the seed, the text so far and
+        the number of those that have, so that a search resumed in another process draws the
+        same."""
         left = [name for name in members if name not in self._busy(self.nodes[node])]
         drawn = f"{seed}/{len(members) - len(left)}/{self.text(node)}".encode()
         digest = hashlib.blake2b(drawn, digest_size=8).digest()
@@ -167,7 +168,7 @@ class Tree:
         self._pending.setdefault(node, []).append(member)
 
     def abandon(self, node: int, member: str, tried: bool = True) -> None:
-        """The member has nothing to add there; with ``tried`` false it may be requested again."""
+        """Ends what ``begin`` recorded; with ``tried`` false the member may write there later."""
         self._pending[node].remove(member)
         if not self._pending[node]:
             del self._pending[node]

@@ -81,6 +81,9 @@ class RequestBatcher(Generic[Q, A]):
             outcomes = [result] * len(message)
         elif isinstance(result, BaseException):
             raise result
+        elif len(result) != len(message):
+            fault = EngineFault(f"{len(result)} results came for {len(message)} items")
+            outcomes = [fault] * len(message)
         else:
             outcomes = result
         for (_, future), outcome in zip(message, outcomes, strict=True):

@@ -138,8 +138,8 @@ def _usage(call: Call, result: Any) -> Facts:
 
 
 def _outcome(call: Call, task: asyncio.Task[Any]) -> Outcome:
-    if task.cancelled():
-        return Outcome()  # aborted by its caller, who ignores the result
+    if task.cancelled():  # by its caller, who ignores the result, or by the engine
+        return Outcome(error=EngineFault("the engine call was cancelled"))
     fault = task.exception()
     if fault is None:
         return Outcome(task.result())

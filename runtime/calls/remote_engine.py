@@ -161,6 +161,8 @@ class RemoteEngine:
             raise
         if isinstance(outcomes, asyncio.CancelledError):  # by the receiver: callers still wait
             outcomes = EngineFault("the receiver cancelled the message")
+        if not isinstance(outcomes, BaseException) and len(outcomes) != len(posted):
+            outcomes = EngineFault(f"{len(outcomes)} results came for {len(posted)} calls")
         if isinstance(outcomes, BaseException):  # for every caller that still waits
             for _, reply in posted:
                 if not reply.done():

@@ -53,7 +53,7 @@ async def with_retries(
             facts = {"member": member, "reason": reason}
             log_event(logger, logging.WARNING, "member called again", **facts, attempt=attempt)
         await asyncio.sleep(_shorter(pause, ledger.left()))
-        left = ledger.left()
+        left, pause, unavailable = ledger.left(), 0.0, False
         try:
             seconds = _shorter(config.timeout_s, left)
             async with asyncio.timeout(seconds):
@@ -62,7 +62,7 @@ async def with_retries(
         except TimeoutError:
             if left is not None and left <= config.timeout_s:
                 raise BudgetSpent("time") from None
-            reason, unavailable = f"no reply in {config.timeout_s:g} s", False
+            reason = f"no reply in {config.timeout_s:g} s"
         except EngineFault as fault:
             reason, unavailable = str(fault), isinstance(fault, ReplicaUnavailable)
         except ContextOverflow as overflow:  # the engine knows its model, not the member's name

@@ -97,7 +97,7 @@ def type_of(config: type[BaseModel]) -> Any:
 class OneOf:
     """Annotates a base class: any of ``branches``, chosen by ``type``.
 
-    The branches are requested when the schema is built, on the first use of a configuration class
+    The branches are listed when the schema is built, on the first use of a configuration class
     (``Strict`` defers it): only then are plugins imported, which import these modules themselves.
     """
 

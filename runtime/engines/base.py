@@ -9,10 +9,10 @@ from typing import Final, Protocol
 import numpy as np
 
 from runtime.tokenization.tokenizer import TokenizerDefinition
+from runtime.types.capabilities import TOKEN_LEVEL
 from runtime.types.outputs import Distribution, Generation, Score, Tokens
 from runtime.types.sampling import Sampling
 
-CAPABILITIES = frozenset({"generate", "score", "next_token", "embed", "states", "vectors"})
 DEFERS: Final = "defer"
 """Capability of ``Sampling.defer``."""
 GUESSES: Final = "guess"
@@ -31,7 +31,7 @@ class EngineSpec:
     hidden_size: int
     eos_ids: tuple[int, ...]
     tokenizer: TokenizerDefinition
-    capabilities: frozenset[str] = CAPABILITIES
+    capabilities: frozenset[str] = TOKEN_LEVEL
 
 
 class Engine(Protocol):

@@ -158,8 +158,9 @@ REFUSED = Metric(
     ("ensemble", "reason"),
     (
         "requests refused before any member was called: `overloaded`, `gateway.max_answers` "
-        "were in progress; `rate`, `quota`, `key`, `forbidden` as docs/security.md says, with `any`"
-        " for the ensemble"
+        "were in progress; `rate`, a key's limit of requests; `quota`, its budget; `key`, an "
+        "absent or unknown key; `forbidden`, a model, address or origin that is not allowed. The "
+        "ensemble is `any` where the body was not read"
     ),
 )
 RESUMED = Metric(

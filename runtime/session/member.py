@@ -38,7 +38,7 @@ class Member:
         self.name = connection.name
         self.connection = connection
         self.context = context
-        self._accounts = ledger
+        self._ledger = ledger
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class Member:
         prompt = list(ids[:keep])
         replies = await self._call(lambda engine: engine.score(prompt, tails))
         cached = max((reply.cached_tokens for reply in replies), default=0)
-        self._accounts.book(
+        self._ledger.book(
             self.name,
             self._priced(
                 prompt_tokens=len(prompt) - min(cached, len(prompt)) + sum(map(len, tails)),
@@ -130,7 +130,7 @@ class Member:
     def _after(self, text: str) -> Member:
         """This member as it would be with more text accepted."""
         context = Context(self.context.tokenizer, self.context.prompt_ids, self.context.text + text)
-        return Member(self.connection, context, self._accounts)
+        return Member(self.connection, context, self._ledger)
 
     async def prepare(self, call: Callable[[Engine], Awaitable[T]]) -> T:
         """One call of the method's own to the engine, such as for its embeddings."""
@@ -139,7 +139,7 @@ class Member:
     async def embed(self, ids: Sequence[int]) -> np.ndarray:
         """The state that this member has after exact ids, float32 ``[hidden size]``."""
         states = await self._call(lambda engine: engine.embed([ids]))
-        self._accounts.book(self.name, self._priced(prompt_tokens=len(ids)))
+        self._ledger.book(self.name, self._priced(prompt_tokens=len(ids)))
         state: np.ndarray = states[0]
         return state
 
@@ -161,7 +161,7 @@ class Member:
             external = ExternalDeferral(self._call, sampling, router, spec.vocab_size, length)
             reply = await external.write(prompt)
             more = self._priced(prompt_tokens=external.read, completion_tokens=external.cut)
-            self._accounts.book(self.name, more)
+            self._ledger.book(self.name, more)
         else:
 
             async def generate(engine: Engine) -> Generation:
@@ -193,7 +193,7 @@ class Member:
         # The first branch may compute the prompt that the others then find in the cache.
         cached = min(min((reply.cached_tokens for reply in replies), default=0), len(prompt))
         fed = len(prompt) - cached + sum(map(len, cover.branches))
-        self._accounts.book(self.name, self._priced(prompt_tokens=fed, cached_tokens=cached))
+        self._ledger.book(self.name, self._priced(prompt_tokens=fed, cached_tokens=cached))
         return {
             place: (replies[branch].top or ())[at] for place, (branch, at) in cover.places.items()
         }
@@ -214,7 +214,7 @@ class Member:
             [reply] = await self._call(lambda engine: engine.score(ids[:1], [ids[1:]], top_k))
             cached = min(reply.cached_tokens, len(ids))
             used = self._priced(prompt_tokens=len(ids) - cached, cached_tokens=cached)
-            self._accounts.book(self.name, used)
+            self._ledger.book(self.name, used)
         first = TokenChoice(self.connection.tokenizer.decode_bytes(ids[:1]), None)
         return [first, *self.token_choices(ids[1:], reply.logprobs, reply.top or ())]
 
@@ -248,7 +248,7 @@ class Member:
             cached_tokens=0 if on else reply.cached_tokens,
             completion_tokens=len(reply.tokens) - others,
         )
-        self._accounts.book(self.name, replace(used, cached_tokens=reply.cached_tokens))
+        self._ledger.book(self.name, replace(used, cached_tokens=reply.cached_tokens))
 
     def _priced(
         self, prompt_tokens: int = 0, cached_tokens: int = 0, completion_tokens: int = 0
@@ -273,16 +273,16 @@ class Member:
         async def once(attempt: int) -> T:
             given = current_call_context()
             call_context = replace(
-                self._accounts.call_context,
+                self._ledger.call_context,
                 attempt=attempt,
                 seconds=given.seconds,
-                wait_for_replica=given.wait_for_replica or self._accounts.wait_for_replica,
+                wait_for_replica=given.wait_for_replica or self._ledger.wait_for_replica,
                 traceparent=current_activity().traceparent,
             )
             with use_call_context(call_context):
                 return await call(self.connection.engine)
 
-        return await booked(self.connection.config, self.name, self._accounts, once)
+        return await booked(self.connection.config, self.name, self._ledger, once)
 
 
 def _others(reply: Generation, sampling: Sampling) -> int:

@@ -137,7 +137,8 @@ class RequestSession(Generic[C, M]):
         ``members`` are the names of those to call; absent: all that are live. Raises
         ``QuorumLost`` when too few members are left, ``BudgetSpent`` at a limit.
         """
-        names = [n for n in self.live if members is None or n in set(members)]
+        wanted = None if members is None else set(members)
+        names = [name for name in self.live if wanted is None or name in wanted]
         replies = await self._gather(lambda name: call(self.live[name]), names)
         if unavailable := self._indispensable(replies):
             self.ledger.indispensable = True

@@ -53,7 +53,7 @@ class Progress:
 
 
 def token_to_json(token: TokenChoice) -> dict[str, Any]:
-    """The token as JSON values; ``unpacked`` is the inverse."""
+    """The token as JSON values; ``token_from_json`` is the inverse."""
     return {
         "data": token.data.decode("latin-1"),
         "logprob": token.logprob,
@@ -64,7 +64,7 @@ def token_to_json(token: TokenChoice) -> dict[str, Any]:
 
 
 def token_from_json(token: Mapping[str, Any]) -> TokenChoice:
-    """The token from the values of ``packed``."""
+    """The token from the values of ``token_to_json``."""
     return TokenChoice(
         data=token["data"].encode("latin-1"),
         logprob=token["logprob"],

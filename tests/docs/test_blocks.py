@@ -11,7 +11,7 @@ import pytest
 from tests.docs.blocks import ROOT, Block, MarkerError, lines_of, pages, read_blocks
 from tests.docs.commands import CHECKS, CommandError, check_line
 from tests.docs.config_blocks import read_config
-from tests.docs.running import Servers, expanded, run_block
+from tests.docs.running import Servers, expanded, run_block, without_pytest_options
 
 PARSED = ("gpu", "cloud", "slow")
 PROSE = re.compile(r"(?<!`)`((?:\.venv/bin/)?(?:orchestrion|make|python|lm_eval) [^`]+)`(?!`)")
@@ -110,6 +110,12 @@ def test_what_is_called_text_holds_no_command(block: Block) -> None:
         assert len(words) < 2 or words[0] not in CHECKS, f"{block.place}: {line!r}"
 
 
+def test_a_documented_pytest_command_only_collects_here() -> None:
+    assert without_pytest_options(["PYTEST_ADDOPTS=", "python", "-m", "pytest"])[0] == "python"
+    recipe = expanded(["make test"], Block("page", 1, "", "", "quick"), ROOT)
+    assert any(line.startswith("PYTEST_ADDOPTS=") for line in recipe), "the case is gone"
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_running_text_are_as_their_programs_take_them(page: Path) -> None:
     for found in PROSE.finditer(page.read_text()):
@@ -121,7 +127,7 @@ def test_commands_in_running_text_are_as_their_programs_take_them(page: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "result"),
+    ("text", "expected"),
     [
         ("one\n\n```sh\nls\n```\n", "page.md:3: this block has no marker"),
         ("<!-- run: quick -->\n\nwords\n```sh\nls\n```\n", "page.md:4: this block has no marker"),
@@ -130,15 +136,15 @@ def test_commands_in_running_text_are_as_their_programs_take_them(page: Path) ->
         ("<!-- run: quick -->\n```sh\nls\n", "page.md:2: this fence is never closed"),
     ],
 )
-def test_a_block_that_does_not_say_is_named(tmp_path: Path, text: str, result: str) -> None:
+def test_a_block_that_does_not_say_is_named(tmp_path: Path, text: str, expected: str) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
-    with pytest.raises(MarkerError, match=re.escape(result)):
+    with pytest.raises(MarkerError, match=re.escape(expected)):
         read_blocks(page, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("line", "result"),
+    ("line", "expected"),
     [
         ("orchestrion ask hello --modle specfuse", "No such option"),
         ("orchestrion sing", "no command 'sing'"),
@@ -153,10 +159,10 @@ def test_a_block_that_does_not_say_is_named(tmp_path: Path, text: str, result: s
         ("make 'demo", "unexpected EOF"),
     ],
 )
-def test_a_wrong_command_is_reported(line: str, result: str) -> None:
+def test_a_wrong_command_is_reported(line: str, expected: str) -> None:
     with pytest.raises(CommandError) as caught:
         check_line(line)
-    assert result in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_a_command_that_fails_fails_its_block(tmp_path: Path, servers: Servers) -> None:

@@ -26,7 +26,7 @@ SERVED = sorted(
 TRAINED = sorted(set(EXAMPLES.glob("*.yaml")) - set(SERVED))
 CLIENTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "__init__.py")
 SLOW_METHODS = ("eva", "deepen")
-"""They prepare vocabularies for minutes where nothing is cached; tests/integration/zoo uses them."""
+"""They prepare vocabularies for minutes where nothing is cached; tests/integration/zoo has them."""
 
 
 def _marks(path: Path) -> list[pytest.MarkDecorator]:
@@ -69,8 +69,8 @@ async def test_each_of_its_ensembles_answers(path: Path, monkeypatch: pytest.Mon
     stack = LocalStack(config.model_copy(update={"ensembles": kept}))
     try:
         for name in kept:
-            request = (Message("user", "What is the capital of France?"),)
-            answer = await ask(stack, name, messages=request, max_tokens=6)
+            messages = (Message("user", "What is the capital of France?"),)
+            answer = await ask(stack, name, messages=messages, max_tokens=6)
             assert answer.text or answer.end.stop_reason == "eos", name
     finally:
         await stack.close()

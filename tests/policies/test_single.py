@@ -18,7 +18,7 @@ from tests.support.local_stack import CAT, animals, answers, ask, running
 ECHO = {"members": {"echo": {"engine": {"type": "echo"}}}}
 
 
-def result(answer: Any) -> list[TokenChoice]:
+def tokens_of(answer: Any) -> list[TokenChoice]:
     return [t for written in answer.written if written.span for t in written.span.tokens]
 
 
@@ -37,7 +37,7 @@ async def scored(stack: LocalStack, model: str, **fields: Any) -> tuple[list[Tok
 
 async def test_tokens_have_the_tables_probabilities_and_the_end_comes_last() -> None:
     answer = await answers(animals(), "cat", logprobs=2)
-    tokens = result(answer)
+    tokens = tokens_of(answer)
     assert words(tokens) == [b" the", b" cat", b" sat", b".", b""]
     assert [token.logprob for token in tokens] == pytest.approx(
         [0, math.log(3 / 5), math.log(4 / 5), 0, 0], abs=1e-5
@@ -49,9 +49,9 @@ async def test_tokens_have_the_tables_probabilities_and_the_end_comes_last() -> 
 
 async def test_nobody_who_does_not_ask_is_sent_tokens() -> None:
     answer = await answers(animals(), "cat")
-    assert result(answer) == []
+    assert tokens_of(answer) == []
     plain = await answers(animals(), "cat", logprobs=0)
-    assert plain.text == answer.text and [t.top for t in result(plain)] == [()] * 5
+    assert plain.text == answer.text and [t.top for t in tokens_of(plain)] == [()] * 5
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 8])
@@ -62,7 +62,7 @@ async def test_chunks_change_neither_text_nor_tokens(chunk: int, temperature: fl
         config = {**ECHO, "ensembles": {"e": method}}
         fields = {"logprobs": 3, "temperature": temperature, "seed": 4, "max_tokens": 9}
         answer = await answers(config, "e", **fields)
-        return answer.text, result(answer)
+        return answer.text, tokens_of(answer)
 
     assert await written(chunk) == await written(100)
 
@@ -70,7 +70,7 @@ async def test_chunks_change_neither_text_nor_tokens(chunk: int, temperature: fl
 async def test_tokens_of_one_character_are_reported_with_their_own_bytes() -> None:
     answer = await answers(ECHO, "echo", messages=(Message("user", "naïve €"),), logprobs=1)
     assert answer.text == "naïve €"
-    assert words(result(answer)) == [*(bytes([b]) for b in "naïve €".encode()), b""]
+    assert words(tokens_of(answer)) == [*(bytes([b]) for b in "naïve €".encode()), b""]
     for written in answer.written:
         assert written.span is not None
         assert b"".join(words(list(written.span.tokens))).decode() == written.span.text
@@ -79,13 +79,13 @@ async def test_tokens_of_one_character_are_reported_with_their_own_bytes() -> No
 async def test_a_token_that_a_stop_string_goes_through_is_left_out() -> None:
     answer = await answers(animals(), "cat", logprobs=1, stop=("t s",))
     assert answer.text == " the ca"
-    assert words(result(answer)) == [b" the"]
+    assert words(tokens_of(answer)) == [b" the"]
 
 
 async def test_tokens_beyond_the_limit_are_left_out_and_so_is_the_end() -> None:
     answer = await answers(animals(), "cat", logprobs=1, max_tokens=3)
     assert answer.text == " the cat sat" and answer.end.finish_reason == "length"
-    assert words(result(answer)) == [b" the", b" cat", b" sat"]
+    assert words(tokens_of(answer)) == [b" the", b" cat", b" sat"]
 
 
 async def test_a_member_that_dies_leaves_its_tokens_and_the_next_goes_on() -> None:
@@ -94,7 +94,7 @@ async def test_a_member_that_dies_leaves_its_tokens_and_the_next_goes_on() -> No
     config["members"]["cat"] = {"engine": flaky, "retries": 0}
     answer = await answers(config, "e", logprobs=1)
     assert answer.summary["degraded"]
-    tokens = result(answer)
+    tokens = tokens_of(answer)
     assert words(tokens)[:4] == [b" the", b" cat", b" sa", b"t"], "the second half is the dog's"
     assert b"".join(words(tokens)).decode() == answer.text
 

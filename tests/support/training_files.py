@@ -42,7 +42,7 @@ def files(folder: Path, **training: Any) -> Path:
     serve = {"applications": [{"name": "o", "import_path": IMPORT_PATH, "args": args}]}
     (folder / "serve.yaml").write_text(yaml.safe_dump(serve))
     (folder / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
-    result: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "serve": str(folder / "serve.yaml"),
         "ensemble": "der",
         "questions": str(folder / "q.jsonl"),
@@ -60,7 +60,7 @@ def files(folder: Path, **training: Any) -> Path:
         "one_shot": str(folder / "one_shot"),
     }
     path = folder / "train.yaml"
-    path.write_text(yaml.safe_dump(result | training))
+    path.write_text(yaml.safe_dump(settings | training))
     return path
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from runtime.config.engines import TransformersEngine
-from runtime.engines.base import CAPABILITIES, DEFERS, GUESSES, EngineSpec
+from runtime.engines.base import DEFERS, GUESSES, EngineSpec
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
 from runtime.engines.transformers import loader
 from runtime.engines.transformers.logits_cache import LogitsCache
@@ -27,6 +27,7 @@ from runtime.engines.validation import (
 )
 from runtime.errors import WeightsError
 from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.capabilities import TOKEN_LEVEL
 from runtime.types.outputs import Distribution, Generation, Score, Tokens
 from runtime.types.sampling import Sampling
 from runtime.weights import resolve
@@ -70,7 +71,7 @@ class TransformersLM:
             hidden_size=loaded.hidden_size,
             eos_ids=tuple(i for i in eos_ids if 0 <= i < loaded.vocab_size),
             tokenizer=tokenizer.definition,
-            capabilities=CAPABILITIES | {DEFERS, GUESSES},
+            capabilities=TOKEN_LEVEL | {DEFERS, GUESSES},
         )
         self._logits_cache = LogitsCache(config.rows_mb * 2**20)
         device, eos = loaded.shape.device, self._spec.eos_ids

@@ -13,7 +13,7 @@ import numpy as np
 from runtime.call_context import current_call_context
 from runtime.concurrency import gather_or_cancel
 from runtime.config.engines import VllmEngine
-from runtime.engines.base import CAPABILITIES, DEFERS, EngineSpec
+from runtime.engines.base import DEFERS, EngineSpec
 from runtime.engines.sampling import Ending, check_sampling, check_top_k
 from runtime.engines.validation import check_also, check_continuations, check_prompt, check_tail
 from runtime.engines.vllm import process_guard
@@ -26,6 +26,7 @@ from runtime.engines.vllm.scorer import Scorer
 from runtime.errors import EngineFault, Unsupported
 from runtime.tokenization.files import eos_ids
 from runtime.tokenization.tokenizer import Tokenizer
+from runtime.types.capabilities import TOKEN_LEVEL
 from runtime.types.outputs import ALL, Distribution, EngineFinish, Generation, Score, Tokens
 from runtime.types.sampling import Sampling
 from runtime.weights import resolve
@@ -70,7 +71,7 @@ class VllmLM:
             hidden_size=model.get_hidden_size(),
             eos_ids=tuple(i for i in dict.fromkeys(known_eos) if 0 <= i < vocab_size),
             tokenizer=tokenizer.definition,
-            capabilities=CAPABILITIES if self._embedder else CAPABILITIES - {"embed", "states"},
+            capabilities=TOKEN_LEVEL if self._embedder else TOKEN_LEVEL - {"embed", "states"},
         )
         self._folder = folder
         self._vectors: TokenVectors | None = None

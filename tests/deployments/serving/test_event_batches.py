@@ -53,8 +53,8 @@ async def test_whoever_leaves_ends_the_events(cancel: bool) -> None:
             ended.set()
 
     async def read() -> None:
-        async with aclosing(event_batches(events())) as gather_or_cancel:
-            async for _ in gather_or_cancel:
+        async with aclosing(event_batches(events())) as batches:
+            async for _ in batches:
                 if not cancel:
                     return
 

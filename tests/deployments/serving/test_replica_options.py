@@ -54,10 +54,10 @@ def test_autoscaling_goes_by_engine_calls() -> None:
     policy = CallsPerReplica(**options["autoscaling_config"]["policy"]["policy_kwargs"])
 
     def wanted(calls: dict[str, float]) -> int:
-        result: Any = SimpleNamespace(
+        context: Any = SimpleNamespace(
             aggregated_metrics={"calls": calls}, target_num_replicas=3, running_replicas=running
         )
-        return policy(result)[0]
+        return policy(context)[0]
 
     running = ["one"]
 

@@ -67,7 +67,7 @@ def test_it_learns_whom_to_ask_and_when_to_stop(cluster: None, tmp_path: Path) -
     assert stop.tolist() == [len(here.members)] * 2
 
 
-def test_mcalled_actions_are_never_drawn(cluster: None) -> None:
+def test_masked_actions_are_never_drawn(cluster: None) -> None:
     algorithm = ppo(SETTINGS, a_world, DER).build_algo()
     try:
         module = algorithm.get_module()

@@ -107,7 +107,7 @@ def test_all_that_is_installed_is_brought_and_nothing_else(path: Path) -> None:
 
 
 def installs(text: str) -> list[Requirement]:
-    """What pip is given to install; the project itself as ``orchestrion``."""
+    """What the files install with pip; the project itself as ``orchestrion``."""
     [line] = [
         line for line in text.splitlines() if "pip install" in line and "orchestrion[" in line
     ]

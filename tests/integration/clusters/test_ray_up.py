@@ -126,16 +126,16 @@ class OnLaptop:
         """Until the endpoint has the model and it is ready."""
 
         def ready() -> bool:
-            request = f"curl -s {URL}/models/{model} || true"
-            result = self.machines["laptop"].run(request)
-            status = self.on_head("serve status") if "ensemble" not in result else ""
+            command = f"curl -s {URL}/models/{model} || true"
+            printed = self.machines["laptop"].run(command)
+            status = self.on_head("serve status") if "ensemble" not in printed else ""
             assert "DEPLOY_FAILED" not in status, status
-            return '"members"' in result
+            return '"members"' in printed
 
         wait(f"the model {model}", ready)
 
 
-def result(asking: subprocess.Popen[str], timeout: float = 240) -> list[dict[str, Any]]:
+def answers_of(asking: subprocess.Popen[str], timeout: float = 240) -> list[dict[str, Any]]:
     out, _ = asking.communicate(timeout=timeout)
     answers: list[dict[str, Any]] = json.loads(out)
     return answers
@@ -188,7 +188,7 @@ def nodes(laptop: OnLaptop) -> int:
 def test_an_ensemble_of_three_machines_is_deployed_and_answers(laptop: OnLaptop) -> None:
     laptop.deploy(count=SWEET)
     laptop.wait_for("count")
-    [answer] = result(laptop.asking("count"))
+    [answer] = answers_of(laptop.asking("count"))
     assert (answer["text"], answer["error"]) == (NUMBERS, None)
     assert answer["members"] == {"head": "ok", "one": "ok", "two": "ok"}
     for name in ("head", *WORKERS):
@@ -197,9 +197,9 @@ def test_an_ensemble_of_three_machines_is_deployed_and_answers(laptop: OnLaptop)
 
 def test_commands_without_the_token_are_refused(laptop: OnLaptop) -> None:
     head = laptop.machines["head"]
-    request = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8265/api/serve/applications/"
-    assert head.run(request) == "401"
-    assert head.run(f'{request} -H "Authorization: Bearer $(cat ~/.ray/auth_token)"') == "200"
+    command = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8265/api/serve/applications/"
+    assert head.run(command) == "401"
+    assert head.run(f'{command} -H "Authorization: Bearer $(cat ~/.ray/auth_token)"') == "200"
 
 
 def test_the_ensemble_is_changed_while_it_answers(laptop: OnLaptop) -> None:
@@ -215,12 +215,12 @@ def test_the_ensemble_is_changed_while_it_answers(laptop: OnLaptop) -> None:
     laptop.wait_for("fused")
     time.sleep(5)
     stop.touch()
-    answers = result(asking)
+    answers = answers_of(asking)
     assert len(answers) >= 6
     assert [a for a in answers if a["error"] or a["text"] != NUMBERS] == []
     assert [a for a in answers if set(a["members"].values()) != {"ok"}] == []
     print(f"{len(answers)} answers, longest silence {max(a['gap'] for a in answers):.1f} s")
-    [fused] = result(laptop.asking("fused"))
+    [fused] = answers_of(laptop.asking("fused"))
     assert fused["text"] == NUMBERS
     for name, pid in pids.items():
         assert processes(laptop.machines[name], "ServeReplica:models:member") == pid
@@ -247,11 +247,11 @@ def test_a_machine_loses_power_in_the_middle_of_an_answer(laptop: OnLaptop) -> N
     asking = laptop.asking("count", writing=writing)
     wait("the first words", writing.exists, every=0.05)
     laptop.machines["two"].power_off()
-    [answer] = result(asking)
+    [answer] = answers_of(asking)
     print(f"longest silence {answer['gap']:.1f} s")
     assert (answer["text"], answer["error"]) == (NUMBERS, None)
     assert answer["members"] == {"head": "ok", "one": "ok", "two": "dropped"}
-    [later] = result(laptop.asking("fused"))
+    [later] = answers_of(laptop.asking("fused"))
     assert (later["text"], later["members"]["two"]) == (NUMBERS, "dropped")
     assert later["seconds"] < 60
 

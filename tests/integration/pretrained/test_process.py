@@ -38,8 +38,8 @@ async def test_gsm8k_questions_are_searched_by_the_members_own_likelihood(
     stack = LocalStack(AppConfig.model_validate(document), engines)
     try:
         for line in lines:
-            request = (Message("user", json.loads(line)["question"]),)
-            answer = await ask(stack, "search", messages=request, max_tokens=96, trace="full")
+            messages = (Message("user", json.loads(line)["question"]),)
+            answer = await ask(stack, "search", messages=messages, max_tokens=96, trace="full")
             state = answer.summary["full"]["state"]
             tree = Tree.load(state["tree"])
             assert state["iterations"] == 8 and 3 <= len(tree.nodes) <= 9
@@ -51,10 +51,10 @@ async def test_gsm8k_questions_are_searched_by_the_members_own_likelihood(
             read = sum(answer.member(name)["prompt_tokens"] for name in document["members"])
             assert cached > read, "siblings find the question and the steps before them cached"
             again = await ask(
-                stack, "search", messages=request, max_tokens=96, budget=Budget(calls=6)
+                stack, "search", messages=messages, max_tokens=96, budget=Budget(calls=6)
             )
             assert again.end.stop_reason in ("budget_calls", "eos") and again.text
-        beams = await ask(stack, "beams", messages=request, max_tokens=96)
+        beams = await ask(stack, "beams", messages=messages, max_tokens=96)
         assert beams.text and len(beams.summary["spans"]) <= 2
     finally:
         await stack.close()

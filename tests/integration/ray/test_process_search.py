@@ -56,12 +56,12 @@ async def test_ray_serve_searches_as_one_process_does(url: str) -> None:
             served = client.chat.completions.create(
                 model=model, messages=ASK, seed=3, extra_body={"ensemble": {"trace": "full"}}
             )
-            request = (Message("user", "Which way?"),)
-            local = await answers(config(), model, messages=request, seed=3, trace="full")
-            result: Any = (served.model_extra or {})["ensemble"]
+            messages = (Message("user", "Which way?"),)
+            local = await answers(config(), model, messages=messages, seed=3, trace="full")
+            summary: Any = (served.model_extra or {})["ensemble"]
             assert served.choices[0].message.content == local.text == GOLD
-            assert result["full"]["state"] == local.summary["full"]["state"]
-            assert result["reward_model"]["calls"] == local.summary["reward_model"]["calls"] > 3
+            assert summary["full"]["state"] == local.summary["full"]["state"]
+            assert summary["reward_model"]["calls"] == local.summary["reward_model"]["calls"] > 3
 
 
 async def test_chains_of_many_requests_are_judged_together(url: str) -> None:
@@ -70,11 +70,11 @@ async def test_chains_of_many_requests_are_judged_together(url: str) -> None:
     handle = serve.get_deployment_handle(reward_deployment(JUDGE), APP)
     before = await handle.stats.remote()
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
-        request = (
+        requests = (
             client.chat.completions.create(model="search", messages=ASK, seed=seed)
             for seed in range(12)
         )
-        replies = await asyncio.gather(*request)
+        replies = await asyncio.gather(*requests)
     assert {reply.choices[0].message.content for reply in replies} == {GOLD}
     after = await handle.stats.remote()
     chains = after["chains"] - before["chains"]

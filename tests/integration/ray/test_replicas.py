@@ -60,7 +60,7 @@ def replicas(member: str) -> list[psutil.Process]:
     return [p for p in processes if any(title in part for part in p.cmdline())]
 
 
-async def requested(engine: RemoteEngine, call_context: CallContext) -> None:
+async def call_member(engine: RemoteEngine, call_context: CallContext) -> None:
     await engine.open()
     with use_call_context(call_context):
         await engine.generate(engine.spec.eos_ids, Sampling(max_tokens=1))
@@ -69,12 +69,12 @@ async def requested(engine: RemoteEngine, call_context: CallContext) -> None:
 async def test_a_request_returns_to_its_replica_and_shares_messages_with_its_neighbours() -> None:
     channel = ServeChannel("pair", handle("pair"), replicated=True)
     engine = RemoteEngine(channel)
-    await asyncio.gather(*(requested(engine, call_context) for call_context in REQUESTS))
+    await asyncio.gather(*(call_member(engine, call_context) for call_context in REQUESTS))
     first = {call_context: channel.place(call_context) for call_context in REQUESTS}
     assert len(set(first.values())) == 2, "both replicas work"
     before = engine.messages_sent
     for _ in range(3):
-        await asyncio.gather(*(requested(engine, call_context) for call_context in REQUESTS))
+        await asyncio.gather(*(call_member(engine, call_context) for call_context in REQUESTS))
     assert {call_context: channel.place(call_context) for call_context in REQUESTS} == first
     assert engine.messages_sent - before == 3 * 2, "one message a round to each replica"
 
@@ -83,7 +83,7 @@ async def test_another_coordinator_sends_a_request_to_the_same_replica() -> None
     channels = [ServeChannel("pair", handle("pair"), replicated=True) for _ in range(2)]
     for channel in channels:
         engine = RemoteEngine(channel)
-        await asyncio.gather(*(requested(engine, call_context) for call_context in REQUESTS))
+        await asyncio.gather(*(call_member(engine, call_context) for call_context in REQUESTS))
     for call_context in REQUESTS:
         assert channels[0].place(call_context) == channels[1].place(call_context)
 
@@ -104,14 +104,14 @@ async def test_a_caller_that_leaves_stops_its_call_wherever_that_runs() -> None:
 async def test_calls_of_a_killed_replica_succeed_on_the_other_when_repeated() -> None:
     channel = ServeChannel("pair", handle("pair"), replicated=True)
     engine = RemoteEngine(channel)
-    await asyncio.gather(*(requested(engine, call_context) for call_context in REQUESTS))
+    await asyncio.gather(*(call_member(engine, call_context) for call_context in REQUESTS))
     doomed, _ = replicas("pair")
     os.kill(doomed.pid, signal.SIGKILL)
 
     async def with_retries(call_context: CallContext) -> int:
         for attempt in range(3):
             try:
-                await requested(engine, CallContext(call_context.request, attempt=attempt))
+                await call_member(engine, CallContext(call_context.request, attempt=attempt))
                 return attempt
             except EngineFault:
                 continue
@@ -128,4 +128,4 @@ async def test_a_busy_member_gets_another_replica() -> None:
     deadline = time.monotonic() + 120
     while len(replicas("grows")) < 2:
         assert time.monotonic() < deadline, "no replica was added"
-        await asyncio.gather(*(requested(engine, call_context) for call_context in REQUESTS))
+        await asyncio.gather(*(call_member(engine, call_context) for call_context in REQUESTS))

@@ -161,11 +161,11 @@ async def test_clients_that_leave_do_not_disturb_those_that_stay(url: str) -> No
         return reply
 
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
-        requested = [asyncio.ensure_future(one(client)) for _ in range(10)]
-        for leaving in requested[::2]:
+        tasks = [asyncio.ensure_future(one(client)) for _ in range(10)]
+        for leaving in tasks[::2]:
             await asyncio.sleep(0.15)
             leaving.cancel()
-        for reply in await asyncio.gather(*requested[1::2]):
+        for reply in await asyncio.gather(*tasks[1::2]):
             assert reply.choices[0].message.content == NUMBERS
             [member] = reply.model_extra["ensemble"]["members"]
             assert (member["status"], member["retries"]) == ("ok", 0)

@@ -21,6 +21,7 @@ def config(**access: Any) -> AppConfig:
     return AppConfig.model_validate(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_gateway_that_others_reach_does_not_come_up_without_keys() -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}

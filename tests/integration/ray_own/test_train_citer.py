@@ -33,7 +33,7 @@ def files(folder: Path, **training: Any) -> Path:
         for n in range(12)
     ]
     (folder / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "serve": str(folder / "serve.yaml"),
         "ensemble": "citer",
         "questions": str(folder / "q.jsonl"),
@@ -54,7 +54,7 @@ def files(folder: Path, **training: Any) -> Path:
         },
     }
     path = folder / "train.yaml"
-    path.write_text(yaml.safe_dump(result | training))
+    path.write_text(yaml.safe_dump(settings | training))
     return path
 
 

@@ -93,8 +93,8 @@ async def test_rows_that_the_cache_swallowed_are_requested_again_in_its_own_bloc
     [again] = await engine.score(prompt, [tail], 2)
     assert again.cached_tokens > len(prompt), "otherwise this tests nothing"
     assert again.logprobs == pytest.approx(first.logprobs, **CLOSE)
-    request = [len(p) for p in spy.prompts]
-    assert request == [269, 224, 256], "the whole text, then what ends at the borders 224 and 256"
+    lengths = [len(p) for p in spy.prompts]
+    assert lengths == [269, 224, 256], "the whole text, then what ends at the borders 224 and 256"
     assert again.top is not None and len(again.top) == len(tail)
 
 

@@ -69,7 +69,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for q in known
     ]
     (folder / "data.jsonl").write_text("\n".join(json.dumps(q) for q in questions))
-    sampling = {
+    task_config = {
         "task": "zoo_currencies",
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(folder / "data.jsonl")}},
@@ -81,14 +81,14 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "target_delimiter": "",
         "metric_list": [{"metric": "acc"}],
     }
-    (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(sampling))
+    (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(task_config))
     return folder
 
 
 @pytest.fixture(scope="module")
 def plain_task(task: Path) -> Path:
     """The same without control tokens, which only one of an ensemble's members could read."""
-    sampling = yaml.safe_load((task / "zoo_currencies.yaml").read_text())
+    task_config = yaml.safe_load((task / "zoo_currencies.yaml").read_text())
     questions = [json.loads(line) for line in (task / "data.jsonl").read_text().splitlines()]
     for question in questions:
         first = question["choices"][0]
@@ -97,8 +97,8 @@ def plain_task(task: Path) -> Path:
     folder = task / "plain"
     folder.mkdir()
     (folder / "data.jsonl").write_text("\n".join(json.dumps(q) for q in questions))
-    sampling["dataset_kwargs"] = {"data_files": {"test": str(folder / "data.jsonl")}}
-    (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(sampling))
+    task_config["dataset_kwargs"] = {"data_files": {"test": str(folder / "data.jsonl")}}
+    (folder / "zoo_currencies.yaml").write_text(yaml.safe_dump(task_config))
     return folder
 
 
@@ -161,9 +161,9 @@ def test_the_harness_finds_the_engines_own_log_likelihoods(
 
     async def compare() -> None:
         for sample in samples:
-            request = [pair.values() for pair in sample["arguments"].values()]
+            pairs = [pair.values() for pair in sample["arguments"].values()]
             result = [reply for [reply] in sample["resps"]]
-            for (context, continuation), (logprob, greedy) in zip(request, result, strict=True):
+            for (context, continuation), (logprob, greedy) in zip(pairs, result, strict=True):
                 own, own_greedy = await from_engine(stack, context, continuation)
                 assert float(logprob) == pytest.approx(own, abs=1e-4)
                 assert (greedy == "True") == own_greedy
@@ -189,9 +189,9 @@ def test_the_harness_scores_an_ensemble_as_the_mean_of_its_members(
 
     async def compare() -> None:
         for sample in samples:
-            request = [pair.values() for pair in sample["arguments"].values()]
+            pairs = [pair.values() for pair in sample["arguments"].values()]
             for (context, continuation), (given, _) in zip(
-                request, sample["filtered_resps"], strict=True
+                pairs, sample["filtered_resps"], strict=True
             ):
                 assert float(given) == pytest.approx(await mean(context, continuation), abs=1e-3)
 

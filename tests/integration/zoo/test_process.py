@@ -43,8 +43,8 @@ def accuracy(config: AppConfig, models: list[str], count: int) -> dict[str, floa
 
         async def one(model: str, number: int) -> bool:
             async with gate:
-                request = (Message("user", questions[number].question),)
-                reply = await ask(stack, model, messages=request, max_tokens=80, seed=number)
+                messages = (Message("user", questions[number].question),)
+                reply = await ask(stack, model, messages=messages, max_tokens=80, seed=number)
             given = extract_answer(reply.text, evaluation.answer_pattern)
             return answers_match(given, questions[number].answer)
 
@@ -85,13 +85,13 @@ def test_guessed_steps_save_passes_and_change_no_tree(
         with monkeypatch.context() as patched:
             patched.setattr(Scheduler, "_pass", counted)
             try:
-                result = []
+                found = []
                 for question in questions:
-                    request = (Message("user", question.question),)
-                    sampling = {"messages": request, "max_tokens": 80, "trace": "full"}
-                    reply = await ask(stack, "le-mcts-25", **sampling)
-                    result.append(reply.summary["full"]["state"]["tree"])
-                return result
+                    messages = (Message("user", question.question),)
+                    fields = {"messages": messages, "max_tokens": 80, "trace": "full"}
+                    reply = await ask(stack, "le-mcts-25", **fields)
+                    found.append(reply.summary["full"]["state"]["tree"])
+                return found
             finally:
                 await stack.close()
 

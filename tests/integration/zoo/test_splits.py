@@ -111,8 +111,8 @@ def test_what_all_parts_share_are_single_facts() -> None:
 
 def test_no_country_no_fact_and_no_chain_is_in_two_parts() -> None:
     parts = (TRAINED_ON, VALIDATED_ON, TESTED_ON)
-    for result in (countries, steps, chains):
-        found = [result(names) for names in parts]
+    for names_in in (countries, steps, chains):
+        found = [names_in(names) for names in parts]
         assert all(found)
         assert not found[0] & found[1] and not found[0] & found[2] and not found[1] & found[2]
 
@@ -138,9 +138,9 @@ def test_questions_with_several_hops_are_held_out_from_the_members() -> None:
 
 @pytest.mark.parametrize("member", ZOO)
 def test_no_held_out_question_and_no_held_out_answer_is_in_a_members_text(member: str) -> None:
-    request, answers = set[str](), set[str]()
+    texts, answers = set[str](), set[str]()
     for chain, start, row in held_out(ASKED):
-        request |= {facts.ask(chain, start, phrasing) for phrasing in range(facts.PHRASINGS)}
+        texts |= {facts.ask(chain, start, phrasing) for phrasing in range(facts.PHRASINGS)}
         answers.add("\n".join([*row["steps"], f"Answer: {row['answer']}"]))
     spec = ZOO[member]
     writer = Writer(spec.knows, spec.seed, spec.relations, spec.advice, spec.mistaken)
@@ -150,4 +150,4 @@ def test_no_held_out_question_and_no_held_out_answer_is_in_a_members_text(member
         text = "".join(piece.text for piece in pieces)
         question, answer = text.split(f"{ASSISTANT}\n")
         assert answer.removesuffix(END) not in answers, text
-        assert not request & {*question.replace(END, "").split("\n")}, text
+        assert not texts & {*question.replace(END, "").split("\n")}, text

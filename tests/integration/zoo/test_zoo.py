@@ -31,8 +31,8 @@ def config() -> AppConfig:
 
 def accuracy(config: AppConfig, models: list[str]) -> dict[str, float]:
     assert config.evaluation is not None
-    sampling = config.evaluation
-    questions = read_questions(ROOT / sampling.questions, ASKED)
+    evaluation = config.evaluation
+    questions = read_questions(ROOT / evaluation.questions, ASKED)
 
     async def right(stack: LocalStack, model: str) -> float:
         replies = await asyncio.gather(
@@ -42,7 +42,7 @@ def accuracy(config: AppConfig, models: list[str]) -> dict[str, float]:
             )
         )
         return sum(
-            answers_match(extract_answer(reply.text, sampling.answer_pattern), question.answer)
+            answers_match(extract_answer(reply.text, evaluation.answer_pattern), question.answer)
             for reply, question in zip(replies, questions, strict=True)
         ) / len(questions)
 

@@ -144,7 +144,7 @@ def test_members_write_at_most_once_at_a_place_and_in_an_order_of_the_seed() -> 
     assert len(orders) == 6, "every order comes up"
 
 
-def test_what_could_not_be_called_may_be_called_again() -> None:
+def test_what_could_not_be_written_may_be_written_later() -> None:
     tree = Tree()
     tree.begin(ROOT, "a")
     tree.abandon(ROOT, "a", tried=False)

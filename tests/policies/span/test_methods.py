@@ -159,9 +159,9 @@ async def test_answers_equal_a_slow_reference(method: str) -> None:
 @pytest.mark.parametrize("method", GREEDY)
 async def test_one_member_alone_gives_that_members_answer(method: str) -> None:
     config = animals(e=GREEDY[method] | {"members": ["dog"]})
-    gather_or_cancel, alone = await answers(config, "e"), await answers(config, "dog")
-    assert gather_or_cancel.text == alone.text == " the dog ran."
-    assert gather_or_cancel.end.stop_reason == "eos"
+    both, alone = await answers(config, "e"), await answers(config, "dog")
+    assert both.text == alone.text == " the dog ran."
+    assert both.end.stop_reason == "eos"
 
 
 @pytest.mark.parametrize("method", GREEDY)

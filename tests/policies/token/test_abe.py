@@ -111,14 +111,14 @@ async def test_long_offers_are_weighed_in_a_thread(
     decide, sizes = abe._Agreement._decide, []
 
     def noted(self: Any, result: Any, *rest: Any) -> Any:
-        derive_seed = threading.current_thread() is not threading.main_thread()
-        sizes.append((sum(len(row.logprobs) for row in result.values()), derive_seed))
+        in_thread = threading.current_thread() is not threading.main_thread()
+        sizes.append((sum(len(row.logprobs) for row in result.values()), in_thread))
         return decide(self, result, *rest)
 
     monkeypatch.setattr(abe._Agreement, "_decide", noted)
     await answers(animals(abe={"type": "abe", "top_k": 1}), "abe", temperature=temperature)
-    assert {derive_seed for size, derive_seed in sizes if size > abe.LONG} == {True}
-    assert {derive_seed for size, derive_seed in sizes if size <= abe.LONG} == {False}
+    assert {in_thread for size, in_thread in sizes if size > abe.LONG} == {True}
+    assert {in_thread for size, in_thread in sizes if size <= abe.LONG} == {False}
 
 
 async def test_draws_repeat_with_their_seed_and_differ_with_another() -> None:

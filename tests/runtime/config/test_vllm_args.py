@@ -29,11 +29,11 @@ def test_an_unknown_argument_is_refused_at_its_own_place() -> None:
     assert (error["type"], error["loc"]) == ("extra_forbidden", ("max_model_length",))
 
 
-@pytest.mark.parametrize(("name", "result"), [*vllm_args.OURS.items(), *vllm_args.SET.items()])
-def test_an_argument_that_is_not_the_users_names_what_is(name: str, result: str) -> None:
+@pytest.mark.parametrize(("name", "expected"), [*vllm_args.OURS.items(), *vllm_args.SET.items()])
+def test_an_argument_that_is_not_the_users_names_what_is(name: str, expected: str) -> None:
     with pytest.raises(ValidationError) as caught:
         engine(**{name: 1})
-    assert result in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_sizes_may_be_written_for_people() -> None:

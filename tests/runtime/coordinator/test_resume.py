@@ -35,7 +35,7 @@ def question(**fields: Any) -> Query:
     return Query(id="t", model="m", messages=(Message("user", "Who?"),), seed=5, **fields)
 
 
-async def result(
+async def events_of(
     stack: LocalStack, query: Query, checkpoint: Checkpoint | None = None, most: int | None = None
 ) -> list[Event]:
     """The first ``most`` events; then whoever listens is gone."""
@@ -69,14 +69,14 @@ def handed_over(events: Sequence[Event]) -> Checkpoint | None:
 
 @pytest.mark.parametrize("world", WORLDS)
 async def test_an_answer_that_broke_off_goes_on_for_who_comes_back(world: str) -> None:
-    config, sampling = WORLDS[world]
+    config, fields = WORLDS[world]
     async with running(config) as stack:
-        whole = await result(stack, question(**sampling))
+        whole = await events_of(stack, question(**fields))
     assert isinstance(whole[-1], Ended)
     for most in range(1, len(whole)):
         async with running(config) as stack:
-            before = await result(stack, question(**sampling), most=most)
-            after = await result(stack, question(**sampling, again=True))
+            before = await events_of(stack, question(**fields), most=most)
+            after = await events_of(stack, question(**fields, again=True))
         assert isinstance(after[0], Recalled)
         assert after[0].text == text(before), "all that was sent, and no more"
         assert text(after) == text(whole)
@@ -87,32 +87,32 @@ async def test_an_answer_that_broke_off_goes_on_for_who_comes_back(world: str) -
 
 @pytest.mark.parametrize("world", WORLDS)
 async def test_a_coordinator_that_is_lost_after_a_recall_loses_no_text(world: str) -> None:
-    config, sampling = WORLDS[world]
+    config, fields = WORLDS[world]
     async with running(config) as stack:
-        whole = await result(stack, question(**sampling))
+        whole = await events_of(stack, question(**fields))
     for most in range(1, len(whole)):
         async with running(config) as stack:
-            await result(stack, question(**sampling), most=most)
-            begun = await result(stack, question(**sampling, again=True), most=2)
+            await events_of(stack, question(**fields), most=most)
+            begun = await events_of(stack, question(**fields, again=True), most=2)
         if isinstance(begun[-1], Ended):
             continue
         async with running(config) as other:
-            rest = await result(other, question(**sampling), handed_over(begun))
+            rest = await events_of(other, question(**fields), handed_over(begun))
         assert text(begun) + text(rest) == text(whole)
 
 
 async def test_who_comes_back_before_a_new_coordinator_wrote_anything_finds_the_text() -> None:
-    config, sampling = WORLDS["span"]
+    config, fields = WORLDS["span"]
     async with running(config) as stack:
-        before = (await result(stack, question(**sampling)))[:3]
+        before = (await events_of(stack, question(**fields)))[:3]
     async with running(config) as other:
-        stays: Any = other.models["m"].answer(question(**sampling), handed_over(before))
+        stays: Any = other.models["m"].answer(question(**fields), handed_over(before))
         begun = asyncio.ensure_future(anext(stays))
         await asyncio.sleep(0)
         begun.cancel()
         await asyncio.wait([begun])
         await stays.aclose()
-        after = await result(other, question(**sampling, again=True), most=1)
+        after = await events_of(other, question(**fields, again=True), most=1)
     assert isinstance(after[0], Recalled) and after[0].text == text(before)
 
 
@@ -123,31 +123,31 @@ async def test_what_was_held_back_for_a_member_that_is_lost_is_reported_once() -
         engine = {"type": "flaky", "engine": DOG, "fails_from": fails_from}
         world["members"]["dog"] = {"engine": engine, "stop": [" cat XX", " sat XX", ". XX"]}
         async with running(world) as stack:
-            whole = await result(stack, question())
+            whole = await events_of(stack, question())
         for most in range(1, len(whole)):
             before = whole[:most]
             async with running(world) as other:
-                rest = await result(other, question(), handed_over(before))
+                rest = await events_of(other, question(), handed_over(before))
             accepted = handed_over([*before, *rest])
             assert accepted is not None
             assert text(before) + text(rest) == accepted.text
 
 
 async def test_a_deadline_that_has_passed_loses_nothing_that_was_accepted() -> None:
-    config, sampling = WORLDS["held back"]
+    config, fields = WORLDS["held back"]
     async with running(config) as stack:
-        whole = await result(stack, question(**sampling))
+        whole = await events_of(stack, question(**fields))
         held = next(
             e
             for e in whole
             if isinstance(e, Written) and e.checkpoint.shown < len(e.checkpoint.text)
         )
         before = whole[: whole.index(held) + 1]
-    late = replace(question(**sampling), budget=Budget(seconds=5))
+    late = replace(question(**fields), budget=Budget(seconds=5))
     past = handed_over(before)
     assert past is not None
     async with running(config) as other:
-        rest = await result(other, late, replace(past, elapsed=10.0))
+        rest = await events_of(other, late, replace(past, elapsed=10.0))
     assert text(before) + text(rest) == past.text
     assert isinstance(rest[-1], Ended) and rest[-1].stop_reason == "budget_time"
     ended = whole[-1]
@@ -156,20 +156,20 @@ async def test_a_deadline_that_has_passed_loses_nothing_that_was_accepted() -> N
 
 
 async def test_what_is_left_to_spend_counts_from_where_it_goes_on() -> None:
-    config, sampling = WORLDS["alone"]
+    config, fields = WORLDS["alone"]
     async with running(config) as stack:
-        whole = await result(stack, question(**sampling))
+        whole = await events_of(stack, question(**fields))
         used = whole[-1].summary["usage"]["total_tokens"]  # type: ignore[union-attr]
     async with running(config) as stack:
-        before = await result(stack, question(**sampling), most=len(whole) // 2)
+        before = await events_of(stack, question(**fields), most=len(whole) // 2)
         spent = handed_over(before)
         assert spent is not None
         past = sum(u.prompt_tokens + u.completion_tokens for u in spent.usage.values())
         rest = Budget(tokens=used - past + 50)
-        after = await result(stack, question(**sampling, again=True, left=rest))
+        after = await events_of(stack, question(**fields, again=True, left=rest))
         assert text(after) == text(whole)
     async with running(config) as stack:
-        await result(stack, question(**sampling), most=2)
-        short = await result(stack, question(**sampling, again=True, left=Budget(tokens=1)))
+        await events_of(stack, question(**fields), most=2)
+        short = await events_of(stack, question(**fields, again=True, left=Budget(tokens=1)))
     assert isinstance(short[-1], Ended) and short[-1].stop_reason == "budget_tokens"
     assert len(text(short)) < len(text(whole))

@@ -93,17 +93,17 @@ async def test_a_member_that_is_late_to_come_up_is_called_again() -> None:
     async with running(animals(e=SWEET)) as stack:
         whole = await ask(stack, "e")
     async with running(animals(e=SWEET)) as stack:
-        known, request = stack.engines["dog"].spec, []
+        known, calls = stack.engines["dog"].spec, []
 
         async def describe() -> EngineSpec:
-            request.append(1)
-            if len(request) == 1:
+            calls.append(1)
+            if len(calls) == 1:
                 raise EngineFault("still loading")
             return known
 
         describing(stack, "dog", describe)
         answer = await ask(stack, "e")
-    assert len(request) == 2
+    assert len(calls) == 2
     assert answer.text == whole.text
     assert not answer.summary["degraded"]
 

@@ -113,7 +113,7 @@ def test_a_package_that_is_absent_or_empty_is_reported(shelf: Path) -> None:
         resolve("pypi:two-files==1.0.0", "0" * 64)
 
 
-def test_without_network_an_uncached_name_is_reported_the_remedy(
+def test_without_network_an_uncached_name_is_refused_with_the_remedy(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -43,9 +43,9 @@ class Chorus:
 
     async def answer(self, query: Query) -> AsyncIterator[Event]:
         self.queries.append(query)
-        requested = query.prompt or " ".join(message.content for message in query.messages)
+        prompt = query.prompt or " ".join(message.content for message in query.messages)
         members = query.members or self.members
-        drawn = random.Random(f"{requested}|{query.seed}|{query.temperature}")
+        drawn = random.Random(f"{prompt}|{query.seed}|{query.temperature}")
         words = [drawn.choice(WORDS) for _ in range(drawn.randint(20, 30))]
         limited = words[: query.max_tokens]
         text = "".join(f" {word}" for word in limited)
@@ -71,7 +71,7 @@ class Chorus:
         yield Ended(
             reason,
             "stop" if cuts else "eos" if reason == "stop" else "length",
-            len(requested.split()),
+            len(prompt.split()),
             len(text.split(" ")) - 1 if text else 0,
             self._summary(query, members, spans),
         )

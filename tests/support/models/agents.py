@@ -33,12 +33,12 @@ def by_calls(*wanted: int, t_max: int = T_MAX) -> Layers:
 
 
 def agent(layers: Layers, members: Sequence[str] = ("a", "b"), **fields: Any) -> Agent:
-    result: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "t_max": T_MAX,
         "encoder": "a",
         "prompts": dict.fromkeys(members, PROMPT),
     }
-    return Agent(tuple(members), layers, **(result | fields))
+    return Agent(tuple(members), layers, **(defaults | fields))
 
 
 def config(folder: Path, **ensembles: dict[str, Any]) -> dict[str, Any]:

@@ -30,15 +30,15 @@ class Table:
         self.rounds: list[list[MemberCall]] = []
         self.closed = False
 
-    def ask(self, request: Sequence[MemberCall]) -> list[Reply]:
-        self.rounds.append(list(request))
-        return [self._reply(ask) for ask in request]
+    def ask(self, calls: Sequence[MemberCall]) -> list[Reply]:
+        self.rounds.append(list(calls))
+        return [self._reply(call) for call in calls]
 
-    def _reply(self, ask: MemberCall) -> Reply:
-        table = self.known[ask.member]
+    def _reply(self, call: MemberCall) -> Reply:
+        table = self.known[call.member]
         if table is None:
-            return Reply(None, COSTS[ask.member], error="it is broken")
-        return Reply(table.get(ask.question, "no idea"), COSTS[ask.member], seconds=1.0)
+            return Reply(None, COSTS[call.member], error="it is broken")
+        return Reply(table.get(call.question, "no idea"), COSTS[call.member], seconds=1.0)
 
     def close(self) -> None:
         self.closed = True

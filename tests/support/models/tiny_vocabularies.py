@@ -21,10 +21,10 @@ def union(**tokenizers: Tokenizer) -> Union:
     return Union({n: (t, t.eos_ids, t.vocab_size) for n, t in tokenizers.items()})
 
 
-def rows(vocabulary: Union, **result: tuple[Tokenizer, Mapping[str, float]]) -> dict[str, Row]:
+def rows(vocabulary: Union, **members: tuple[Tokenizer, Mapping[str, float]]) -> dict[str, Row]:
     """member -> (its tokenizer, probabilities of its tokens; "" is the end)."""
     made = {}
-    for name, (tokenizer, shares) in result.items():
+    for name, (tokenizer, shares) in members.items():
         ids = [tokenizer.ids_of[t.encode()] if t else tokenizer.eos_ids[0] for t in shares]
         order = np.argsort([-p for p in shares.values()], kind="stable")
         row = Distribution(

@@ -126,7 +126,7 @@ async def test_a_trace_belongs_to_the_key_that_made_it(tmp_path: Path) -> None:
     assert found == [200, 404]
 
 
-async def test_too_many_requests_are_reported_when_to_come_back(tmp_path: Path) -> None:
+async def test_too_many_requests_say_when_to_come_back(tmp_path: Path) -> None:
     ensemble = Chorus()
     api = guarded(tmp_path, {"m": ensemble}, requests_per_minute=2)
     replies = [await call(api, "POST", CHAT, body(), bearer(ANN)) for _ in range(3)]

@@ -87,7 +87,7 @@ def test_several_gateways_grant_a_part_each() -> None:
     assert part(whole, 1) == whole and part(Allowance(), 3) == Allowance()
 
 
-def test_requests_beyond_the_rate_are_reported_how_long_to_wait() -> None:
+def test_requests_beyond_the_rate_say_how_long_to_wait() -> None:
     clock, allowance = Clock(), Allowance(requests_per_minute=2)
     account = KeyUsage(clock)
     account.enter(allowance)

@@ -171,8 +171,8 @@ def test_of_a_key_that_stands_twice_the_last_counts(endpoint: Endpoint) -> None:
 def test_names_without_effect_are_reported_within_bounds(endpoint: Endpoint) -> None:
     more = {f"{number}{'x' * 200}": 1 for number in range(2000)}
     reply = endpoint(CHAT, written({**json.loads(GOOD), **more}))
-    result = reply.json()["ensemble"]["ignored_params"]
-    assert result[-1] == "… and 1936 more" and all(len(name) <= 101 for name in result)
+    outcome_of = reply.json()["ensemble"]["ignored_params"]
+    assert outcome_of[-1] == "… and 1936 more" and all(len(name) <= 101 for name in outcome_of)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_other_methods_are_refused(endpoint: Endpoint, method: str) -> None:
     assert reply.status == 405 and reply.headers["allow"] == "POST"
 
 
-def result(reply: Reply) -> str:
+def outcome_of(reply: Reply) -> str:
     """What must not depend on others: all but the reply's name, its times, and how far drafts
     reached, which all requests learn together."""
     whole = reply.json()
@@ -273,17 +273,17 @@ def test_neighbours_of_bad_requests_get_the_very_answers_they_get_alone(
     turns = [{"role": "user", "content": "Who sat?"}]
     drawing = {"seed": 11, "temperature": 1.0, "n": 2}
     params = [written({"model": model, "messages": turns, **drawing}) for model in MODELS]
-    alone = [result(endpoint(CHAT, payload)) for payload in params]
+    alone = [outcome_of(endpoint(CHAT, payload)) for payload in params]
 
-    async def gather_or_cancel(hostile: list[tuple[str, bytes]]) -> list[str]:
+    async def all_at_once(hostile: list[tuple[str, bytes]]) -> list[str]:
         bad = [asyncio.create_task(endpoint.answer(*request)) for request in hostile]
         good = await asyncio.gather(*(endpoint.answer(CHAT, payload) for payload in params))
         await asyncio.gather(*bad)
-        return [result(reply) for reply in good]
+        return [outcome_of(reply) for reply in good]
 
     @settings(CALM, max_examples=max(EXAMPLES // 4, 5))
     @given(HOSTILE)
     def ask(hostile: list[tuple[str, bytes]]) -> None:
-        assert endpoint.runner.run(gather_or_cancel(hostile)) == alone
+        assert endpoint.runner.run(all_at_once(hostile)) == alone
 
     ask()

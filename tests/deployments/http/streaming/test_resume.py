@@ -185,7 +185,7 @@ def test_a_key_or_an_id_must_be_there_to_go_on() -> None:
         resume_point("1", None, b"{}")
 
 
-async def test_nothing_is_reported_to_come_back_with_unless_requested() -> None:
+async def test_no_resume_id_is_sent_unless_requested() -> None:
     async with running(animals(**ENSEMBLES)) as stack:
         reply = await call(stack.api(), "POST", CHAT, body(model="alone", **WISH))
     assert not any("resume" in chunk.get("ensemble", {}) for chunk in reply.events())

@@ -89,7 +89,7 @@ def test_what_an_agent_sees() -> None:
     assert state_text("Why?", "So.") == "Question: Why? Answer: So."
 
 
-def test_the_first_member_is_called_the_bare_question() -> None:
+def test_the_first_member_gets_the_bare_question() -> None:
     assert transfer("Why?", None) == "Why?"
     later = transfer("Why {x}?", "So {y}.")
     assert later.startswith("Why {x}?") and "So {y}." in later

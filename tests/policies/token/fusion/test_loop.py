@@ -229,7 +229,7 @@ async def test_a_prompt_of_one_token_weighs_members_without_bos_like_the_others(
 async def test_a_sure_gate_spares_the_others() -> None:
     config = animals(gated={"type": "gac", "gate": "cat", "threshold": 0.7})
     answer = await answers(config, "gated", max_tokens=20)
-    # cat: the 1, cat 0.6 (requested: 0.6 + 0 against 0 + 0.9), dog, ran 0.8, . 1
+    # cat: the 1, cat 0.6 (the sum: 0.6 + 0 against 0 + 0.9), dog, ran 0.8, . 1
     assert answer.text.startswith(" the")
     assert answer.member("dog")["calls"] < answer.member("cat")["calls"] + 2
     alone = animals(gated={"type": "gac", "gate": "cat", "threshold": 0.01})

@@ -111,8 +111,8 @@ async def test_mixed_concurrent_calls_equal_the_same_calls_one_by_one_uncached(
     one_by_one = [await call for call in mixed_calls(alone)]
     batched = lm(family, cache_mb=cache_mb, max_batch_tokens=48, max_sequences=16)
     for _ in range(2):
-        gather_or_cancel = await asyncio.gather(*mixed_calls(batched))
-        for a, b in zip(one_by_one, gather_or_cancel, strict=True):
+        at_once = await asyncio.gather(*mixed_calls(batched))
+        for a, b in zip(one_by_one, at_once, strict=True):
             assert_same(a, b)
 
 
