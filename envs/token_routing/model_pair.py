@@ -64,7 +64,8 @@ class LivePair:
     """Both members over their connections, for processes without an event loop. Greedy.
 
     ``connect`` is called in the loop's own thread, once. Calls of one method are in flight
-    together. A member's failure, after its configured retries, is ``None`` in its place.
+    together. A member's failure, after its configured retries, is ``None`` in its place; what the
+    first connection raises is raised.
     """
 
     def __init__(
@@ -79,8 +80,7 @@ class LivePair:
         self._report = AnswerRecorder("training", meter)
         self._loop = loop
         self._connections: Mapping[str, Connection] | None = None
-        self._ready: dict[str, Connection] = {}
-        """Open connections."""
+        self._ready: dict[str, Connection] = {}  # open
         self._gate: asyncio.Semaphore | None = None
         self._looks: OrderedDict[bytes, Look] = OrderedDict()
         self._next: OrderedDict[bytes, int] = OrderedDict()
@@ -210,7 +210,6 @@ class LivePair:
         return Member(connection, Context(connection.tokenizer, ()), ledger)
 
     async def _all(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T | None]:
-        """``None`` in place of what failed. Raises what connecting raises."""
         try:
             await self._connection(self.small)
         except BaseException:

@@ -124,7 +124,7 @@ def test_an_engine_inside_a_rehearsal_gets_its_resources_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "replica", "result"),
+    ("engine", "replica", "expected"),
     [
         ({"tensor_parallel_size": 2}, {"num_gpus": 1}, "needs 2"),
         ({"gpu_memory_utilization": 0.5}, {"num_gpus": 0.3}, "lower it"),
@@ -136,7 +136,7 @@ def test_an_engine_inside_a_rehearsal_gets_its_resources_too() -> None:
     ],
 )
 def test_resources_that_cannot_work_are_refused(
-    engine: dict[str, Any], replica: dict[str, Any], result: str
+    engine: dict[str, Any], replica: dict[str, Any], expected: str
 ) -> None:
-    with pytest.raises(ValidationError, match=result):
+    with pytest.raises(ValidationError, match=expected):
         member(engine, **replica)

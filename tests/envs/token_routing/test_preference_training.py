@@ -12,7 +12,13 @@ import torch
 from envs.token_routing.co_llm import train_co_llm
 from envs.token_routing.config import PreferenceSettings
 from envs.token_routing.env import TokenWorld
-from envs.token_routing.preference_training import auc, train_preferences
+from envs.token_routing.preference_training import (
+    TrainedRouter,
+    auc,
+    load_trained,
+    save_trained,
+    train_preferences,
+)
 from envs.token_routing.preferences import collect, states, table_of
 from envs.token_routing.router_net import RouterNet, folded
 from envs.training.config import PPOSettings
@@ -49,6 +55,19 @@ def test_a_folded_router_computes_what_the_net_does(tmp_path: Path) -> None:
     router = load_router(tmp_path)
     assert router.confidence(inputs.numpy()) == pytest.approx(wanted, abs=1e-5)
     assert router.size == 6 and router.about == {"seed": 0}
+
+
+def test_a_stored_round_is_taken_only_for_the_same_preferences(tmp_path: Path) -> None:
+    net = RouterNet(3, 0.0)
+    state = {f"net.{name}": value.numpy() for name, value in net.state_dict().items()}
+    file = tmp_path / "round_1.safetensors"
+    save_trained(TrainedRouter(folded(net), state, {"auc": 0.5}), {"rows": 1}, file)
+    again = load_trained({"rows": 1}, file)
+    assert again is not None and again.metrics == {"auc": 0.5}
+    assert load_trained({"rows": 2}, file) is None
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(ConfigError, match="remove it"):
+        load_trained({"rows": 1}, file)
 
 
 def test_half_a_router_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,17 @@ async def test_whoever_waits_hears_of_a_message_that_is_lost(fault: BaseExceptio
     assert [type(one) for one in results] == [wanted, wanted]
 
 
+async def test_results_of_another_number_are_a_fault_for_all() -> None:
+    async def send(batch: list[int]) -> list[int | Exception]:
+        return [1]
+
+    batcher: RequestBatcher[int, int] = RequestBatcher(send)
+    results = await asyncio.wait_for(
+        asyncio.gather(*map(batcher.submit, (1, 2)), return_exceptions=True), timeout=5
+    )
+    assert [str(one) for one in results] == ["1 results came for 2 items"] * 2
+
+
 async def test_one_who_leaves_does_not_take_the_others_answer() -> None:
     ready = asyncio.Event()
 

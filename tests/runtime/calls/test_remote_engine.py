@@ -36,6 +36,8 @@ class Counting:
             raise EngineFault("negative")
         if prompt[0] == -2:
             raise ZeroDivisionError("a bug")
+        if prompt[0] == -3:
+            raise asyncio.CancelledError
         return Generation(tuple(prompt), (), "length")
 
     async def score(
@@ -159,6 +161,27 @@ async def test_a_message_that_the_other_end_cancels_is_a_fault_not_a_cancellatio
 
     with pytest.raises(EngineFault, match="cancelled"):
         await RemoteEngine(Cancelling(Counting())).generate([1], Sampling())
+
+
+async def test_a_call_that_the_engine_cancels_is_a_fault() -> None:
+    remote = RemoteEngine(Recording(Counting()))
+    with pytest.raises(EngineFault, match="the engine call was cancelled"):
+        await remote.generate([-3], Sampling())
+
+
+async def test_outcomes_of_another_number_are_a_fault_for_every_caller() -> None:
+    class Losing(Recording):
+        async def send(self, calls: Sequence[Call]) -> list[Outcome]:
+            return (await super().send(calls))[:1]
+
+    remote = RemoteEngine(Losing(Counting()))
+    replies = await asyncio.wait_for(
+        asyncio.gather(
+            *(remote.generate([i], Sampling()) for i in range(2)), return_exceptions=True
+        ),
+        timeout=5,
+    )
+    assert [str(reply) for reply in replies] == ["1 results came for 2 calls"] * 2
 
 
 async def test_a_broken_channel_is_reported_to_every_caller() -> None:

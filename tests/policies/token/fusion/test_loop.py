@@ -250,7 +250,7 @@ async def test_safe_is_cheaper_and_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "result"),
+    ("fields", "expected"),
     [
         ({"type": "gac", "weights": {"cow": 1.0}}, "'cow' is not among the members"),
         ({"type": "gac", "weights": {"cat": -1.0}}, "at least 0"),
@@ -268,6 +268,6 @@ async def test_safe_is_cheaper_and_says_what_it_is() -> None:
         ({"type": "abe", "weights": {"cow": 1.0}}, "weights: 'cow'"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(fields: dict[str, Any], result: str) -> None:
-    with pytest.raises(ValueError, match=result):
+def test_settings_that_mean_nothing_are_refused(fields: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         AppConfig.model_validate(animals(m=fields))
