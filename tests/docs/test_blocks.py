@@ -110,9 +110,12 @@ def test_what_is_called_text_holds_no_command(block: Block) -> None:
         assert len(words) < 2 or words[0] not in CHECKS, f"{block.place}: {line!r}"
 
 
-def test_a_documented_pytest_command_only_collects_here() -> None:
+def test_a_documented_pytest_command_only_collects_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert without_pytest_options(["PYTEST_ADDOPTS=", "python", "-m", "pytest"])[0] == "python"
+    monkeypatch.setenv("MAKELEVEL", "1")  # as where make runs the tests
+    monkeypatch.setenv("MAKEFLAGS", "w")
     recipe = expanded(["make test"], Block("page", 1, "", "", "quick"), ROOT)
+    assert not any(line.startswith("make[") for line in recipe)
     assert any(line.startswith("PYTEST_ADDOPTS=") for line in recipe), "the case is gone"
 
 

@@ -28,7 +28,7 @@ ENGINE = {
 }
 ALONE = """
 import time
-from runtime.config import VllmEngine
+from runtime.config.engines import VllmEngine
 from runtime.engines import build_engine
 if __name__ == "__main__":
     engine = build_engine(VllmEngine.model_validate({engine!r}))
