@@ -253,7 +253,7 @@ class Coordinator:
                 "threshold": self.config.takes_threshold,
                 "tools": False,
             },
-            "no_logprobs_reason": None if self._scores else self.policy.no_logprobs_reason,
+            "scoreless": None if self._scores else self.policy.no_logprobs_reason,
             "max_model_len": min(spec.context_length for spec in up),
             "tokenizer": reporter,
             "fingerprint": hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()[:12],

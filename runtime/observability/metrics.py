@@ -159,7 +159,7 @@ REFUSED = Metric(
     (
         "requests refused before any member was called: `overloaded`, `gateway.max_answers` "
         "were in progress; `rate`, a key's limit of requests; `quota`, its budget; `key`, an "
-        "absent or unknown key; `forbidden`, a model, address or origin that is not allowed. The "
+        "absent or unknown key; `reach`, a model, address or origin that is not allowed. The "
         "ensemble is `any` where the body was not read"
     ),
 )

@@ -30,7 +30,9 @@ def _all() -> list[Block]:
 
 
 BLOCKS = _all()
-BENCHMARK = re.compile(r"(?:\.venv/bin/)?python -m benchmarks\.\w+ .*")
+BENCHMARK = re.compile(
+    r"(?:(?:\.venv/bin/)?python -m benchmarks\.\w+|make bench(?:-vllm)?)(?: .*)?"
+)
 
 
 def _is_run_elsewhere(block: Block) -> bool:

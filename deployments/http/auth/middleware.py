@@ -32,7 +32,7 @@ REASONS: Final[Mapping[type[OrchestrionError], str]] = {
     TooMany: "rate",
     QuotaSpent: "quota",
     Unauthorised: "key",
-    Forbidden: "forbidden",
+    Forbidden: "reach",
 }
 
 

@@ -42,7 +42,7 @@ NO_LOGPROBS: Final = "the answer has several authors and no single model's proba
 
 def check_logprobs(request: OpenAIRequest, card: Mapping[str, Any]) -> None:
     """Raises ``BadRequest`` when the model does not support the requested logprobs."""
-    supports, reason = card.get("supports", {}), card.get("no_logprobs_reason") or NO_LOGPROBS
+    supports, reason = card.get("supports", {}), card.get("scoreless") or NO_LOGPROBS
     echo = isinstance(request, CompletionRequest) and request.echo
     wanted = request.alternatives is not None
     top = request.top_logprobs if isinstance(request, ChatRequest) else None
