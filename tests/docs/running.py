@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shlex
 import shutil
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.docs.blocks import ROOT, Block, lines_of
@@ -27,10 +28,12 @@ START_S, STOP_S, COMMAND_S = 600, 60, 1800
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Of four digits, as the documented 8000: lines of the copied repository keep their length."""
+    while True:
+        port = random.SystemRandom().randrange(9100, 9900)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def copy_repository(folder: Path, port: int) -> None:
