@@ -45,7 +45,9 @@ def stand_ins(config: AppConfig) -> AppConfig:
     pairs = zip(config.members.items(), STAND_INS, strict=True)
     members = {
         name: member.model_copy(
-            update={"engine": TransformersEngine(weights=f"zoo:{model}", threads=1)}
+            update={
+                "engine": TransformersEngine(type="transformers", weights=f"zoo:{model}", threads=1)
+            }
         )
         for (name, member), model in pairs
     }
