@@ -36,6 +36,10 @@ def serve(
         typer.echo(settings.model_dump_json(indent=2))
         return
     own_host, own_port = serve_options(document)
+    # Also where the parent ignores SIGINT, as shells do for background jobs: an interrupted start
+    # stops what it has started.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     fetch_weights(settings)
     with serving(
         settings,
