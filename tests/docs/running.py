@@ -84,7 +84,9 @@ def process(
             finally:
                 server.kill()
     # 130: the signal came before the server waited for it.
-    assert server.returncode in (0, 130, -signal.SIGINT), f"{shlex.join(command)}: {server.returncode}"
+    assert server.returncode in (0, 130, -signal.SIGINT), (
+        f"{shlex.join(command)}: {server.returncode}"
+    )
 
 
 def _ready(port: int) -> bool:
