@@ -12,7 +12,8 @@ How (the first word):
 
 - ``quick``   runs with ``make test``; takes seconds.
 - ``slow``    runs with ``make test-slow``.
-- ``gpu``, ``cloud``   needs what a test has not; commands are parsed as their programs do.
+- ``gpu``, ``cloud``   needs what a test has not, or is what .ci/run itself runs; commands are
+  parsed as their programs do.
 - ``config``  YAML or PromQL, read by what reads it in earnest; members that it does not show are
   put in.
 - ``text``    a diagram or sample output, with no command in it. A fence of the language ``text``
