@@ -75,7 +75,7 @@ def test_tracing_without_opentelemetry_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "runtime.observability.otel", None)
-    with pytest.raises(ConfigError, match=r"pip install 'orchestrion\[otel\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[otel\]'"):
         trace(TracingConfig(), "gateway")
 
 
