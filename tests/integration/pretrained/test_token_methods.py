@@ -51,12 +51,12 @@ def config(quickstart: AppConfig) -> AppConfig:
 async def test_real_prompts_are_answered_alike_by_both_loops(
     config: AppConfig, engines: dict[str, Engine]
 ) -> None:
-    """All ten, greedy and drawn."""
+    """All ten greedy, every second one sampled."""
     stack = LocalStack(config, engines)
     try:
         for method in METHODS:
-            for sampling in ({}, SAMPLED):
-                for seed, prompt in enumerate(PROMPTS):
+            for sampling, step in (({}, 1), (SAMPLED, 2)):
+                for seed, prompt in enumerate(PROMPTS[::step]):
                     request = {"messages": (Message("user", prompt),), "max_tokens": 10, **sampling}
                     drafted = await ask(stack, method, seed=seed, **request)
                     plain = await ask(stack, f"{method}-plain", seed=seed, **request)
