@@ -22,8 +22,7 @@ class Ensemble(Protocol):
         """``{"method", "level", "members": [name, ...], "supports": {"stream": bool, ...},
         "max_model_len": tokens, "tokenizer", "kind": "ensemble" | "member"}`` and, where there is
         one, ``"fingerprint"``, a hash of the configuration. Raises an ``OrchestrionError`` while
-        members load. ``"scoreless"`` says why ``"logprobs"`` or ``"echo"`` is not
-        supported.
+        members load. ``"scoreless"`` says why ``"logprobs"`` or ``"echo"`` is not supported.
         """
         ...
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from deployments.config.app_config import AppConfig
-from deployments.launch.local_ray import APP
+from deployments.launch.local_ray import models_application
 from deployments.serving.names import encoder_deployment, member_deployment, reward_deployment
 from runtime.calls.remote_engine import Channel
 from runtime.encoders.client import EncoderChannel
@@ -51,8 +51,7 @@ class ServeBackends:
     def _handle(self, deployment: str):  # type: ignore[no-untyped-def]
         from ray import serve
 
-        models_app = self._config.models_app
-        app = models_app if models_app in serve.status().applications else APP
+        app = models_application(self._config, serve.status().applications)
         return serve.get_deployment_handle(deployment, app)
 
 

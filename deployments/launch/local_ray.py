@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
@@ -96,6 +96,12 @@ def joined(config: AppConfig | None, cpus: float = 0, timeout_s: float = 600) ->
                     _stop(before)
 
 
+def models_application(config: AppConfig, running: Container[str]) -> str:
+    """The application with the deployments of the models: ``models_app`` where that one runs."""
+    models_app = config.models_app
+    return APP if models_app is None or models_app not in running else models_app
+
+
 def _deploy(config: AppConfig, timeout_s: float) -> bool:
     """Deploys the application unless it runs; returns whether it did. A running application is not
     changed: it may serve others."""
@@ -119,7 +125,7 @@ def _deploy(config: AppConfig, timeout_s: float) -> bool:
         *map(reward_deployment, config.reward_models),
     ]
     running = serve.status().applications
-    models_app = config.models_app if config.models_app in running else APP  # as ServeBackends
+    models_app = models_application(config, running)
     missing = [name for name in needed if name not in running[models_app].deployments]
     if missing:
         raise ConfigError(

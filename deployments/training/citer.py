@@ -73,6 +73,7 @@ def _rounds(
         about = {**setup.provenance, "round": number, "router": judged_by, "threshold": threshold}
         file = training.folder / f"preferences_{number}.parquet"
         table = None if fresh else read(file, about)
+        complete = True
         if table is None:
             good = training.reward.good
             round_ = Round(number, router, threshold, training.max_tokens, good)
@@ -81,6 +82,7 @@ def _rounds(
                     setup, world.tasks, round_, training.collectors, about, step.done
                 )
             missing = left_out(table, world.tasks)
+            complete = not missing
             if len(missing) == len(world.tasks):
                 raise EngineFault(
                     "no question could be scored by both members; the log has the errors"
@@ -95,14 +97,14 @@ def _rounds(
                 write(file, table)
         tables.append(table)
         cases = counts(table)
-        # RLlib's training is not deterministic, so the result of a round is stored.
+        # RLlib's training is not deterministic, so the result of a round is stored, unless the next
+        # run will have more preferences.
         source = {"from": about, "how": training.preference.model_dump(mode="json")}
         net = training.folder / f"round_{number}.safetensors"
-        whole = file.exists()  # preferences of all questions: only then is the result kept
-        learnt = load_trained(source, net) if whole and not fresh else None
+        learnt = load_trained(source, net) if complete and not fresh else None
         if learnt is None:
             learnt = train_preferences(table, training.folder, training.preference)
-            if whole:
+            if complete:
                 save_trained(learnt, source, net)
         console.print(
             f"round {number}: {len(table)} tokens (cases {cases['case_1']}, {cases['case_2']}, "

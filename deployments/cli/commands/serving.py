@@ -36,10 +36,7 @@ def serve(
         typer.echo(settings.model_dump_json(indent=2))
         return
     own_host, own_port = serve_options(document)
-    # Also where the parent ignores SIGINT, as shells do for background jobs: an interrupted start
-    # stops what it has started.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    _stop_on_signals()
     fetch_weights(settings)
     with serving(
         settings,
@@ -118,6 +115,7 @@ def demo(
     document, settings = load(config)
     need_key(settings.gateway.access)
     host, own_port = serve_options(document)
+    _stop_on_signals()
     fetch_weights(settings)
     with serving(settings, host=host, port=port or own_port) as base_url:
         console.print(f"[bold]{model}[/bold] · {question}\n")
@@ -130,6 +128,13 @@ def fetch(config: ConfigFile) -> None:
     from deployments.launch.weights import fetch_weights
 
     fetch_weights(load(config)[1])
+
+
+def _stop_on_signals() -> None:
+    """SIGINT and SIGTERM raise ``KeyboardInterrupt``, which stops what has been started; SIGINT
+    also where the parent ignores it, as shells do for background jobs."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def _wait_for_interrupt() -> None:
